@@ -1,0 +1,39 @@
+"""rlresearch: reinforcement learning research on TensorFlow, composed by Hydra, compiled by XLA."""
+
+import importlib
+import importlib.util
+import os
+import sys
+import types
+
+__version__ = "0.1.0"
+
+
+class _Deferred(types.ModuleType):
+    """Stands for a module until one of its attributes is used, then loads it and steps aside.
+
+    `importlib.util.LazyLoader` does not serve: on Python 3.11 to 3.13 the import statement itself
+    looks at an attribute, and with that it loads.
+    """
+
+    def __getattr__(self, name: str):
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+def _defer(name: str) -> None:
+    """Makes `import name` cost nothing until the module is used.
+
+    Importing TensorFlow takes 5 to 9 s. Every file of the package says `import tensorflow as tf`
+    at its top, yet a typo on the command line is answered, and a run directory read, without it.
+    """
+    spec = importlib.util.find_spec(name) if name not in sys.modules else None
+    if spec is not None:
+        sys.modules[name] = _Deferred(name)
+        sys.modules[name].__spec__ = spec
+        sys.modules[name].__file__ = spec.origin  # `inspect` asks every module where it lies
+
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters arrives as an exception
+_defer("tensorflow")

@@ -1,0 +1,384 @@
+"""What a person sees in the terminal while a run goes on, and at its end.
+
+Live, in a terminal: a panel that rich redraws from a thread of its own. Plain, in a pipe or a batch job: now and
+then a line without control characters. Both speak the `Logger` protocol, so the run treats them as one more
+mirror, and both only keep numbers when a row comes: drawing never slows the step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rlresearch.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+
+CONSOLES = ("auto", "live", "plain", "none")
+
+# A redraw takes about 2 ms of the interpreter that also drives the environment: 4 a second cost under 1%.
+_REDRAWS_PER_SECOND = 4
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+_COLOURS = {"finished": "green", "failed": "red", "interrupted": "yellow"}
+
+
+class Display:
+    """The terminal as a logger, in one of four ways: `console` is auto, live, plain or none.
+
+    auto is live where `stream` (default: standard output) is a terminal, else plain. Plain prints a line at most
+    every `every_s` seconds and at each evaluation. Reads train/return, train/episodes, train/length and
+    speed/steps_per_second from metrics rows, `returns` from evaluation rows, all of a `Logger`'s summary.
+    Errors: ConfigError for another `console`. A terminal that goes away only ends the display.
+    """
+
+    def __init__(
+        self,
+        console: str = "auto",
+        *,
+        every_s: float = 5.0,
+        stream: TextIO | None = None,
+        width: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if console not in CONSOLES:
+            allowed = ", ".join(CONSOLES)
+            raise ConfigError(f"console is '{console}', not one of {allowed}{nearest(console, CONSOLES)}.")
+        self._stream = sys.stdout if stream is None else stream
+        self.kind = _suited(self._stream) if console == "auto" else console
+        self._progress = Progress(clock)
+        self._every_s = every_s
+        self._printed_at = clock()
+        self._clock = clock
+        self._plus_minus = "±" if _can_say("±", self._stream) else "+/-"
+        self._screen: Console | None = _rich_console(self._stream, width) if self.kind == "live" else None
+        self._live: Live | None = None
+        self._warnings = _Warnings(self)
+
+    def start(self, lines: Sequence[str], total_steps: int, step: int = 0) -> None:
+        """Prints what is being run (`lines`; in plain, one line) and begins to count from `step` (a resumed run's)."""
+        self._progress = Progress(self._clock, total_steps, step)
+        self._printed_at = self._clock()
+        if self.kind == "none":
+            return
+        logging.getLogger("rlresearch").addHandler(self._warnings)
+        self._print(" | ".join(lines) if self._screen is None else "\n".join(lines))
+        if self._screen is not None:
+            self._start_live(self._screen)
+
+    def metrics(self, row: dict[str, Any]) -> None:
+        """Takes the newest metrics."""
+        self._progress.take_metrics(row)
+        if self._clock() - self._printed_at >= self._every_s:
+            self._print_progress()
+
+    def evaluation(self, row: dict[str, Any]) -> None:
+        """Takes the newest evaluation."""
+        self._progress.take_evaluation(row)
+        self._print_progress()
+
+    def message(self, text: str) -> None:
+        """Prints `text`, above the panel where there is one."""
+        self._print(text)
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Puts a table of how the run ended in the panel's place; see `Logger.finish` for `summary`."""
+        self._stop_live(erase=True)
+        status = summary.get("status", "finished")
+        table = _end_table(summary, self._plus_minus)
+        if self._screen is None:
+            width = max((len(label) for label, _ in table), default=0)
+            self._print("\n".join([status, *(f"  {label:<{width}}  {value}" for label, value in table)]))
+        else:
+            self._show(_panel(_two_columns(table), status, _COLOURS.get(status, "cyan")))
+        # Below the table and unwrapped: a path or a command in a frame cannot be copied.
+        self._print("\n".join(_what_next(summary)))
+
+    def close(self) -> None:
+        """Gives the terminal back; may be called again."""
+        logging.getLogger("rlresearch").removeHandler(self._warnings)
+        self._stop_live(erase=False)
+
+    def _print_progress(self) -> None:
+        if self._screen is None:
+            self._print(self._progress.line(self._plus_minus))
+            self._printed_at = self._clock()
+
+    def _print(self, text: str) -> None:
+        if not text:
+            return
+        clean = _CONTROL.sub(" ", text)
+        if self._screen is not None:
+            from rich.text import Text
+
+            self._show(Text(clean), soft_wrap=True)
+        elif self.kind == "plain":
+            encoding = getattr(self._stream, "encoding", None) or "utf-8"
+            clean = clean.encode(encoding, "replace").decode(encoding)
+            with self._gone_is_none():
+                self._stream.write(clean + "\n")
+                self._stream.flush()
+
+    def _show(self, renderable: RenderableType, soft_wrap: bool = False) -> None:
+        if self.kind == "live" and self._screen is not None:
+            with self._gone_is_none():
+                self._screen.print(renderable, soft_wrap=soft_wrap)
+
+    def _start_live(self, screen: Console) -> None:
+        from rich.live import Live
+
+        self._live = Live(
+            get_renderable=lambda: self._progress.panel(self._plus_minus),
+            console=screen,
+            refresh_per_second=_REDRAWS_PER_SECOND,
+        )
+        with self._gone_is_none():
+            self._live.start(refresh=True)
+
+    def _stop_live(self, erase: bool) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            live.transient = erase
+            with self._gone_is_none():
+                live.stop()
+
+    @contextlib.contextmanager
+    def _gone_is_none(self) -> Iterator[None]:
+        """A closed pipe or terminal is nobody watching, not an error of the run."""
+        try:
+            yield
+        except (OSError, ValueError):  # ValueError: "I/O operation on closed file"
+            self.kind = "none"
+
+
+class Progress:
+    """The newest numbers of a run, as a line and as a panel."""
+
+    def __init__(self, clock: Callable[[], float], total_steps: int = 0, step: int = 0) -> None:
+        self._clock = clock
+        self._started = clock()
+        self._total_steps = total_steps
+        self._step = step
+        self._metrics: dict[str, Any] = {}
+        self._evaluation: tuple[float, float, str, int] | None = None  # mean, std, of what, step
+
+    def take_metrics(self, row: dict[str, Any]) -> None:
+        """Keeps the newest value of every metric."""
+        self._step = max(self._step, int(row.get("step", 0)))
+        # Made anew, never changed: the drawing thread may be reading the old one.
+        self._metrics = self._metrics | row
+
+    def take_evaluation(self, row: dict[str, Any]) -> None:
+        """Keeps the returns of the newest evaluation."""
+        step = int(row.get("step", 0))
+        self._step = max(self._step, step)
+        returns = list(row.get("returns", ()))
+        # A population's returns are a list for each member: each member counts once, by its mean.
+        noun = "members" if any(isinstance(value, list | tuple) for value in returns) else "episodes"
+        self._evaluation = (*_mean_std(returns), f"{len(returns)} {noun}", step)
+
+    def line(self, plus_minus: str = "±") -> str:
+        """As in `step 5,000/20,000  25%  6,212 steps/s  return -812.3  eval -201.4 ± 80.2  left 0:03`."""
+        parts = [f"step {self._steps()}", f"{self._percent():.0f}%", f"{self._speed()} steps/s"]
+        parts.append(f"return {number(self._metrics.get('train/return'))}")
+        if self._evaluation is not None:
+            parts.append(f"eval {_spread(*self._evaluation[:2], plus_minus)}")
+        return "  ".join([*parts, f"left {self._left()}"])
+
+    def panel(self, plus_minus: str = "±") -> RenderableType:
+        """The same numbers and the time elapsed, in a frame; fits 80 columns."""
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        bar = Table.grid(expand=True, padding=(0, 1))
+        bar.add_column(ratio=1)
+        bar.add_column(justify="right", no_wrap=True)
+        bar.add_row(ProgressBar(total=100, completed=self._percent()), f"{self._percent():.0f}%  {self._steps()}")
+        numbers = Table.grid(padding=(0, 2, 0, 0))
+        for style, width in (("dim", 7), ("", 17), ("dim", 6), ("", None)):
+            numbers.add_column(style=style, min_width=width, no_wrap=True)
+        evaluated, of_what = self._evaluated(plus_minus)
+        numbers.add_row("speed", f"{self._speed()} steps/s", "return", number(self._metrics.get("train/return")))
+        numbers.add_row("elapsed", duration(self._clock() - self._started), "", Text(self._trained(), style="dim"))
+        numbers.add_row("left", self._left(), "eval", evaluated)
+        numbers.add_row("", "", "", Text(of_what, style="dim"))
+        return _panel(Group(bar, numbers), "training", "cyan")
+
+    def _steps(self) -> str:
+        return f"{self._step:,}/{self._total_steps:,}"
+
+    def _percent(self) -> float:
+        return min(100.0, math.floor(100.0 * self._step / self._total_steps)) if self._total_steps else 0.0
+
+    def _speed(self) -> str:
+        return number(self._metrics.get("speed/steps_per_second"), digits=0)
+
+    def _left(self) -> str:
+        speed = _real(self._metrics.get("speed/steps_per_second"))
+        return duration(max(0, self._total_steps - self._step) / speed) if speed > 0 else "-"
+
+    def _trained(self) -> str:
+        parts = (("train/episodes", "{:,.0f} episodes"), ("train/length", "length {:,.0f}"))
+        known = [(text, _real(self._metrics.get(name))) for name, text in parts]
+        return ", ".join(text.format(value) for text, value in known if math.isfinite(value))
+
+    def _evaluated(self, plus_minus: str) -> tuple[str, str]:
+        if self._evaluation is None:
+            return "-", ""
+        mean, std, of_what, step = self._evaluation
+        return _spread(mean, std, plus_minus), f"{of_what}, step {step:,}"
+
+
+class _Warnings(logging.Handler):
+    """Shows warnings of the package above the panel; log.txt keeps them too."""
+
+    def __init__(self, display: Display) -> None:
+        super().__init__(logging.WARNING)
+        self._display = display
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._display.message(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
+def number(value: Any, digits: int = 1) -> str:
+    """As in 1,234.5; small numbers as in 0.0123; `-` where there is none (None, NaN)."""
+    value = _real(value)
+    if math.isnan(value):
+        return "-"
+    if digits and 0 < abs(value) < 1:
+        return f"{value:.3g}"
+    return f"{value:,.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    """As in 0:03, 12:40 or 1:02:03; `-` where unknown."""
+    if not math.isfinite(_real(seconds)):
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _end_table(summary: dict[str, Any], plus_minus: str) -> list[tuple[str, str]]:
+    """(label, value) of everything that `summary` knows."""
+    table: list[tuple[str, str]] = []
+    if summary.get("reason"):
+        table.append(("reason", _reason(summary["reason"])))
+    final, members = summary.get("final_evaluation") or {}, summary.get("members") or []
+    if members:
+        table += _members(members, plus_minus)
+    elif final:
+        at = f", step {final['step']:,}" if final.get("step") is not None else ""
+        over = f" ({final['episodes']} episodes{at})" if final.get("episodes") is not None else ""
+        table.append(("evaluation", _spread(final.get("mean"), final.get("std"), plus_minus) + over))
+    if summary.get("total_steps") is not None:
+        table.append(("steps", f"{summary['total_steps']:,}"))
+    times = {"training": summary.get("training_time_s"), "total": summary.get("wall_time_s")}
+    told = [f"{name} {duration(seconds)}" for name, seconds in times.items() if seconds is not None]
+    if told:
+        table.append(("wall time", ", ".join(told)))
+    if summary.get("steps_per_second") is not None:
+        table.append(("speed", f"{number(summary['steps_per_second'], digits=0)} steps/s"))
+    return table
+
+
+def _members(members: Sequence[Any], plus_minus: str) -> list[tuple[str, str]]:
+    """Mean ± std over members, then the best and the worst; a member without a number is counted, not averaged."""
+    means = [_real(member.get("mean") if isinstance(member, dict) else member) for member in members]
+    known = [(mean, index) for index, mean in enumerate(means) if math.isfinite(mean)]
+    missing = f", {len(means) - len(known)} without a number" if len(known) < len(means) else ""
+    spread = _spread(*_mean_std([mean for mean, _ in known]), plus_minus)
+    table = [("evaluation", f"{spread} ({len(means)} members{missing})")]
+    for label, pick in (("best", max), ("worst", min)):
+        if known:
+            mean, index = pick(known)
+            name = members[index].get("name", index) if isinstance(members[index], dict) else index
+            table.append((label, f"{number(mean)} (member {name})"))
+    return table
+
+
+def _what_next(summary: dict[str, Any]) -> list[str]:
+    """Where the run lies and what a person may type now."""
+    lines = [f"run directory  {summary['run_directory']}"] if summary.get("run_directory") else []
+    return lines + (["next", *(f"  {line}" for line in summary["next"])] if summary.get("next") else [])
+
+
+def _reason(reason: Any) -> str:
+    if not isinstance(reason, dict):
+        return str(reason)
+    where = [f"{name} {reason[name]}" for name in ("environment", "step") if reason.get(name) is not None]
+    parts = [reason.get("kind"), ", ".join(where), reason.get("error")]
+    return _CONTROL.sub(" ", " ".join(": ".join(str(part) for part in parts if part).split()))
+
+
+def _spread(mean: Any, std: Any, plus_minus: str) -> str:
+    return number(mean) if math.isnan(_real(std)) else f"{number(mean)} {plus_minus} {number(std)}"
+
+
+def _mean_std(values: Iterable[Any]) -> tuple[float, float]:
+    """The mean and the population's standard deviation (NumPy's default)."""
+    reals = [_real(value) for value in values]
+    if not reals:
+        return math.nan, math.nan
+    mean = sum(reals) / len(reals)
+    return mean, math.sqrt(sum((real - mean) ** 2 for real in reals) / len(reals))
+
+
+def _real(value: Any) -> float:
+    """One number: NaN for None, the mean for a list (a population's)."""
+    if isinstance(value, list | tuple):
+        return _mean_std(value)[0]
+    return math.nan if value is None else float(value)
+
+
+def _suited(stream: TextIO) -> str:
+    with contextlib.suppress(AttributeError, ValueError):  # no file at all, or a closed one
+        if stream.isatty() and os.environ.get("TERM") != "dumb":
+            return "live"
+    return "plain"
+
+
+def _can_say(text: str, stream: TextIO) -> bool:
+    try:
+        text.encode(getattr(stream, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _rich_console(stream: TextIO, width: int | None) -> Console:
+    from rich.console import Console
+
+    console = Console(file=stream, width=width, force_terminal=True, highlight=False, markup=False, emoji=False)
+    # rich's own answer to a closed pipe is to end the process.
+    console.on_broken_pipe = lambda: setattr(console, "quiet", True)
+    return console
+
+
+def _panel(body: RenderableType, title: str, colour: str) -> RenderableType:
+    from rich.panel import Panel
+    from rich.text import Text
+
+    return Panel(body, title=Text(title, style=f"bold {colour}"), title_align="left", border_style=colour)
+
+
+def _two_columns(table: Sequence[tuple[str, str]]) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, value in table:
+        grid.add_row(label, Text(value))
+    return grid

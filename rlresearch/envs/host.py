@@ -1,0 +1,126 @@
+"""Gymnasium environments, stepped from Python: seeded episode by episode, checked, rescaled.
+
+Vector environments run with automatic reset off: what `step` returns is the end of an episode and
+never the start of the next, which `HostEnv.step` begins itself, from a seed of its own. So the
+final observation needs no detour through `info`, and no transition crosses episodes.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import tensorflow as tf
+
+from rlresearch.envs.task import Task
+from rlresearch.errors import RunError
+
+
+class HostStep(NamedTuple):
+    """One step of all copies as arrays, N first; `obs` is where the next step begins."""
+
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    next_obs: np.ndarray
+    obs: np.ndarray
+
+
+class Unit(gym.Wrapper):
+    """One environment as algorithms see it: actions in [-1, 1], float32 observations, no surprises.
+
+    What an environment gets wrong (an exception, a wrong shape, NaN or infinity) becomes one
+    RunError that names it, so that it is never learned from.
+    """
+
+    def __init__(self, env: gym.Env, name: str) -> None:
+        super().__init__(env)
+        self._name = name
+        self._low, self._high = env.action_space.low, env.action_space.high
+        self._shape = env.observation_space.shape
+        self._steps = 0
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, self._shape, np.float32)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, env.action_space.shape, np.float32)
+
+    def reset(self, **kwargs) -> tuple[np.ndarray, dict]:
+        self._steps = 0
+        try:
+            obs, info = self.env.reset(**kwargs)
+        except Exception as error:
+            raise self._failed("raised in reset", error) from error
+        return self._checked(obs), info
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self._steps += 1
+        unit = (np.clip(action, -1.0, 1.0) + 1.0) / 2.0
+        try:
+            raw = (self._low + unit * (self._high - self._low)).astype(self._low.dtype)
+            obs, reward, terminated, truncated, info = self.env.step(raw)
+        except Exception as error:
+            raise self._failed("raised", error) from error
+        if np.shape(reward) != () or not np.isfinite(reward):
+            raise self._failed(f"returned reward {reward!r}, expected one finite number")
+        return self._checked(obs), float(reward), bool(terminated), bool(truncated), info
+
+    def _checked(self, obs: np.ndarray) -> np.ndarray:
+        try:
+            obs = np.asarray(obs, np.float32)
+        except (TypeError, ValueError):
+            raise self._failed(f"returned {type(obs).__name__} as observation, expected numbers") from None
+        if obs.shape != self._shape:
+            raise self._failed(f"returned an observation of shape {obs.shape}, expected {self._shape}")
+        if not np.isfinite(obs).all():
+            raise self._failed(f"returned the observation {np.array2string(obs, threshold=8)}, expected finite numbers")
+        return obs
+
+    def _failed(self, what: str, error: Exception | None = None) -> RunError:
+        cause = f": {type(error).__name__}: {error}" if error is not None else ""
+        return RunError(f"environment '{self._name}' {what} at step {self._steps} of its episode{cause}")
+
+
+class HostEnv:
+    """`num_envs` Gymnasium environments; episode e of copy i is reset with a seed made from both.
+
+    keys: uint32[N, 2], one key a copy, as `DeviceEnv` uses them.
+    """
+
+    def __init__(self, task: Task, keys: np.ndarray) -> None:
+        makers = [lambda: Unit(task.make(), task.id)] * task.num_envs
+        kind = gym.vector.AsyncVectorEnv if task.vectorization == "async" else gym.vector.SyncVectorEnv
+        self._envs = kind(makers, autoreset_mode=gym.vector.AutoresetMode.DISABLED)
+        self._keys = keys
+        self._episode = np.zeros(task.num_envs, np.int64)
+
+    def reset(self) -> np.ndarray:
+        """First observations float32[N, ...]."""
+        return self._envs.reset(seed=self._seeds())[0]
+
+    def step(self, action: np.ndarray) -> HostStep:
+        """Applies actions [-1, 1] float32[N, A]; copies whose episode ended begin the next one."""
+        next_obs, reward, terminated, truncated, _ = self._envs.step(action)
+        done = terminated | truncated
+        obs = next_obs
+        if done.any():
+            self._episode += done
+            obs, _ = self._envs.reset(seed=self._seeds(), options={"reset_mask": done})
+        return HostStep(reward.astype(np.float32), terminated, truncated, next_obs, obs)
+
+    def close(self) -> None:
+        self._envs.close()
+
+    def _seeds(self) -> list[int]:
+        return episode_seeds(self._keys, self._episode)
+
+
+def episode_seeds(keys: np.ndarray, episode: np.ndarray) -> list[int]:
+    """Gymnasium reset seeds in [0, 2**31), which every environment takes, for episodes of copies."""
+    return [int(word) for word in _compiled_episode_keys()(keys, episode).numpy()[:, 1] >> 1]
+
+
+@cache
+def _compiled_episode_keys():
+    from rlresearch.envs.device import episode_keys
+
+    return tf.function(episode_keys, jit_compile=True, reduce_retracing=True)

@@ -1,0 +1,115 @@
+"""A task: a Gymnasium id, how many copies, and, where there is one, its compiled twin."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, Literal, Protocol
+
+import annotated_types as at
+import gymnasium as gym
+import numpy as np
+
+from rlresearch.errors import ConfigError, nearest
+from rlresearch.types import EnvSpec, Key, Tree
+
+
+class Physics(Protocol):
+    """One on-device environment: pure functions of one state, no batch axis, no time limit.
+
+    A frozen dataclass whose fields are the Gymnasium original's constructor arguments of the same
+    names, so that one setting changes both. Actions are in the environment's own units.
+    """
+
+    def reset(self, key: Key) -> Tree:
+        """A first state."""
+
+    def step(self, state: Tree, action: Any, key: Key) -> tuple[Tree, Any, Any]:
+        """(next state, reward float32 scalar, terminated bool scalar)."""
+
+    def observe(self, state: Tree) -> Any:
+        """The observation float32[...] of a state."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to learn in.
+
+    id: a Gymnasium id, `module:Name-v0` to import a module first. num_envs: copies stepped
+    together. max_episode_steps: the time limit in steps, None for the registered one. kwargs: the
+    environment's constructor arguments. vectorization: on the host, step the copies in this process
+    or one process each. physics: the compiled twin.
+    """
+
+    id: str
+    num_envs: Annotated[int, at.Gt(0)] = 1
+    max_episode_steps: Annotated[int, at.Gt(0)] | None = None
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    vectorization: Literal["sync", "async"] = "sync"
+    physics: Physics | None = None
+
+    @cached_property
+    def _registered(self) -> gym.envs.registration.EnvSpec:
+        module, _, name = self.id.rpartition(":")
+        try:
+            if module:
+                importlib.import_module(module)
+            return gym.spec(name)
+        except ImportError as error:
+            raise ConfigError(f"env.id={self.id!r}: cannot import {module!r}: {error}.") from None
+        except gym.error.Error:
+            hint = nearest(name, gym.registry) or "; list them with gymnasium.pprint_registry()"
+            raise ConfigError(f"env.id={self.id!r} is not registered in Gymnasium{hint}") from None
+
+    @cached_property
+    def time_limit(self) -> int | None:
+        """Steps after which an episode is truncated, None where it never is."""
+        return self.max_episode_steps or self._registered.max_episode_steps
+
+    def make(self, render_mode: str | None = None) -> gym.Env:
+        """Gymnasium's own environment, with its time limit and its own action bounds."""
+        if self.physics is not None and self.kwargs:
+            name = next(iter(self.kwargs))
+            raise ConfigError(f"env.kwargs.{name}: this environment has a compiled twin; set env.physics.{name} instead.")
+        arguments = dict(self.kwargs) if self.physics is None else dataclasses.asdict(self.physics)
+        registered = self._registered
+        try:
+            return gym.make(registered, max_episode_steps=self.max_episode_steps, render_mode=render_mode, **arguments)
+        except Exception as error:
+            text = " ".join(str(error).split())
+            raise ConfigError(f"env.id={self.id!r} cannot be made with env.kwargs={arguments}: {text}") from error
+
+    @cached_property
+    def spaces(self) -> tuple[gym.Space, gym.Space]:
+        """The observation and action spaces of the environment itself, in its own units."""
+        env = self.make()
+        spaces = env.observation_space, env.action_space
+        env.close()
+        return spaces
+
+    @cached_property
+    def spec(self) -> EnvSpec:
+        """What an algorithm may know. ConfigError where the spaces are of a kind nobody here handles."""
+        observation, action = self.spaces
+        if not isinstance(observation, gym.spaces.Box):
+            raise ConfigError(_refusal(self.id, "observations", observation))
+        observed = gym.spaces.Box(-np.inf, np.inf, observation.shape, np.float32)
+        if isinstance(action, gym.spaces.Discrete):
+            return EnvSpec(self.id, observed, action, self.num_envs)
+        if not isinstance(action, gym.spaces.Box):
+            raise ConfigError(_refusal(self.id, "actions", action))
+        if not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
+            raise ConfigError(
+                f"env.id={self.id!r} has unbounded actions {action}: give its action space finite bounds, "
+                "which [-1, 1] is rescaled to."
+            )
+        return EnvSpec(self.id, observed, gym.spaces.Box(-1.0, 1.0, action.shape, np.float32), self.num_envs)
+
+
+def _refusal(name: str, role: str, space: gym.Space) -> str:
+    kind = type(space).__name__
+    flatten = " (gymnasium.wrappers.FlattenObservation flattens Dict and Tuple)" if kind in ("Dict", "Tuple") else ""
+    return f"env.id={name!r} has {kind} {role}; only Box {role} can be learned from here{flatten}."

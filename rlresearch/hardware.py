@@ -1,0 +1,78 @@
+"""Which device, how many threads, which compile cache: settled before TensorFlow starts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rlresearch.errors import ConfigError
+
+# What TensorFlow says on every machine without a GPU, or of its own build; nothing a user can act on.
+_NOISE = re.compile(
+    r"cuda drivers|cudart_stub|cuda_platform|cuInit|rebuild TensorFlow|oneDNN custom operations|absl::InitializeLog"
+    r"|computation_placer|Unable to register cu|cpu_feature_guard|XLA service|StreamExecutor device|device_compiler\.h"
+)
+
+
+def prepare(device: str, threads: int | None, deterministic: bool, compile_cache: bool) -> str:
+    """Loads TensorFlow as asked for and returns the device that it will use: `cpu`, or the GPU's name.
+
+    Works once a process; a second call with other settings cannot change threads or the cache.
+    ConfigError where a GPU is asked for and there is none.
+    """
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    if compile_cache:
+        flag = f"--tf_xla_persistent_cache_directory={cache_folder()}"
+        if flag not in os.environ.get("TF_XLA_FLAGS", ""):
+            os.environ["TF_XLA_FLAGS"] = f"{os.environ.get('TF_XLA_FLAGS', '')} {flag}".strip()
+    with _without_noise():
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+    if device == "gpu" and not gpus:
+        raise ConfigError("device=gpu, but TensorFlow finds no GPU here: use device=auto or device=cpu.")
+    with contextlib.suppress(RuntimeError):  # a second run in this process finds the devices in use
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        if threads is not None:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+    if device == "cpu" or not gpus:
+        return "cpu"
+    return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "gpu")
+
+
+def cache_folder() -> Path:
+    """Where compiled programs are kept: `rlresearch/xla` in the user's cache folder."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlresearch" / "xla"
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextlib.contextmanager
+def _without_noise() -> Iterator[None]:
+    """Holds back standard error, also of C++ code, and lets through what is no noise."""
+    try:
+        number = sys.__stderr__.fileno()
+        kept = os.dup(number)
+    except (AttributeError, OSError, ValueError):
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), number)
+        try:
+            yield
+        finally:
+            os.dup2(kept, number)
+            os.close(kept)
+            held.seek(0)
+            lines = held.read().decode(errors="replace").splitlines(keepends=True)
+            sys.stderr.write("".join(line for line in lines if not _NOISE.search(line)))

@@ -1,0 +1,133 @@
+"""Where a run's numbers go: to its files, which are the truth, and to any number of mirrors.
+
+A mirror (the terminal, W&B, TensorBoard) is a convenience: it may break and the run goes on.
+The files may not: a run whose results cannot be kept stops and says why.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from rlresearch.rundir import JsonLines, RunDirectory, timestamp
+
+Row = dict[str, Any]
+
+_log = logging.getLogger("rlresearch.loggers")
+# Parts of a summary that tell a person what to do next; run.json is about the run.
+_FOR_THE_SCREEN = ("run_directory", "next")
+
+
+class Logger(Protocol):
+    """What receives a run's numbers.
+
+    A metrics row is {"step": int, "time": seconds since the start, "group/name": number, ...}; an evaluation
+    row is {"step", "time", "returns": [...], "lengths": [...]}. Either may lack "time".
+    """
+
+    def metrics(self, row: Row) -> None:
+        """Takes one row of training metrics."""
+
+    def evaluation(self, row: Row) -> None:
+        """Takes the episodes of one evaluation."""
+
+    def finish(self, summary: Row) -> None:
+        """Takes how the run ended, once, before `close`; every part may be absent.
+
+        status: finished (default), failed or interrupted; reason: {kind, environment, step, error} where it
+        failed; total_steps; wall_time_s and training_time_s, seconds; steps_per_second;
+        final_evaluation: {step, mean, std, episodes}; members: a list of {mean, ...}, one for each member of
+        a population; run_directory: path; next: lines a person may type next.
+        """
+
+    def close(self) -> None:
+        """Lets go of files and threads; may be called again."""
+
+
+class Offline:
+    """Writes metrics.jsonl and evaluations.jsonl, and the end of the run into run.json.
+
+    Errors: RunError naming the file that cannot be written. The run directory stays its creator's to close.
+    """
+
+    def __init__(self, run_directory: RunDirectory) -> None:
+        self._run = run_directory
+        self._started = time.monotonic()
+        self._metrics = JsonLines(run_directory.path / "metrics.jsonl")
+        self._evaluations = JsonLines(run_directory.path / "evaluations.jsonl")
+
+    def metrics(self, row: Row) -> None:
+        """Appends `row` to metrics.jsonl. Errors: KeyError without a "step"."""
+        self._metrics.write(self._placed(row))
+
+    def evaluation(self, row: Row) -> None:
+        """Appends `row` to evaluations.jsonl. Errors: KeyError without a "step"."""
+        self._evaluations.write(self._placed(row))
+
+    def finish(self, summary: Row) -> None:
+        """Merges `summary`, less what is for the screen only, into run.json."""
+        ended = {"status": "finished", "finished_at": timestamp(), "wall_time_s": self._elapsed_s()}
+        self._run.record(**(ended | {name: part for name, part in summary.items() if name not in _FOR_THE_SCREEN}))
+
+    def close(self) -> None:
+        """Brings every row to the disk; may be called again."""
+        try:
+            self._metrics.close()
+        finally:
+            self._evaluations.close()
+
+    def _placed(self, row: Row) -> Row:
+        return {"step": int(row["step"]), "time": self._elapsed_s()} | {k: v for k, v in row.items() if k != "step"}
+
+    def _elapsed_s(self) -> float:
+        return round(time.monotonic() - self._started, 3)
+
+
+class Several:
+    """Hands everything to each of `loggers`, in order.
+
+    A mirror that raises is warned about once and left out from then on, though still closed. An `Offline` that
+    raises is heard after the others had their turn: its error goes on to the caller.
+    """
+
+    def __init__(self, loggers: Sequence[Logger]) -> None:
+        self._loggers = list(loggers)
+        self._left_out: list[Logger] = []
+
+    def metrics(self, row: Row) -> None:
+        """Takes one row of training metrics. Errors: those of an `Offline`."""
+        self._each(lambda logger: logger.metrics(row))
+
+    def evaluation(self, row: Row) -> None:
+        """Takes the episodes of one evaluation. Errors: those of an `Offline`."""
+        self._each(lambda logger: logger.evaluation(row))
+
+    def finish(self, summary: Row) -> None:
+        """Takes how the run ended. Errors: those of an `Offline`."""
+        self._each(lambda logger: logger.finish(summary))
+
+    def close(self) -> None:
+        """Closes every logger, also those left out. Errors: those of an `Offline`, once all are closed."""
+        self._loggers, self._left_out = self._loggers + self._left_out, []
+        self._each(lambda logger: logger.close())
+
+    def _each(self, tell: Callable[[Logger], None]) -> None:
+        truth_lost: Exception | None = None
+        for logger in list(self._loggers):
+            try:
+                tell(logger)
+            except Exception as error:  # noqa: BLE001 (a mirror may raise anything; Ctrl-C passes)
+                if isinstance(logger, Offline):
+                    truth_lost = truth_lost or error
+                else:
+                    self._leave_out(logger, error)
+        if truth_lost is not None:
+            raise truth_lost
+
+    def _leave_out(self, logger: Logger, error: Exception) -> None:
+        self._loggers.remove(logger)
+        self._left_out.append(logger)
+        who, what = type(logger).__name__, type(error).__name__
+        _log.warning("%s stopped: %s: %s. The run goes on without it; its files are whole.", who, what, error)

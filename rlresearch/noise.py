@@ -1,0 +1,78 @@
+"""Exploration noise added to actions in [-1, 1]: state in, state out.
+
+A noise is a frozen dataclass with `init(num_envs, size) -> state` and
+`sample(state, first, key, progress) -> (noise float32[N, A], state)`; first bool[N] is true where
+an episode begins. `sigma` is in units of half the action range: 0.1 is 5 % of the range.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Protocol
+
+import annotated_types as at
+import tensorflow as tf
+
+from rlresearch import rng
+from rlresearch.schedules import Constant, Schedule
+from rlresearch.types import Key, Progress, Tree
+
+
+class Noise(Protocol):
+    """What the group `noise` offers to an algorithm."""
+
+    def init(self, num_envs: int, size: int) -> Tree:
+        """The state before the first step, for actions of `size` numbers."""
+
+    def sample(self, state: Tree, first: tf.Tensor, key: Key, progress: Progress) -> tuple[tf.Tensor, Tree]:
+        """(noise float32[N, A], the state after it)."""
+
+
+@dataclass(frozen=True)
+class NoNoise:
+    """The policy's own action, every time."""
+
+    def init(self, num_envs: int, size: int) -> Tree:
+        return tf.zeros((num_envs, size))
+
+    def sample(self, state: Tree, first: tf.Tensor, key: Key, progress: Progress) -> tuple[tf.Tensor, Tree]:
+        return state, state
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Independent normal noise; sigma is multiplied by `schedule`."""
+
+    sigma: Annotated[float, at.Ge(0)] = 0.1
+    schedule: Schedule = field(default_factory=Constant)
+
+    def init(self, num_envs: int, size: int) -> Tree:
+        return tf.zeros((num_envs, size))  # never read: it tells `sample` the shape
+
+    def sample(self, state: Tree, first: tf.Tensor, key: Key, progress: Progress) -> tuple[tf.Tensor, Tree]:
+        scale = self.sigma * self.schedule(progress)
+        return scale * rng.normal(key, state.shape), state
+
+
+@dataclass(frozen=True)
+class OrnsteinUhlenbeck:
+    """Noise that remembers (Uhlenbeck & Ornstein 1930; Lillicrap et al. 2016, section 3).
+
+    x <- x + theta (mu - x) dt + sigma sqrt(dt) N(0, 1), begun again at mu with each episode;
+    the noise is x times `schedule`. theta: pull towards mu per unit of time; dt: time per step.
+    """
+
+    sigma: Annotated[float, at.Ge(0)] = 0.2
+    theta: Annotated[float, at.Ge(0)] = 0.15
+    mu: float = 0.0
+    dt: Annotated[float, at.Gt(0)] = 1.0
+    schedule: Schedule = field(default_factory=Constant)
+
+    def init(self, num_envs: int, size: int) -> Tree:
+        return tf.zeros((num_envs, size)) + self.mu
+
+    def sample(self, state: Tree, first: tf.Tensor, key: Key, progress: Progress) -> tuple[tf.Tensor, Tree]:
+        x = tf.where(first[:, None], tf.zeros_like(state) + self.mu, state)
+        diffusion = self.sigma * tf.sqrt(tf.cast(self.dt, tf.float32)) * rng.normal(key, state.shape)
+        x = x + self.theta * (self.mu - x) * self.dt + diffusion
+        return x * self.schedule(progress), x

@@ -1,0 +1,66 @@
+"""Environment and learning in one XLA program."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import tensorflow as tf
+
+from rlresearch import rng
+from rlresearch.envs.device import DeviceEnv
+from rlresearch.envs.task import Task
+from rlresearch.runners.loop import CompiledLoop
+from rlresearch.trainer import RunState, Trainer
+from rlresearch.types import Key
+
+
+def device_init(trainer: Trainer, env: DeviceEnv, key: Key) -> RunState:
+    """The state before the first step of the run that `key` stands for."""
+    learn_key, env_key = tf.unstack(rng.split(key, 2))
+    return trainer.init(learn_key, *env.init(env_key))
+
+
+def device_step(trainer: Trainer, env: DeviceEnv, state: RunState, iteration: tf.Tensor) -> RunState:
+    """The one step, with the compiled environment between its halves."""
+    action, state = trainer.act(state, iteration)
+    env_state, outcome, timestep = env.step(state.env, action)
+    return trainer.learn(state, iteration, action, outcome, timestep, env_state)
+
+
+class DeviceRunner:
+    """One run, entirely on the device; returns to Python between calls of `advance`."""
+
+    def __init__(self, trainer: Trainer, task: Task, seed: int) -> None:
+        self.members = (seed,)
+        env = DeviceEnv(task)
+        state = device_init(trainer, env, rng.key(seed))
+        self._loop = CompiledLoop(state, partial(device_step, trainer, env), trainer.fresh_row)
+        self._row = tf.function(lambda: trainer.row(self.state()), autograph=False)
+        self._policy = tf.function(
+            lambda obs: trainer.algo.policy(self.state().algo, obs), autograph=False, reduce_retracing=True
+        )
+
+    @property
+    def iteration(self) -> int:
+        """Iterations run so far, each of `num_envs` transitions a member."""
+        return self._loop.iteration
+
+    def state(self) -> RunState:
+        """The state as it is now."""
+        return self._loop.store.read()
+
+    def advance(self, iterations: int, fresh: bool) -> None:
+        """Runs iterations of `num_envs` transitions; `fresh` first begins a new metrics row."""
+        self._loop.advance(iterations, fresh)
+
+    def rows(self) -> list[dict[str, float]]:
+        """The metrics since the row was begun, one dictionary a member."""
+        return [{name: float(value) for name, value in self._row().items()}]
+
+    def policy(self, obs: np.ndarray) -> np.ndarray:
+        """Deterministic actions [1, n, A] for observations [1, n, ...]."""
+        return self._policy(obs[0]).numpy()[None]
+
+    def close(self) -> None:
+        """Nothing is held outside this process."""

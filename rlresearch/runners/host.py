@@ -1,0 +1,92 @@
+"""A Gymnasium environment stepped from Python, one compiled call per step for everything else."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from rlresearch import rng
+from rlresearch.envs.host import HostEnv, HostStep
+from rlresearch.envs.task import Task
+from rlresearch.runners.store import Store
+from rlresearch.trainer import RunState, Trainer
+from rlresearch.types import Outcome, TimeStep
+
+
+class HostRunner:
+    """One run in Gymnasium's own environment.
+
+    Between two environment steps there is one call: it stores the transition, learns when it is time
+    and acts on the next observation. What a step led to is passed in one array, as each argument
+    costs 20 us.
+    """
+
+    def __init__(self, trainer: Trainer, task: Task, seed: int) -> None:
+        self.members = (seed,)
+        self.iteration = 0
+        self._trainer = trainer
+        learn_key, env_key = tf.unstack(rng.split(rng.key(seed), 2))
+        self._obs_shape = trainer.algo.spec.observation_space.shape
+        self._env = HostEnv(task, rng.split(env_key, task.num_envs).numpy())
+        timestep = TimeStep(tf.constant(self._env.reset()), tf.ones(task.num_envs, tf.bool))
+        state = trainer.init(learn_key, (), timestep)
+        action, state = trainer.act(state, tf.constant(0, tf.int64))
+        self._action = action.numpy()
+        self._store = Store((tf.constant(0, tf.int64), action, state))
+        self._transit = tf.function(self._learn_and_act, jit_compile=True, autograph=False)
+        self._fresh = tf.function(self._begin_row, jit_compile=True, autograph=False)
+        self._row = tf.function(lambda: trainer.row(self.state()), autograph=False)
+        self._policy = tf.function(
+            lambda obs: trainer.algo.policy(self.state().algo, obs), autograph=False, reduce_retracing=True
+        )
+
+    def state(self) -> RunState:
+        """The state as it is now."""
+        return self._store.read()[2]
+
+    def advance(self, iterations: int, fresh: bool) -> None:
+        """Steps the environments that many times; `fresh` first begins a new metrics row."""
+        if fresh:
+            self._fresh()
+        for _ in range(iterations):
+            self._action = self._transit(_packed(self._env.step(self._action))).numpy()
+            self.iteration += 1
+
+    def rows(self) -> list[dict[str, float]]:
+        """The metrics since the row was begun, one dictionary a member."""
+        return [{name: float(value) for name, value in self._row().items()}]
+
+    def policy(self, obs: np.ndarray) -> np.ndarray:
+        """Deterministic actions [1, n, A] for observations [1, n, ...]."""
+        return self._policy(obs[0]).numpy()[None]
+
+    def close(self) -> None:
+        """Closes the environments."""
+        self._env.close()
+
+    def _learn_and_act(self, packed: tf.Tensor) -> tf.Tensor:
+        iteration, action, state = self._store.read()
+        outcome, timestep = self._unpacked(packed)
+        state = self._trainer.learn(state, iteration, action, outcome, timestep, ())
+        action, state = self._trainer.act(state, iteration + 1)
+        self._store.write((iteration + 1, action, state))
+        return action
+
+    def _begin_row(self) -> None:
+        iteration, action, state = self._store.read()
+        self._store.write((iteration, action, self._trainer.fresh_row(state)))
+
+    def _unpacked(self, packed: tf.Tensor) -> tuple[Outcome, TimeStep]:
+        width = int(np.prod(self._obs_shape))
+        reward, terminated, truncated, next_obs, obs = tf.split(packed, [1, 1, 1, width, width], axis=1)
+        terminated, truncated = terminated[:, 0] > 0, truncated[:, 0] > 0
+        shaped = lambda flat: tf.reshape(flat, (-1, *self._obs_shape))  # noqa: E731
+        outcome = Outcome(reward[:, 0], terminated, truncated, shaped(next_obs))
+        return outcome, TimeStep(shaped(obs), tf.logical_or(terminated, truncated))
+
+
+def _packed(step: HostStep) -> np.ndarray:
+    """float32[N, 3 + 2 * observation]: reward, both end flags, the last and the next observation."""
+    flags = np.stack([step.reward, step.terminated, step.truncated], axis=1).astype(np.float32)
+    rows = len(flags)
+    return np.concatenate([flags, step.next_obs.reshape(rows, -1), step.obs.reshape(rows, -1)], axis=1)

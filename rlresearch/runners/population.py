@@ -1,0 +1,142 @@
+"""Many runs in one XLA program: the device loop mapped over members.
+
+Members differ in their seed and in any floating-point hyperparameter; what changes shapes or the
+moment of learning (integers, networks) is shared. A member draws exactly what it would draw alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from rlresearch import rng, trees
+from rlresearch.envs.device import DeviceEnv
+from rlresearch.envs.task import Task
+from rlresearch.errors import ConfigError, nearest
+from rlresearch.runners.device import device_init, device_step
+from rlresearch.runners.loop import CompiledLoop
+from rlresearch.trainer import RunState, Trainer
+
+
+class PopulationRunner:
+    """One member for each seed.
+
+    values: by dotted path in the algorithm (`gamma`, `optimizer.lr`, `noise.sigma`), one value a member.
+    """
+
+    def __init__(
+        self, trainer: Trainer, task: Task, seeds: Sequence[int], values: Mapping[str, Sequence[float]] | None = None
+    ) -> None:
+        self.members = tuple(seeds)
+        values = dict(values or {})
+        check_values(trainer.algo, values, len(self.members))
+        env = DeviceEnv(task)
+        self._values = {path: tf.constant(list(each), tf.float32) for path, each in values.items()}
+        loop_step = _mapped(lambda state, own, t: device_step(_with(trainer, own), env, state, t))
+        fresh_row = _mapped(lambda state, own: _with(trainer, own).fresh_row(state))
+        self._loop = CompiledLoop(
+            self._init(trainer, env),
+            lambda state, iteration: loop_step(state, self._values, iteration),
+            lambda state: fresh_row(state, self._values),
+        )
+        self._row = tf.function(
+            lambda: _mapped(lambda state, own: trainer.row(state))(self.state(), self._values), autograph=False
+        )
+        self._policy = tf.function(
+            lambda obs: _mapped(lambda pair, own: trainer.algo.policy(*pair))((self.state().algo, obs), self._values),
+            autograph=False,
+            reduce_retracing=True,
+        )
+
+    def _init(self, trainer: Trainer, env: DeviceEnv) -> RunState:
+        """Members begin one by one, as Keras draws parameters; the empty replay is the same for all."""
+        states = []
+        for index, seed in enumerate(self.members):
+            own = {path: each[index] for path, each in self._values.items()}
+            states.append(device_init(_with(trainer, own), env, rng.key(seed)))
+        buffer = trees.repeat(states[0].buffer, len(states))
+        return trees.stack([state._replace(buffer=()) for state in states])._replace(buffer=buffer)
+
+    @property
+    def iteration(self) -> int:
+        """Iterations run so far, each of `num_envs` transitions a member."""
+        return self._loop.iteration
+
+    def state(self) -> RunState:
+        """The members' states, stacked: every leaf has a leading axis of members."""
+        return self._loop.store.read()
+
+    def advance(self, iterations: int, fresh: bool) -> None:
+        """Runs iterations of every member; `fresh` first begins a new metrics row."""
+        self._loop.advance(iterations, fresh)
+
+    def rows(self) -> list[dict[str, float]]:
+        """The metrics since the row was begun, one dictionary a member."""
+        columns = {name: value.numpy() for name, value in self._row().items()}
+        return [{name: float(column[i]) for name, column in columns.items()} for i in range(len(self.members))]
+
+    def policy(self, obs: np.ndarray) -> np.ndarray:
+        """Deterministic actions [M, n, A] for observations [M, n, ...]."""
+        return self._policy(obs).numpy()
+
+    def close(self) -> None:
+        """Nothing is held outside this process."""
+
+
+def check_values(algo: Any, values: Mapping[str, Sequence[float]], members: int) -> None:
+    """ConfigError unless each path names a floating-point hyperparameter and has one value a member."""
+    known = sorted(float_paths(algo))
+    for path, each in values.items():
+        if path not in known:
+            raise ConfigError(
+                f"runner.values: members cannot differ in '{path}'{nearest(path, known)} allowed: {', '.join(known)}."
+            )
+        if len(each) != members:
+            raise ConfigError(f"runner.values: '{path}' has {len(each)} values for {members} members.")
+
+
+def float_paths(component: Any, prefix: str = "") -> dict[str, float]:
+    """The floating-point fields of a component and its parts, with their values, by dotted path."""
+    found = {}
+    for field in dataclasses.fields(component):
+        value = getattr(component, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= float_paths(value, f"{prefix}{field.name}.")
+        elif isinstance(value, float):
+            found[f"{prefix}{field.name}"] = value
+    return found
+
+
+def with_values(component: Any, values: Mapping[str, Any]) -> Any:
+    """A copy of a component with other values at dotted paths; floats may become tensors."""
+    changes, nested = {}, {}
+    for path, value in values.items():
+        head, _, rest = path.partition(".")
+        if rest:
+            nested.setdefault(head, {})[rest] = value
+        else:
+            changes[head] = value
+    changes |= {name: with_values(getattr(component, name), each) for name, each in nested.items()}
+    return dataclasses.replace(component, **changes) if changes else component
+
+
+def _with(trainer: Trainer, own: Mapping[str, tf.Tensor]) -> Trainer:
+    return dataclasses.replace(trainer, algo=with_values(trainer.algo, own))
+
+
+def _mapped(function):
+    """`function(member's state, member's values, *shared)` over all members at once, or an error.
+
+    Never a silent loop one by one: an operation without a converter raises.
+    """
+
+    def over_members(states, values, *shared):
+        return tf.vectorized_map(
+            lambda row: function(row[0], row[1], *shared), (states, values), fallback_to_while_loop=False
+        )
+
+    return over_members

@@ -1,0 +1,95 @@
+"""Factors that change as a run proceeds, and multiply a base value: a learning rate, the scale of noise.
+
+A schedule is a frozen dataclass called with the run's `Progress`; it returns a float32 scalar. `per` says
+what it counts: environment transitions ("step"), finished episodes ("episode") or rounds of learning
+("update"). Float fields may be replaced by float32 scalar tensors, one value per member of a population.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import annotated_types as at
+import tensorflow as tf
+
+from rlresearch.errors import ConfigError
+from rlresearch.types import Progress
+
+Per = Literal["step", "episode", "update"]
+Factor = Annotated[float, at.Ge(0)]
+Count = Annotated[int, at.Ge(0)]
+Schedule = Callable[[Progress], Any]  # of a float32 scalar tensor
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Always 1."""
+
+    def __call__(self, progress: Progress) -> tf.Tensor:
+        return tf.ones(())
+
+
+@dataclass(frozen=True)
+class Linear:
+    """`start` until `begin`, then a straight line that reaches `end` after `over` more counts, then `end`."""
+
+    start: Factor = 1.0
+    end: Factor = 0.0
+    begin: Count = 0
+    over: Annotated[int, at.Gt(0)] = 10_000
+    per: Per = "step"
+
+    def __call__(self, progress: Progress) -> tf.Tensor:
+        since = _count(progress, self.per) - self.begin  # in the count's own dtype: int64 steps stay exact
+        fraction = tf.clip_by_value(tf.cast(since, tf.float32) / self.over, 0.0, 1.0)
+        return self.start * (1.0 - fraction) + self.end * fraction  # exact at both ends
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """`max(floor, rate ** (count / every))`: smooth, it falls a little at each count and not in stairs."""
+
+    rate: Annotated[float, at.Interval(gt=0, le=1)] = 0.99
+    every: Annotated[int, at.Gt(0)] = 1
+    floor: Factor = 0.0
+    per: Per = "episode"
+
+    def __call__(self, progress: Progress) -> tf.Tensor:
+        periods = tf.cast(_count(progress, self.per), tf.float32) / self.every
+        return tf.maximum(self.floor, tf.pow(self.rate, periods))
+
+
+@dataclass(frozen=True)
+class Piecewise:
+    """`factors[0]` below `boundaries[0]`, `factors[i + 1]` from `boundaries[i]` on.
+
+    Raises ConfigError unless the boundaries rise strictly and there is one factor more than boundaries.
+    """
+
+    boundaries: tuple[Count, ...]
+    factors: tuple[Factor, ...]
+    per: Per = "step"
+
+    def __post_init__(self) -> None:
+        boundaries = list(self.boundaries)
+        if len(self.factors) != len(boundaries) + 1:
+            raise ConfigError(
+                f"Piecewise has {len(boundaries)} boundaries and {len(self.factors)} factors: "
+                f"give {len(boundaries) + 1} factors, one before each boundary and one after the last."
+            )
+        if boundaries != sorted(set(boundaries)):
+            raise ConfigError(f"Piecewise boundaries {boundaries} do not rise strictly: sort them, each only once.")
+
+    def __call__(self, progress: Progress) -> tf.Tensor:
+        count = _count(progress, self.per)
+        factor = tf.convert_to_tensor(self.factors[0], tf.float32)
+        for boundary, later in zip(self.boundaries, self.factors[1:]):
+            factor = tf.where(count >= tf.cast(boundary, count.dtype), later, factor)
+        return factor
+
+
+def _count(progress: Progress, per: Per) -> tf.Tensor:
+    """int64 scalar for steps and updates, float32 scalar for episodes."""
+    return tf.convert_to_tensor(getattr(progress, per))

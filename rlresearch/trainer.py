@@ -1,0 +1,178 @@
+"""The one training step, as pure functions of `RunState`.
+
+    act    -> an exploring action for what is seen
+    learn  -> stores what came of it and, when it is time, takes gradient steps
+
+The device runner puts the compiled environment between the two, the host runner a Gymnasium
+environment, the population runner maps both over members. Nothing here knows which.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from rlresearch import rng
+from rlresearch.types import Algorithm, Buffer, Key, Outcome, Progress, TimeStep, Tree, transition
+
+EPISODE_METRICS = {
+    "train/return": "mean undiscounted return of the exploring policy's episodes that ended since the last row",
+    "train/length": "mean length of those episodes, in steps",
+    "train/episodes": "episodes finished since the run began",
+}
+
+
+class Episodes(NamedTuple):
+    """Running episodes (float32[N]) and what ended ones add up to since the last row (scalars).
+
+    `finished` counts every ended episode of the run; float32 holds it exactly up to 2**24.
+    """
+
+    run_return: tf.Tensor
+    run_length: tf.Tensor
+    finished: tf.Tensor
+    ended: tf.Tensor
+    return_sum: tf.Tensor
+    length_sum: tf.Tensor
+
+
+class Totals(NamedTuple):
+    """Sums of the algorithm's metrics, and how many gradient steps they add up."""
+
+    sums: dict[str, tf.Tensor]
+    count: tf.Tensor
+
+
+class RunState(NamedTuple):
+    """Everything a run remembers. Saving it is checkpointing, stacking it is a sweep.
+
+    key never changes: the draws of iteration t come from fold_in(key, t).
+    """
+
+    key: Key
+    algo: Tree
+    buffer: Tree
+    env: Tree
+    timestep: TimeStep
+    episodes: Episodes
+    totals: Totals
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """The step for one algorithm and one buffer. `iteration` counts rounds of `num_envs` transitions."""
+
+    algo: Algorithm
+    buffer: Buffer
+
+    def init(self, key: Key, env: Tree, timestep: TimeStep) -> RunState:
+        """The state before the first step; `env` is whatever the runner's environment remembers."""
+        algo_key, run_key = tf.unstack(rng.split(key, 2))
+        return RunState(
+            key=run_key,
+            algo=self.algo.init(algo_key),
+            buffer=self.buffer.init(self._example_row()),
+            env=env,
+            timestep=timestep,
+            episodes=self._no_episodes(),
+            totals=self._no_totals(),
+        )
+
+    def act(self, state: RunState, iteration: tf.Tensor) -> tuple[tf.Tensor, RunState]:
+        """Exploring actions [N, ...] for `state.timestep`."""
+        key = rng.fold_in(self._key(state, iteration), 0)
+        action, algo = self.algo.act(state.algo, state.timestep, key, self._progress(state, iteration))
+        return action, state._replace(algo=algo)
+
+    def learn(
+        self, state: RunState, iteration: tf.Tensor, action: tf.Tensor, outcome: Outcome, timestep: TimeStep, env: Tree
+    ) -> RunState:
+        """Stores the transition, counts episodes, learns when it is time. `timestep`, `env`: what comes next."""
+        rows = transition(state.timestep, action, outcome)
+        state = state._replace(
+            buffer=self.buffer.add(state.buffer, rows),
+            env=env,
+            timestep=timestep,
+            episodes=_count_episodes(state.episodes, outcome),
+        )
+        key = rng.fold_in(self._key(state, iteration), 1)
+        due = self._due(iteration + 1)
+        return tf.cond(due, lambda: self._updates(state, iteration + 1, key), lambda: state)
+
+    def fresh_row(self, state: RunState) -> RunState:
+        """The state with the sums behind a metrics row begun again; running episodes go on."""
+        zero = tf.zeros_like(state.episodes.ended)
+        episodes = state.episodes._replace(ended=zero, return_sum=zero, length_sum=zero)
+        return state._replace(episodes=episodes, totals=tf.nest.map_structure(tf.zeros_like, state.totals))
+
+    def row(self, state: RunState) -> dict[str, tf.Tensor]:
+        """The metrics since `fresh_row`, float32 scalars by name; NaN where nothing happened."""
+        episodes, totals = state.episodes, state.totals
+        return {
+            "train/return": episodes.return_sum / episodes.ended,
+            "train/length": episodes.length_sum / episodes.ended,
+            "train/episodes": episodes.finished,
+            **{name: total / totals.count for name, total in totals.sums.items()},
+        }
+
+    def _updates(self, state: RunState, iteration: tf.Tensor, key: Key) -> RunState:
+        if self.algo.updates == 1:
+            return self._update(state, iteration, key)
+        body = lambda i, state: (i + 1, self._update(state, iteration, rng.fold_in(key, i)))  # noqa: E731
+        return tf.while_loop(lambda i, _: i < self.algo.updates, body, (tf.constant(0), state))[1]
+
+    def _update(self, state: RunState, iteration: tf.Tensor, key: Key) -> RunState:
+        sample_key, update_key = tf.unstack(rng.split(key, 2))
+        batch = self.buffer.sample(state.buffer, sample_key, self.algo.batch_size)
+        algo, metrics = self.algo.update(state.algo, batch, update_key, self._progress(state, iteration))
+        sums = {name: total + metrics[name] for name, total in state.totals.sums.items()}
+        return state._replace(algo=algo, totals=Totals(sums, state.totals.count + 1.0))
+
+    def _due(self, iteration: tf.Tensor) -> tf.Tensor:
+        started = iteration * self.algo.spec.num_envs >= self._first_update
+        return tf.logical_and(started, iteration % self.algo.update_every == 0)
+
+    @property
+    def _first_update(self) -> int:
+        """Transitions before the first update; one is needed in any case."""
+        return max(self.algo.learning_starts, 1)
+
+    def _progress(self, state: RunState, iteration: tf.Tensor) -> Progress:
+        num_envs, every = self.algo.spec.num_envs, self.algo.update_every
+        before = -(-self._first_update // num_envs) - 1  # iterations that cannot learn yet
+        rounds = tf.maximum(iteration // every - before // every, 0)
+        return Progress(iteration * num_envs, state.episodes.finished, rounds)
+
+    def _key(self, state: RunState, iteration: tf.Tensor) -> Key:
+        return rng.fold_in(state.key, iteration)
+
+    def _example_row(self) -> Tree:
+        spec = self.algo.spec
+        obs = tf.zeros(spec.observation_space.shape)
+        action = tf.zeros(spec.action_space.shape)
+        flag = tf.constant(False)
+        return transition(TimeStep(obs, flag), action, Outcome(tf.constant(0.0), flag, flag, obs))
+
+    def _no_episodes(self) -> Episodes:
+        running, zero = tf.zeros(self.algo.spec.num_envs), tf.constant(0.0)
+        return Episodes(running, running, zero, zero, zero, zero)
+
+    def _no_totals(self) -> Totals:
+        return Totals({name: tf.constant(0.0) for name in self.algo.METRICS}, tf.constant(0.0))
+
+
+def _count_episodes(episodes: Episodes, outcome: Outcome) -> Episodes:
+    done = tf.cast(tf.logical_or(outcome.terminated, outcome.truncated), tf.float32)
+    run_return = episodes.run_return + outcome.reward
+    run_length = episodes.run_length + 1.0
+    ended = tf.reduce_sum(done)
+    return Episodes(
+        run_return=run_return * (1.0 - done),
+        run_length=run_length * (1.0 - done),
+        finished=episodes.finished + ended,
+        ended=episodes.ended + ended,
+        return_sum=episodes.return_sum + tf.reduce_sum(done * run_return),
+        length_sum=episodes.length_sum + tf.reduce_sum(done * run_length),
+    )

@@ -1,0 +1,39 @@
+"""Nested structures of tensors: stacked, taken apart, named. Built on `tf.nest`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import tensorflow as tf
+
+from rlresearch.types import Tree
+
+
+def stack(trees: Sequence[Tree]) -> Tree:
+    """One tree whose leaves have a new leading axis, a row for each of `trees`."""
+    return tf.nest.map_structure(lambda *leaves: tf.stack(leaves), *trees)
+
+
+def repeat(tree: Tree, times: int) -> Tree:
+    """The tree with a new leading axis of `times` equal rows."""
+    return tf.nest.map_structure(lambda leaf: tf.repeat(leaf[None], times, axis=0), tree)
+
+
+def member(tree: Tree, index: int) -> Tree:
+    """Row `index` of every leaf."""
+    return tf.nest.map_structure(lambda leaf: leaf[index], tree)
+
+
+def named_leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, tf.Tensor]]:
+    """Every leaf with its dotted path, in `tf.nest` order: `algo.actor.trainable.0`."""
+    if isinstance(tree, dict):
+        children = sorted(tree.items())
+    elif hasattr(tree, "_fields"):
+        children = zip(tree._fields, tree, strict=True)
+    elif isinstance(tree, list | tuple):
+        children = enumerate(tree)
+    else:
+        yield prefix, tree
+        return
+    for name, child in children:
+        yield from named_leaves(child, f"{prefix}.{name}" if prefix else str(name))
