@@ -1,4 +1,4 @@
-"""Experience replay: `init(row)`, `add(state, rows)`, `sample(state, key, batch_size)`."""
+"""Experience replay: `init(row)`, `add(state, rows)`, `sample(state, key, batch_size, progress)`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import annotated_types as at
 import tensorflow as tf
 
 from rlresearch import rng
-from rlresearch.types import Key, Tree
+from rlresearch.fence import fence
+from rlresearch.types import Key, Progress, Tree
 
 
 class UniformState(NamedTuple):
@@ -38,7 +39,8 @@ class Uniform:
         )
         return UniformState(stored, state.added + count)
 
-    def sample(self, state: UniformState, key: Key, batch_size: int) -> Tree:
+    def sample(self, state: UniformState, key: Key, batch_size: int, progress: Progress) -> Tree:
         size = tf.minimum(state.added, self.capacity)
         places = rng.randint(key, (batch_size,), size)
-        return tf.nest.map_structure(lambda store: tf.gather(store, places), state.rows)
+        gather = lambda store: tf.gather(store, places)  # noqa: E731
+        return fence(lambda: tf.nest.map_structure(gather, state.rows), progress.step)

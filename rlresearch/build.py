@@ -8,14 +8,25 @@ can name dataclasses only, and where a configuration came with somebody's run, o
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import importlib
+import math
+import pkgutil
+import sys
+import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from rlresearch.errors import ConfigError, nearest
+from rlresearch.errors import ConfigError, alternatives, nearest, shown
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+
+
+class _Component:
+    """Stands in a schema for a field that plain values cannot fill."""
 
 
 def build(node: Any, path: str, parts: Mapping[str, Any] | None = None, packages: Sequence[str] | None = None) -> Any:
@@ -24,9 +35,7 @@ def build(node: Any, path: str, parts: Mapping[str, Any] | None = None, packages
     path: where the node stands, for messages. parts: components made elsewhere, given to the fields
     of their names. packages: where `_target_` may lead, None for anywhere. ConfigError on anything wrong.
     """
-    if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
-        raise ConfigError(f"{path}={node!r} names no component: it needs a key '_target_', such as 'package.Class'.")
-    cls = resolve(node["_target_"], f"{path}._target_", packages)
+    cls = component_class(node, path, packages)
     values = {}
     for name, value in node.items():
         if name != "_target_":
@@ -35,49 +44,82 @@ def build(node: Any, path: str, parts: Mapping[str, Any] | None = None, packages
     return make(cls, values, path, parts or {})
 
 
+def component_class(node: Any, path: str, packages: Sequence[str] | None = None) -> type:
+    """The dataclass that a node's `_target_` names."""
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise ConfigError(f"{path}={shown(node)}: must be a component, with a _target_ such as package.module.Class.")
+    return resolve(node["_target_"], f"{path}._target_", packages)
+
+
 def make(cls: type, values: Mapping[str, Any], path: str, parts: Mapping[str, Any] | None = None) -> Any:
     """An instance of a dataclass from checked values; `parts` fill the fields of their names."""
-    taken = {field.name: parts[field.name] for field in dataclasses.fields(cls) if field.name in (parts or {})}
+    fields = {field.name for field in dataclasses.fields(cls) if field.init}
+    taken = {name: part for name, part in (parts or {}).items() if name in fields}
     for name in taken:
         if name in values:
-            raise ConfigError(f"{path}.{name} is not set here: it is a part with a group of its own.")
-    checked = _checked(cls, values, path, frozenset(taken))
+            raise ConfigError(f"{path}.{name}={shown(values[name])}: is not set here, it has a place of its own.")
+    own = {name: value for name, value in values.items() if name in fields and _fills(value, _hints(cls)[name])}
+    checked = _checked(cls, values, path, frozenset(taken) | frozenset(own))
+    for name, component in (own | taken).items():
+        for each in _members(_hints(cls)[name]):
+            if getattr(each, "_is_protocol", False):
+                require(component, each, f"{path}.{name}".lstrip("."))
     try:
         return cls(**checked, **taken)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        about_field = str(error).partition("=")[0] in fields
+        raise ConfigError(f"{path}.{error}" if about_field else f"{path}: {error}") from None
 
 
 def resolve(target: str, path: str, packages: Sequence[str] | None = None) -> type:
     """The dataclass that a dotted name leads to. ConfigError where it leads elsewhere or nowhere."""
-    module_name, _, name = target.rpartition(".")
+    module_name, _, name = str(target).rpartition(".")
+    if not all(part.isidentifier() for part in [*module_name.split("."), name]):
+        raise ConfigError(f"{path}={shown(target)}: must be a dotted name, such as package.module.Class.")
     if packages is not None and target.partition(".")[0] not in packages:
-        raise ConfigError(f"{path}={target!r}: only targets inside {', '.join(packages)} are allowed here.")
+        raise ConfigError(f"{path}={shown(target)}: must be inside {' or '.join(packages)}, in what is not your own.")
     try:
         module = importlib.import_module(module_name)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(f"{path}={target!r}: cannot import '{module_name}': {error}.") from None
+    except Exception as error:  # noqa: BLE001 (whatever a module of the user's does when it is imported)
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        hint = _other_modules(missing) if missing else ""
+        raise ConfigError(f"{path}={shown(target)}: {type(error).__name__}: {error}{hint}") from None
     cls = getattr(module, name, None)
-    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
-        known = [n for n, value in vars(module).items() if isinstance(value, type) and dataclasses.is_dataclass(value)]
-        raise ConfigError(f"{path}={target!r} is not a dataclass{nearest(name, known)}")
+    if not _is_component_class(cls):
+        known = [word for word, value in vars(module).items() if _is_component_class(value)]
+        raise ConfigError(f"{path}={shown(target)}: must name a dataclass in {module_name}{alternatives(name, known)}")
     return cls
 
 
-def _checked(cls: type, values: Mapping[str, Any], path: str, taken: frozenset[str]) -> dict[str, Any]:
+def _is_component_class(value: Any) -> bool:
+    return isinstance(value, type) and dataclasses.is_dataclass(value)
+
+
+def _other_modules(missing: str) -> str:
+    parent, _, name = missing.rpartition(".")
+    folders = getattr(sys.modules.get(parent), "__path__", None)
+    if folders is None:
+        return nearest(name, ["rlresearch"])
+    return alternatives(name, [each.name for each in pkgutil.iter_modules(folders)])
+
+
+def _checked(cls: type, values: Mapping[str, Any], path: str, components: frozenset[str]) -> dict[str, Any]:
+    """`values` with the plain ones checked against the types of their fields; those in `components` pass."""
     import pydantic
 
-    plain = {name: value for name, value in values.items() if not dataclasses.is_dataclass(value)}
-    components = {name: value for name, value in values.items() if name not in plain}
-    own = _schema(cls, taken | frozenset(components))
-    unknown = [name for name in components if name not in {field.name for field in dataclasses.fields(cls)}]
+    plain = {name: _tupled(value) for name, value in values.items() if name not in components}
+    own = _schema(cls, components)
     try:
-        if unknown:
-            plain |= dict.fromkeys(unknown)
-        model = own.model_validate({name: _tupled(value) for name, value in plain.items()})
+        model = own.model_validate(plain)
     except pydantic.ValidationError as error:
-        raise ConfigError(_explained(cls, error.errors()[0], path, own)) from None
-    return {name: getattr(model, name) for name in model.model_fields_set} | components
+        problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+        raise ConfigError(_explained(cls, problems[0], path, values, list(own.model_fields))) from None
+    return {name: getattr(model, name) if name in plain else value for name, value in values.items()}
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
 
 
 @cache
@@ -85,32 +127,101 @@ def _schema(cls: type, without: frozenset[str]) -> Any:
     """A pydantic model of a dataclass' fields, less those that are components."""
     import pydantic
 
-    hints = typing.get_type_hints(cls, include_extras=True)
     fields = {}
     for field in dataclasses.fields(cls):
         if field.init and field.name not in without:
             required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-            fields[field.name] = (hints[field.name], ... if required else None)
+            hint = _hints(cls)[field.name]
+            optional = type(None) in typing.get_args(hint)
+            if any(map(_is_interface, _members(hint))):
+                hint = _Component | None if optional else _Component
+            fields[field.name] = (hint, ... if required else None)
     config = pydantic.ConfigDict(
         extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True, protected_namespaces=()
     )
     return pydantic.create_model(cls.__name__, __config__=config, **fields)
 
 
-def _explained(cls: type, problem: Mapping[str, Any], path: str, schema: Any) -> str:
-    where = ".".join([path, *map(str, problem["loc"])]).lstrip(".")
-    if problem["type"] == "extra_forbidden":
-        name, known = str(problem["loc"][-1]), list(schema.model_fields)
-        return f"{where} is not a setting of {cls.__name__}{nearest(name, known)} allowed: {', '.join(known)}."
+def require(component: Any, protocol: type, path: str) -> None:
+    """ConfigError where a component lacks what a Protocol asks for."""
+    names = [*vars(protocol), *getattr(protocol, "__annotations__", {})]
+    missing = [name for name in names if not name.startswith("_") and not hasattr(component, name)]
+    if missing:
+        raise ConfigError(
+            f"{path}: {type(component).__name__} cannot stand here, "
+            f"it lacks {', '.join(missing)} of {protocol.__module__}.{protocol.__name__}."
+        )
+
+
+def _explained(cls: type, problem: Mapping[str, Any], path: str, values: Mapping[str, Any], known: list[str]) -> str:
+    name = str(problem["loc"][0])
+    setting = f"{path}.{name}".lstrip(".")
     if problem["type"] == "missing":
-        return f"{where} is missing: {cls.__name__} needs it."
-    allowed = problem["msg"].replace("Input should be", "should be").replace("a valid tuple", "a list, like [64, 64]")
-    return f"{where}={_shown(problem['input'])}: {allowed}."
+        return f"{setting} is missing: {cls.__name__} needs {_allowed(_hints(cls)[name])}."
+    value = values[name]
+    if problem["type"] == "extra_forbidden":
+        return f"{setting}={shown(value)}: {cls.__name__} has no such setting{alternatives(name, known)}"
+    kind = _hints(cls)[name]
+    words = _allowed(kind)
+    choices = [str(choice) for each in _members(kind) for choice in _choices(each)]
+    hint = nearest(value, choices) if isinstance(value, str) else ""
+    if isinstance(value, float) and not math.isfinite(value):
+        words = words.replace("a number", "a finite number")
+    elif isinstance(value, float) and value.is_integer() and int in map(_plain, _members(kind)):
+        hint = f"; did you mean '{int(value)}'?"
+    return f"{setting}={shown(value)}: must be {words}{hint or '.'}"
 
 
-def _shown(value: Any) -> str:
-    text = str(list(value)) if isinstance(value, tuple) else repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+def _allowed(hint: Any) -> str:
+    """A field's type in English: `a number above 0`, `one of auto, cpu, gpu`, `a list, like [64,64], of ...`."""
+    members = list(_members(hint))
+    if len(members) > 1:
+        return ", or ".join(map(_allowed, members))
+    if _choices(hint):
+        return f"one of {', '.join(map(str, _choices(hint)))}"
+    if typing.get_origin(_plain(hint)) is tuple:
+        return f"a list, like [64,64]; each: {_allowed(typing.get_args(_plain(hint))[0])}"
+    if typing.get_origin(_plain(hint)) is collections.abc.Mapping:
+        return "a mapping, like {key:value}"
+    words = "a component, chosen by its group" if _is_interface(hint) else _WORDS.get(_plain(hint), "a fitting value")
+    return words + _range(getattr(hint, "__metadata__", ()))
+
+
+def _range(constraints: Sequence[Any]) -> str:
+    bounds = {}
+    for constraint in constraints:
+        for name in ("ge", "gt", "le", "lt"):
+            bound = getattr(constraint, name, None)
+            bounds |= {} if bound is None else {name: bound}
+    if set(bounds) == {"ge", "le"}:
+        return f" from {bounds['ge']} to {bounds['le']}"
+    words = {"ge": "of at least", "gt": "above", "le": "at most", "lt": "below"}
+    return "".join(f" {'and ' if index else ''}{words[name]} {bounds[name]}" for index, name in enumerate(bounds))
+
+
+def _members(hint: Any) -> Iterator[Any]:
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    yield from typing.get_args(hint) if union else (hint,)
+
+
+def _plain(hint: Any) -> Any:
+    """A type without its constraints."""
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+
+
+def _choices(hint: Any) -> tuple:
+    return typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+
+
+def _fills(value: Any, hint: Any) -> bool:
+    """Whether a value is a component and stands where one may."""
+    return dataclasses.is_dataclass(value) and any(each is Any or _is_interface(each) for each in _members(hint))
+
+
+def _is_interface(hint: Any) -> bool:
+    """Whether a component fills it: a Protocol, a dataclass, something to be called."""
+    called = typing.get_origin(hint) is collections.abc.Callable
+    return called or getattr(hint, "_is_protocol", False) or _is_component_class(hint)
 
 
 def _tupled(value: Any) -> Any:

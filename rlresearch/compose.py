@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
-from contextlib import contextmanager
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
+from hydra import version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from yaml import YAMLError
 
-from rlresearch.errors import ConfigError, nearest
+from rlresearch.errors import ConfigError, alternatives, closest, ending, nearest, shown
 from rlresearch.runners import flattened
 
 HYDRA_VERSION = "1.3"
 CHECKED_VALUES = 50  # of one sweep key, before the first job; each job is checked again
+# What Hydra raises for a wrong command.
+REFUSED = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
 
 
 class Composed(NamedTuple):
@@ -40,13 +48,21 @@ def config_folder() -> Path:
 
 def compose(overrides: Sequence[str], extra_folder: str | None = None) -> Composed:
     """The configuration that `overrides` ask for. ConfigError, one line, where they cannot be met."""
-    with _hydra(extra_folder):
-        _parse(overrides)
+    with _hydra(extra_folder) as loader:
+        parsed = _parse(overrides, loader)
+        for each in parsed:
+            if each.is_sweep_override():
+                raise ConfigError(f"{each.input_line}: several values need -m, which runs each of them; a list: [1,2].")
         try:
-            config = _composed(overrides)
-            return Composed(to_plain(config), dict(config.hydra.runtime.choices))
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise ConfigError(_explained(error, overrides)) from None
+            config = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
+        except REFUSED as error:
+            raise ConfigError(_explained(error, parsed, loader)) from None
+        choices = dict(config.hydra.runtime.choices)
+        _check_options(parsed, _groups(loader), loader)
+        try:
+            return Composed(to_plain(config), choices)
+        except InterpolationResolutionError as error:
+            raise ConfigError(_unresolved(error, config)) from None
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:
@@ -64,10 +80,10 @@ def tuned_values(name: str | None, config: dict[str, Any], extra_folder: str | N
     return {key: value for key, value in flattened(theirs or {}).items() if key in final and final[key] == value}
 
 
-def sweep_samples(overrides: Sequence[str]) -> list[list[str]]:
+def sweep_samples(overrides: Sequence[str], extra_folder: str | None = None) -> list[list[str]]:
     """Command lines that between them show every value of a sweep once, for checking beforehand."""
-    parsed = _parse(overrides)
-    values = [_values(override) for override in parsed]
+    with _hydra(extra_folder) as loader:
+        values = [_values(override) for override in _parse(overrides, loader)]
     first = [each[0] for each in values]
     samples = [first]
     for index, each in enumerate(values):
@@ -79,89 +95,136 @@ def _values(override: Override) -> list[str]:
     if not override.is_sweep_override():
         return [override.input_line]
     if not override.is_discrete_sweep():
-        raise ConfigError(f"'{override.input_line}': Hydra's basic sweeper takes lists and ranges, not intervals.")
+        raise ConfigError(f"{override.input_line}: must be a list or a range; the basic sweeper knows no intervals.")
     key = override.get_key_element()
-    values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+    try:
+        values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+    except REFUSED as error:
+        raise ConfigError(f"{override.input_line}: {error}") from None
     if not values:
-        raise ConfigError(f"'{override.input_line}' has no values to sweep over.")
+        raise ConfigError(f"{override.input_line}: must have at least one value to sweep over.")
     return values
 
 
-@contextmanager
-def _hydra(extra_folder: str | None):
-    GlobalHydra.instance().clear()
+@contextlib.contextmanager
+def _hydra(extra_folder: str | None) -> Iterator[ConfigLoader]:
+    """Hydra over the shipped folder and, before it, the user's: as its own --config-dir does."""
     if extra_folder is not None and not Path(extra_folder).is_dir():
-        raise ConfigError(f"--config-dir={extra_folder!r} is not a folder.")
-    with initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION):
-        if extra_folder is not None:
-            path = GlobalHydra.instance().config_loader().get_search_path()
-            path.append("main", f"file://{Path(extra_folder).absolute()}")
-            _reread_sources()
-        yield
+        raise ConfigError(f"--config-dir={shown(extra_folder)}: must be a folder that exists.")
     GlobalHydra.instance().clear()
+    version.setbase(HYDRA_VERSION)
+    path = create_config_search_path(str(config_folder()))
+    if extra_folder is not None:
+        folder = f"file://{Path(extra_folder).absolute()}"
+        path.prepend(provider="command-line", path=folder, anchor=SearchPathQuery(provider="schema"))
+    try:
+        yield Hydra.create_main_hydra2("rlresearch", path).config_loader
+    finally:
+        GlobalHydra.instance().clear()
 
 
-def _reread_sources() -> None:
-    """The loader lists its folders once, at its making; it is made again for the longer search path."""
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
-
-    hydra = GlobalHydra.instance().hydra
-    hydra.config_loader = ConfigLoaderImpl(config_search_path=hydra.config_loader.get_search_path())
-
-
-def _composed(overrides: Sequence[str]) -> DictConfig:
-    return hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
-
-
-def _parse(overrides: Sequence[str]) -> list[Override]:
-    parser = OverridesParser.create()
+def _parse(overrides: Sequence[str], loader: ConfigLoader) -> list[Override]:
+    parser = OverridesParser.create(config_loader=loader)
     parsed = []
     for text in overrides:
         try:
             parsed += parser.parse_overrides([text])
         except HydraException:
+            foreign = [letter for letter in text.partition("=")[0] if not letter.isascii()]
+            name = unicodedata.name(foreign[0], "not ASCII").lower() if foreign else ""
+            hint = f"; '{foreign[0]}' in the key is {name}" if foreign else ""
             raise ConfigError(
-                f"'{text}' is not understood: settings are written KEY=VALUE, lists KEY=[1,2], nothing around '='."
+                f"{shown(text)}: must be KEY=VALUE, with nothing around '=' and lists as KEY=[1,2]{hint}."
             ) from None
     return parsed
 
 
-def _explained(error: Exception, overrides: Sequence[str]) -> str:
-    """One line for what Hydra says in several, with the nearest name that exists."""
-    loader = GlobalHydra.instance().config_loader()
-    groups = [group for group in loader.list_groups("") if group != "hydra"]
-    for override in _parse(overrides):
-        key = override.key_or_group
-        if key in groups and isinstance(override.value(), str):
-            options = loader.get_group_options(key)
-            if override.value() not in options:
-                hint = nearest(override.value(), options)
-                return f"{key}={override.value()}: there is no such {key}{hint} allowed: {', '.join(options)}."
-        elif not _composes(override.input_line) and _composes():
-            known = [*flattened(to_plain(_composed(_choices(overrides, groups)))), *groups]
-            known = [name for name in known if not name.startswith("hydra")]
-            if key not in known:
-                return f"'{key}' is not a setting{nearest(key, known)} {_neighbours(key, known)}"
-    first = re.sub(r"\s+", " ", str(error)).strip()
-    return first[:300]
+def _explained(error: Exception, parsed: Sequence[Override], loader: ConfigLoader) -> str:
+    """One line for what Hydra refuses in several, with the nearest name that exists."""
+    groups = _groups(loader)
+    _check_options(parsed, groups, loader)
+    tree, choices = _without_settings(parsed, groups)
+    for each in parsed:
+        key, group = each.key_or_group, each.get_key_element().lstrip("+~")
+        if key not in groups:
+            why = None if each.is_add() else _no_such_setting(each, tree, choices)
+        elif each.is_delete():
+            why = f"{_setting(each)}: a run cannot do without it; choose one with {key}=OPTION."
+        elif isinstance(each.value(), list):
+            why = f"{_setting(each)}: must be one option; -m {key}=A,B runs one after the other."
+        else:
+            places = [name for name in choices if name.partition("@")[0] == key]
+            why = f"{_setting(each)}: has no place here{alternatives(group, places)}" if group not in choices else None
+        if why is not None:
+            return why
+    return str(error)
 
 
-def _choices(overrides: Sequence[str], groups: Sequence[str]) -> list[str]:
-    """The overrides that choose groups, which decide what keys there are."""
-    return [o.input_line for o in _parse(overrides) if o.key_or_group in groups and _composes(o.input_line)]
-
-
-def _composes(*overrides: str) -> bool:
+def _without_settings(parsed: Sequence[Override], groups: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the choices of groups, or if they do not fit none of them, compose: the tree of keys, and the choices."""
+    chosen = [each.input_line for each in parsed if each.key_or_group in groups and not each.is_delete()]
     try:
-        _composed(overrides)
-    except (HydraException, OmegaConfBaseException, ValueError):
-        return False
-    return True
+        config = hydra_compose("config", overrides=chosen, return_hydra_config=True)
+    except REFUSED:
+        config = hydra_compose("config", overrides=[], return_hydra_config=True)
+    return OmegaConf.to_container(config, resolve=False), dict(config.hydra.runtime.choices)
 
 
-def _neighbours(key: str, known: Sequence[str]) -> str:
-    """What stands beside a misspelt key: the settings of its group, or the groups."""
-    parent = key.rpartition(".")[0]
-    beside = [name for name in known if name.rpartition(".")[0] == parent] if parent else []
-    beside = beside or sorted({name.split(".")[0] for name in known})
-    return f"allowed: {', '.join(beside)}."
+def _no_such_setting(override: Override, tree: dict[str, Any], choices: dict[str, Any]) -> str | None:
+    """What stands beside a misspelt key: the settings of its group, or what there is at the top. None if it exists."""
+    node, path, names = tree, "", override.key_or_group.split(".")
+    while names and names[0] in node:
+        name = names.pop(0)
+        if names and node[name] is None:
+            return f"{_setting(override)}: must be given whole, as {path}{name}={{{'.'.join(names)}:...}}."
+        if not names:
+            return None
+        if not isinstance(node[name], dict):
+            return f"{_setting(override)}: {path}{name} has no settings of its own."
+        node, path = node[name], f"{path}{name}."
+    groups = [] if path else [name for name in choices if name.isidentifier() and name not in tree]
+    here = [name for name in [*node, *groups] if name not in ("_target_", "hydra")]
+    place = [name for name in choices if name.rpartition("@")[2] == path[:-1]] or [path.partition(".")[0]]
+    where = f" in {place[0]}={choices[place[0]]}" if place[0] in choices else ""
+    known = list(flattened({key: value for key, value in tree.items() if key != "hydra"}))
+    near = {name.rpartition(".")[2]: name for name in reversed(known)}
+    if path:  # in a group, a name from another only if it is the same
+        near = {name: full for name, full in near.items() if name == names[-1]}
+    near |= {name: f"{path}{name}" for name in here}
+    close = near.get(closest(names[0], near) or "")
+    if close and (longer := ".".join([close, *names[1:]])) in known:
+        close = longer
+    return f"{_setting(override)}: there is no such setting{where}{ending(close, here)}"
+
+
+def _check_options(parsed: Sequence[Override], groups: Sequence[str], loader: ConfigLoader) -> None:
+    """ConfigError where a group is given an option that it lacks; Hydra lets some of them through."""
+    for each in parsed:
+        if each.key_or_group in groups and not each.is_delete():
+            for value in each.value() if isinstance(each.value(), list) else [each.value()]:
+                folder, _, name = str(value).rpartition("/")
+                options = loader.get_group_options(f"{each.key_or_group}/{folder}".rstrip("/"))
+                if name not in options and "${" not in name:
+                    raise ConfigError(f"{_setting(each)}: there is no such option{alternatives(name, options)}")
+
+
+def _groups(loader: ConfigLoader) -> list[str]:
+    """Every group, Hydra's own by their path: hydra/launcher."""
+    hydras = [f"hydra/{name}" for name in loader.list_groups("hydra")]
+    return [name for name in loader.list_groups("") if name != "hydra"] + hydras
+
+
+def _setting(override: Override) -> str:
+    """`key=value` as it was typed."""
+    if override.is_delete():
+        return shown(override.input_line)
+    return f"{shown(override.get_key_element().lstrip('+'))}={shown(override.value())}"
+
+
+def _unresolved(error: OmegaConfBaseException, config: DictConfig) -> str:
+    raw = flattened(OmegaConf.to_container(config, resolve=False))
+    why = str(error.msg).splitlines()[0]
+    missing = re.search(r"key '(.+?)' not found", why)
+    known = [name for name in raw if not name.startswith("hydra.")]
+    hint = nearest(missing[1], known) if missing else ""
+    return f"{error.full_key}={shown(raw.get(error.full_key))}: {why}{hint}"

@@ -1,20 +1,71 @@
-"""The two things that can go wrong, each with one line that says what, where and the way out."""
+"""The two things that can go wrong, each told in one line: `key=value: what is wrong, and the way out`."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+LONGEST_LINE, LONGEST_VALUE, LONGEST_LIST = 380, 60, 220
 
 
 class ConfigError(Exception):
     """The configuration cannot be run: found before the first step, exit code 2."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class RunError(Exception):
     """The run could not go on: an environment failed, a disk was full; exit code 1."""
 
 
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word most like `word`, if one is. Capitals do not count, and `lr` is like `optimizer.lr`."""
+    names = {name.lower(): name for name in reversed(list(known))}
+    ends = [name for name in names if name.rpartition(".")[2] == word.lower()]
+    close = ends[-1:] or difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.5)
+    return names[close[0]] if close else None
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the known word most like `word`, or an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    """`; did you mean 'x'?` for the closest known word, or an empty string."""
+    close = closest(word, known)
+    return f"; did you mean '{close}'?" if close is not None else ""
+
+
+def alternatives(word: str, known: Iterable[str]) -> str:
+    """How a refusal ends: the nearest of the known words, then all of them."""
+    known = list(known)
+    return ending(closest(word, known), known)
+
+
+def ending(close: str | None, known: Iterable[str]) -> str:
+    """As `alternatives`, for a nearest word that was found in another way."""
+    allowed = _shortened(", ".join(known), LONGEST_LIST) or "nothing"
+    return f"; allowed: {allowed}." if close is None else f"; did you mean '{close}'? Allowed: {allowed}."
+
+
+def shown(value: Any) -> str:
+    """A value as it is typed on the command line, shortened."""
+    return _shortened(_typed(value), LONGEST_VALUE)
+
+
+def one_line(text: str) -> str:
+    """`text` without line breaks, shortened."""
+    return _shortened(" ".join(text.split()), LONGEST_LINE)
+
+
+def _typed(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_typed, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_typed(each)}' for key, each in value.items())}}}"
+    plain = not isinstance(value, str) or (value.isprintable() and value.strip() == value != "")
+    return str(value) if plain else repr(value)
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -15,11 +14,12 @@ from rlresearch.display import Display
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluate import Evaluation
 from rlresearch.loggers import Offline, Several
-from rlresearch.plan import Plan
+from rlresearch.plan import Plan, member_configs
 from rlresearch.rundir import RunDirectory, provenance
 from rlresearch.runners import Population
 
 _log = logging.getLogger("rlresearch")
+_log.addHandler(logging.NullHandler())  # before a run directory takes them, messages go nowhere
 
 
 class Request(NamedTuple):
@@ -47,7 +47,7 @@ def launch(plan: Plan, request: Request) -> float:
     display = Display(plan.logger.console)
     directories: list[RunDirectory] = []
     try:
-        for config in member_configs(plan, request.config):
+        for config in member_configs(plan.runner, request.config):
             directory = RunDirectory.create(plan.settings.runs_dir, request.algo, request.env, config["seed"])
             directories.append(directory)
             directory.write_config(_yaml(config))
@@ -65,25 +65,6 @@ def launch(plan: Plan, request: Request) -> float:
         display.close()
         for directory in directories:
             directory.close()
-
-
-def member_configs(plan: Plan, config: dict[str, Any]) -> list[dict[str, Any]]:
-    """The configuration of each member as it would be alone: its own seed and values, `runner=device`."""
-    if not isinstance(plan.runner, Population):
-        return [config]
-    configs = []
-    for index in range(plan.runner.seeds):
-        own = copy.deepcopy(config)
-        own["seed"] += index
-        own["runner"] = {"_target_": "rlresearch.runners.Device"}
-        for key, values in plan.runner.keys.items():
-            *path, last = key.split(".")
-            node = own
-            for name in path:
-                node = node[name]
-            node[last] = values[index]
-        configs.append(own)
-    return configs
 
 
 def _train(

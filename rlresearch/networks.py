@@ -20,7 +20,7 @@ import annotated_types as at
 import tensorflow as tf
 
 from rlresearch import rng
-from rlresearch.errors import ConfigError
+from rlresearch.errors import ConfigError, alternatives, shown
 from rlresearch.types import Key
 
 Activation = Literal[
@@ -39,7 +39,7 @@ INITIALIZERS = {
     "lecun_uniform": "LeCun et al. 1998",
     "lecun_normal": "LeCun et al. 1998",
 }
-_SPELLING = re.compile(r"([a-z_]+)(?:\(([-+0-9.e]+)\))?")
+_SPELLING = re.compile(r"([a-z_]+)(?:\(((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[-+]?[0-9]{1,2})?)\))?")
 _NEEDS_NUMBER = {"uniform", "normal"}
 _TAKES_NUMBER = _NEEDS_NUMBER | {"orthogonal"}
 
@@ -138,7 +138,7 @@ def parse_initializer(field: str, text: str) -> tuple[str, float | None]:
     numbers_fit = number is None if name not in _TAKES_NUMBER else (number is not None or name not in _NEEDS_NUMBER)
     if name not in INITIALIZERS or not numbers_fit:
         spelt = [f"{known}(x)" if known in _TAKES_NUMBER else known for known in INITIALIZERS]
-        raise ConfigError(f"{field}={text!r} is no initializer: allowed are {', '.join(spelt)}.")
+        raise ConfigError(f"{field}={shown(text)}: must be an initializer{alternatives(str(text), spelt)}")
     return name, None if number is None else float(number)
 
 

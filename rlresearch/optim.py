@@ -195,8 +195,9 @@ class SGD:
 
 def global_norm(grads: Tree) -> tf.Tensor:
     """The Euclidean norm of all gradients laid end to end, float32 scalar."""
-    # Written out: the L2Loss inside tf.linalg.global_norm cannot be mapped over members.
-    return tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(g)) for g in tf.nest.flatten(grads)]))
+    # Written out: the L2Loss inside tf.linalg.global_norm cannot be mapped over members. Column by column
+    # first: XLA adds a whole tensor up one number after the other, columns side by side.
+    return tf.sqrt(tf.add_n([tf.reduce_sum(tf.reduce_sum(tf.square(g), axis=0)) for g in tf.nest.flatten(grads)]))
 
 
 def _adam_init(params: Tree) -> AdamState:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import os
+import copy
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import annotated_types as at
 
-from rlresearch.build import build, make, resolve
+from rlresearch.build import build, component_class, make, require
 from rlresearch.display import CONSOLES
 from rlresearch.envs.task import Task
-from rlresearch.errors import ConfigError, nearest
+from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.runners import Population, RunnerPart
 from rlresearch.trainer import Trainer
 
 GROUPS = ("network", "buffer", "noise", "optimizer", "env", "runner", "logger", "eval", "algo")
@@ -69,14 +71,19 @@ def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None) -> Pl
     """
     for name in GROUPS:
         if not isinstance(config.get(name), Mapping):
-            raise ConfigError(f"{name}={config.get(name)!r} is no group of settings: choose one with {name}=OPTION.")
+            raise ConfigError(f"{name}={shown(config.get(name))}: must be a group of settings; choose {name}=OPTION.")
     own = {key: value for key, value in config.items() if key not in GROUPS}
     _refuse_unknown(own, [field.name for field in fields(Settings)] + list(GROUPS))
     settings = make(Settings, own, "")
+    _check_writable(settings.runs_dir)
     task = _task(config["env"], packages)
     trainer = _trainer(config, task, packages)
     runner = build(config["runner"], "runner", packages=packages)
+    require(runner, RunnerPart, "runner")
     runner.check(trainer, task)
+    if isinstance(runner, Population):
+        for member in member_configs(runner, config):
+            _trainer(member, task, packages)
     made = Plan(
         settings,
         task,
@@ -89,9 +96,28 @@ def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None) -> Pl
     return made
 
 
+def member_configs(runner: Any, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The configuration of each member as it would be alone: its own seed and values, `runner=device`."""
+    if not isinstance(runner, Population):
+        return [dict(config)]
+    configs = []
+    for index in range(runner.seeds):
+        own = copy.deepcopy(dict(config))
+        own["seed"] += index
+        own["runner"] = {"_target_": "rlresearch.runners.Device"}
+        for key, values in runner.keys.items():
+            *path, last = key.split(".")
+            node = own
+            for name in path:
+                node = node[name]
+            node[last] = values[index]
+        configs.append(own)
+    return configs
+
+
 def _task(node: Mapping[str, Any], packages: Sequence[str] | None) -> Task:
     values = dict(node)
-    if values.get("id") == "???":
+    if values.get("id") in ("???", ""):
         raise ConfigError("env.id is missing: name a Gymnasium environment, such as env.id=MountainCarContinuous-v0.")
     physics = values.pop("physics", None)
     parts = {} if physics is None else {"physics": build(physics, "env.physics", packages=packages)}
@@ -102,22 +128,23 @@ def _task(node: Mapping[str, Any], packages: Sequence[str] | None) -> Task:
 
 def _trainer(config: Mapping[str, Any], task: Task, packages: Sequence[str] | None) -> Trainer:
     """The algorithm with its parts: the groups noise and optimizer, and each network under its name."""
-    networks = {name: build(node, f"network.{name}", packages=packages) for name, node in config["network"].items()}
-    parts = {name: build(config[name], name, packages=packages) for name in ("noise", "optimizer")}
-    wanted = _part_names(config["algo"], packages)
+    algorithm = component_class(config["algo"], "algo", packages)
+    given = {"spec", "noise", "optimizer", *config["algo"]}
+    required = [each.name for each in fields(algorithm) if each.default is each.default_factory is MISSING]
+    networks = [name for name in required if name not in given]
+    for name, node in config["network"].items():
+        if name not in {each.name for each in fields(algorithm)}:
+            why = f"{algorithm.__name__} has no such network"
+            raise ConfigError(f"network.{name}={shown(node)}: {why}{alternatives(name, networks)}")
     for name in networks:
-        if name not in wanted:
-            raise ConfigError(f"network.{name}: the algorithm has no such network{nearest(name, wanted)}")
-    algo = build(config["algo"], "algo", parts | networks | {"spec": task.spec}, packages)
+        if name not in config["network"]:
+            raise ConfigError(f"network.{name} is missing: {algorithm.__name__} needs it; choose with network=OPTION.")
+    parts = {name: build(node, f"network.{name}", packages=packages) for name, node in config["network"].items()}
+    parts |= {name: build(config[name], name, packages=packages) for name in ("noise", "optimizer")}
+    algo = build(config["algo"], "algo", parts | {"spec": task.spec}, packages)
+    trainer = make(Trainer, {}, "", {"algo": algo, "buffer": build(config["buffer"], "buffer", packages=packages)})
     algo.check()
-    return Trainer(algo, build(config["buffer"], "buffer", packages=packages))
-
-
-def _part_names(node: Any, packages: Sequence[str] | None) -> list[str]:
-    target = node.get("_target_")
-    if not isinstance(target, str):
-        return []  # `build` says what is wrong
-    return [field.name for field in fields(resolve(target, "algo._target_", packages))]
+    return trainer
 
 
 def _check_fit(made: Plan) -> None:
@@ -125,25 +152,30 @@ def _check_fit(made: Plan) -> None:
     settings, algo, buffer = made.settings, made.trainer.algo, made.trainer.buffer
     for key, count in (("algo.batch_size", algo.batch_size), ("env.num_envs", made.task.num_envs)):
         if buffer.capacity < count:
-            raise ConfigError(f"buffer.capacity ({buffer.capacity}) is smaller than {key} ({count}): raise buffer.capacity.")
+            raise ConfigError(f"buffer.capacity={buffer.capacity}: must be at least {key}, which is {count}.")
     if algo.learning_starts >= settings.total_steps:
         raise ConfigError(
-            f"algo.learning_starts ({algo.learning_starts}) is not below total_steps ({settings.total_steps}): "
+            f"algo.learning_starts={algo.learning_starts}: must be below total_steps, which is {settings.total_steps}; "
             "nothing would be learned."
         )
-    _check_writable(settings.runs_dir)
 
 
 def _check_writable(runs_dir: str) -> None:
+    """The folder, or the nearest above it that exists, takes files: tried with one that has no name."""
     folder = Path(runs_dir).absolute()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        kind = "cannot be written" if folder.is_dir() else "is not a folder"
-        raise ConfigError(f"runs_dir={runs_dir!r}: '{folder}' {kind}; choose another with runs_dir=PATH.")
+    why = None if runs_dir else "is empty"
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        why = f"'{folder}' {'cannot be written' if folder.is_dir() else 'is not a folder'} ({error.strerror})"
+    if why:
+        raise ConfigError(f"runs_dir={shown(runs_dir)}: {why}; choose another with runs_dir=PATH.")
 
 
 def _refuse_unknown(values: Mapping[str, Any], known: list[str]) -> None:
-    for key in values:
+    for key, value in values.items():
         if key not in known:
-            raise ConfigError(f"'{key}' is not a setting{nearest(key, known)} allowed: {', '.join(known)}.")
+            raise ConfigError(f"{shown(key)}={shown(value)}: there is no such setting{alternatives(key, known)}")

@@ -1,10 +1,11 @@
 """The one training step, as pure functions of `RunState`.
 
-    act    -> an exploring action for what is seen
-    learn  -> stores what came of it and, when it is time, takes gradient steps
+    act      -> an exploring action for what is seen
+    collect  -> stores what came of it
+    learn    -> takes gradient steps; not called before there is enough to learn from
 
-The device runner puts the compiled environment between the two, the host runner a Gymnasium
-environment, the population runner maps both over members. Nothing here knows which.
+The device runner puts the compiled environment between the first two, the host runner a Gymnasium
+environment, the population runner maps all over members. Nothing here knows which.
 """
 
 from __future__ import annotations
@@ -86,20 +87,30 @@ class Trainer:
         action, algo = self.algo.act(state.algo, state.timestep, key, self._progress(state, iteration))
         return action, state._replace(algo=algo)
 
-    def learn(
-        self, state: RunState, iteration: tf.Tensor, action: tf.Tensor, outcome: Outcome, timestep: TimeStep, env: Tree
+    def collect(
+        self, state: RunState, action: tf.Tensor, outcome: Outcome, timestep: TimeStep, env: Tree
     ) -> RunState:
-        """Stores the transition, counts episodes, learns when it is time. `timestep`, `env`: what comes next."""
+        """Stores the transition and counts episodes. `timestep`, `env`: what comes next."""
         rows = transition(state.timestep, action, outcome)
-        state = state._replace(
+        return state._replace(
             buffer=self.buffer.add(state.buffer, rows),
             env=env,
             timestep=timestep,
             episodes=_count_episodes(state.episodes, outcome),
         )
+
+    def learn(self, state: RunState, iteration: tf.Tensor) -> RunState:
+        """The gradient steps that follow this iteration's transition, once `learning_starts` is passed."""
         key = rng.fold_in(self._key(state, iteration), 1)
-        due = self._due(iteration + 1)
+        if self.algo.update_every == 1:
+            return self._updates(state, iteration + 1, key)
+        due = tf.equal((iteration + 1) % self.algo.update_every, 0)
         return tf.cond(due, lambda: self._updates(state, iteration + 1, key), lambda: state)
+
+    @property
+    def silent_iterations(self) -> int:
+        """How many iterations come before the first that may learn."""
+        return -(-max(self.algo.learning_starts, 1) // self.algo.spec.num_envs) - 1
 
     def fresh_row(self, state: RunState) -> RunState:
         """The state with the sums behind a metrics row begun again; running episodes go on."""
@@ -125,25 +136,16 @@ class Trainer:
 
     def _update(self, state: RunState, iteration: tf.Tensor, key: Key) -> RunState:
         sample_key, update_key = tf.unstack(rng.split(key, 2))
-        batch = self.buffer.sample(state.buffer, sample_key, self.algo.batch_size)
-        algo, metrics = self.algo.update(state.algo, batch, update_key, self._progress(state, iteration))
+        progress = self._progress(state, iteration)
+        batch = self.buffer.sample(state.buffer, sample_key, self.algo.batch_size, progress)
+        algo, metrics = self.algo.update(state.algo, batch, update_key, progress)
         sums = {name: total + metrics[name] for name, total in state.totals.sums.items()}
         return state._replace(algo=algo, totals=Totals(sums, state.totals.count + 1.0))
 
-    def _due(self, iteration: tf.Tensor) -> tf.Tensor:
-        started = iteration * self.algo.spec.num_envs >= self._first_update
-        return tf.logical_and(started, iteration % self.algo.update_every == 0)
-
-    @property
-    def _first_update(self) -> int:
-        """Transitions before the first update; one is needed in any case."""
-        return max(self.algo.learning_starts, 1)
-
     def _progress(self, state: RunState, iteration: tf.Tensor) -> Progress:
-        num_envs, every = self.algo.spec.num_envs, self.algo.update_every
-        before = -(-self._first_update // num_envs) - 1  # iterations that cannot learn yet
-        rounds = tf.maximum(iteration // every - before // every, 0)
-        return Progress(iteration * num_envs, state.episodes.finished, rounds)
+        every = self.algo.update_every
+        rounds = tf.maximum(iteration // every - self.silent_iterations // every, 0)
+        return Progress(iteration * self.algo.spec.num_envs, state.episodes.finished, rounds)
 
     def _key(self, state: RunState, iteration: tf.Tensor) -> Key:
         return rng.fold_in(state.key, iteration)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlresearch.envs.task import Task
+from rlresearch.errors import RunError
 from rlresearch.evaluate import Evaluation, Evaluator
 from rlresearch.loggers import Logger
 from rlresearch.plan import EvalSettings
@@ -52,12 +53,19 @@ def train(
             if stop.evaluate:
                 final = step >= total_steps
                 episodes = evaluation.final_episodes if final else evaluation.episodes
-                finals = evaluator.run(runner.policy, episodes, step)
+                finals = _evaluate(evaluator, runner, episodes, step)
                 _tell_evaluations(finals, step, loggers, overview)
                 pace.pause()
     finally:
         evaluator.close()
     return finals
+
+
+def _evaluate(evaluator: Evaluator, runner: Any, episodes: int, step: int) -> list[Evaluation]:
+    try:
+        return evaluator.run(runner.policy, episodes, step)
+    except RunError as error:
+        raise RunError(f"in the evaluation at step {step}, {error}") from (error.__cause__ or error)
 
 
 def stops(total_steps: int, num_envs: int, row_every: int, evaluate_every: int | None) -> Iterator[Stop]:

@@ -141,5 +141,5 @@ class Buffer(Protocol):
     def add(self, state: Tree, rows: Tree) -> Tree:
         """The store with N more rows (leading axis N), the oldest overwritten when it is full."""
 
-    def sample(self, state: Tree, key: Key, batch_size: int) -> Tree:
+    def sample(self, state: Tree, key: Key, batch_size: int, progress: Progress) -> Tree:
         """A batch (leading axis B) drawn from what is stored."""

@@ -66,10 +66,10 @@ class TD3:
 
     METRICS: ClassVar[dict[str, str]] = {
         "loss/critic": "mean squared TD error over the batch and both critics, in squared units of return",
-        "loss/actor": "minus the first critic's mean value of the policy's own actions, before the delayed step",
+        "loss/actor": "minus the first critic's mean value of the policy's own actions, mean over the delayed rounds",
         "value/q": "both critics' mean value of the batch's stored actions, in units of return",
         "grad/critic": "global norm of both critics' gradients together, before clipping",
-        "grad/actor": "global norm of the actor's gradient before clipping; 0 in rounds that leave it alone",
+        "grad/actor": "global norm of the actor's gradient before clipping, mean over the delayed rounds",
     }
 
     def check(self) -> None:
@@ -127,14 +127,46 @@ class TD3:
         state = state._replace(critics=critics, critic_optimizer=critic_optimizer)
 
         delayed = tf.equal((progress.update + 1) % self.policy_delay, 0)
+        zero = tf.constant(0.0)
         state, actor_value, actor_norm = tf.cond(
-            delayed, lambda: self._delayed(state, batch, progress), lambda: (state, self._value(state, batch), tf.constant(0.0))
+            delayed, lambda: self._delayed(state, batch, progress), lambda: (state, zero, zero)
         )
-        metrics = {
+        metrics = {  # a row averages over all rounds, of which one in `policy_delay` moves the actor
             "loss/critic": critic_value,
-            "loss/actor": actor_value,
+            "loss/actor": actor_value * self.policy_delay,
             "value/q": q_mean,
             "grad/critic": optim.global_norm(critic_grads),
-            "grad/actor": actor_norm,
+            "grad/actor": actor_norm * self.policy_delay,
         }
         return state, metrics
+
+    def _target(self, state: TD3State, batch: Transition, key: Key) -> tf.Tensor:
+        """y of Algorithm 1, float32[B]: the smaller critic (eq. 10) at a smoothed action (eq. 14)."""
+        action = self.actor_net.apply(state.target_actor, batch.next_obs)
+        shift = tf.clip_by_value(
+            self.target_noise * rng.normal(key, action.shape), -self.target_noise_clip, self.target_noise_clip
+        )
+        action = tf.clip_by_value(action + shift, -1.0, 1.0)
+        q_t = tf.stack([self.critic_net.apply(each, batch.next_obs, action)[:, 0] for each in state.target_critics])
+        discount_t = ops.discount(self.gamma, batch.terminated)
+        return ops.td_target(batch.reward, discount_t, tf.reduce_min(q_t, axis=0))
+
+    def _delayed(self, state: TD3State, batch: Transition, progress: Progress) -> tuple[TD3State, tf.Tensor, tf.Tensor]:
+        """The policy's step up the first critic, then the targets'; also the loss and the gradient's norm."""
+
+        def actor_loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            action, frozen = self.actor_net.apply_training(state.actor._replace(trainable=trainable), batch.obs)
+            return -tf.reduce_mean(self.critic_net.apply(state.critics[0], batch.obs, action)), frozen
+
+        (loss, frozen), grads = ops.value_and_grad(actor_loss, state.actor.trainable)
+        weights, actor_optimizer = self.optimizer.update(
+            grads, state.actor_optimizer, state.actor.trainable, progress, self.actor_lr_scale
+        )
+        actor = networks.Params(weights, frozen)
+        state = state._replace(
+            actor=actor,
+            actor_optimizer=actor_optimizer,
+            target_actor=ops.polyak(state.target_actor, actor, self.tau),
+            target_critics=ops.polyak(state.target_critics, state.critics, self.tau),
+        )
+        return state, loss, optim.global_norm(grads)

@@ -60,7 +60,7 @@ class Unit(gym.Wrapper):
             obs, reward, terminated, truncated, info = self.env.step(raw)
         except Exception as error:
             raise self._failed("raised", error) from error
-        if np.shape(reward) != () or not np.isfinite(reward):
+        if not _is_finite_number(reward):
             raise self._failed(f"returned reward {reward!r}, expected one finite number")
         return self._checked(obs), float(reward), bool(terminated), bool(truncated), info
 
@@ -78,6 +78,13 @@ class Unit(gym.Wrapper):
     def _failed(self, what: str, error: Exception | None = None) -> RunError:
         cause = f": {type(error).__name__}: {error}" if error is not None else ""
         return RunError(f"environment '{self._name}' {what} at step {self._steps} of its episode{cause}")
+
+
+def _is_finite_number(value: object) -> bool:
+    try:
+        return np.shape(value) == () and bool(np.isfinite(value))
+    except TypeError:  # text, None
+        return False
 
 
 class HostEnv:

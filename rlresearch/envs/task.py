@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, Protocol
 
@@ -13,7 +14,7 @@ import annotated_types as at
 import gymnasium as gym
 import numpy as np
 
-from rlresearch.errors import ConfigError, nearest
+from rlresearch.errors import ConfigError, alternatives, nearest, shown
 from rlresearch.types import EnvSpec, Key, Tree
 
 
@@ -47,7 +48,7 @@ class Task:
     id: str
     num_envs: Annotated[int, at.Gt(0)] = 1
     max_episode_steps: Annotated[int, at.Gt(0)] | None = None
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    kwargs: Mapping[str, Any] | None = None
     vectorization: Literal["sync", "async"] = "sync"
     physics: Physics | None = None
 
@@ -57,12 +58,13 @@ class Task:
         try:
             if module:
                 importlib.import_module(module)
+        except Exception as error:  # noqa: BLE001 (whatever a module of the user's does when it is imported)
+            raise ConfigError(f"env.id={shown(self.id)}: cannot import {module!r}: {error}.") from None
+        try:
             return gym.spec(name)
-        except ImportError as error:
-            raise ConfigError(f"env.id={self.id!r}: cannot import {module!r}: {error}.") from None
         except gym.error.Error:
             hint = nearest(name, gym.registry) or "; list them with gymnasium.pprint_registry()"
-            raise ConfigError(f"env.id={self.id!r} is not registered in Gymnasium{hint}") from None
+            raise ConfigError(f"env.id={shown(self.id)}: must be registered in Gymnasium{hint}") from None
 
     @cached_property
     def time_limit(self) -> int | None:
@@ -71,16 +73,33 @@ class Task:
 
     def make(self, render_mode: str | None = None) -> gym.Env:
         """Gymnasium's own environment, with its time limit and its own action bounds."""
-        if self.physics is not None and self.kwargs:
-            name = next(iter(self.kwargs))
-            raise ConfigError(f"env.kwargs.{name}: this environment has a compiled twin; set env.physics.{name} instead.")
-        arguments = dict(self.kwargs) if self.physics is None else dataclasses.asdict(self.physics)
+        arguments = dict(self.kwargs or {}) if self.physics is None else dataclasses.asdict(self.physics)
         registered = self._registered
+        self._check_arguments()
+        if render_mode is not None:
+            arguments["render_mode"] = render_mode
         try:
-            return gym.make(registered, max_episode_steps=self.max_episode_steps, render_mode=render_mode, **arguments)
+            return gym.make(registered, max_episode_steps=self.max_episode_steps, **arguments)
         except Exception as error:
-            text = " ".join(str(error).split())
-            raise ConfigError(f"env.id={self.id!r} cannot be made with env.kwargs={arguments}: {text}") from error
+            wrong = f"env.id={shown(self.id)}: cannot be made with env.kwargs={shown(arguments)}"
+            raise ConfigError(f"{wrong}: {error}") from error
+
+    def _check_arguments(self) -> None:
+        """ConfigError where `kwargs` has a name that the environment does not take."""
+        if not self.kwargs:
+            return
+        name, value = next(iter(self.kwargs.items()))
+        if self.physics is not None:
+            instead = f"env.physics.{name}"
+            raise ConfigError(f"env.kwargs.{name}={shown(value)}: this environment is compiled; set {instead} instead.")
+        creator = self._registered.entry_point
+        creator = gym.envs.registration.load_env_creator(creator) if isinstance(creator, str) else creator
+        taken = inspect.signature(creator).parameters
+        if all(each.kind is not each.VAR_KEYWORD for each in taken.values()):
+            for name, value in self.kwargs.items():
+                if name not in taken:
+                    wrong = f"env.kwargs.{name}={shown(value)}: {self.id} has no such argument"
+                    raise ConfigError(f"{wrong}{alternatives(name, taken)}")
 
     @cached_property
     def spaces(self) -> tuple[gym.Space, gym.Space]:
@@ -103,7 +122,7 @@ class Task:
             raise ConfigError(_refusal(self.id, "actions", action))
         if not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
             raise ConfigError(
-                f"env.id={self.id!r} has unbounded actions {action}: give its action space finite bounds, "
+                f"env.id={shown(self.id)}: has unbounded actions {action}; give its action space finite bounds, "
                 "which [-1, 1] is rescaled to."
             )
         return EnvSpec(self.id, observed, gym.spaces.Box(-1.0, 1.0, action.shape, np.float32), self.num_envs)
@@ -112,4 +131,5 @@ class Task:
 def _refusal(name: str, role: str, space: gym.Space) -> str:
     kind = type(space).__name__
     flatten = " (gymnasium.wrappers.FlattenObservation flattens Dict and Tuple)" if kind in ("Dict", "Tuple") else ""
-    return f"env.id={name!r} has {kind} {role}; only Box {role} can be learned from here{flatten}."
+    allowed = "Box or Discrete" if role == "actions" else "Box"
+    return f"env.id={shown(name)}: has {kind} {role}; allowed: {allowed}{flatten}."

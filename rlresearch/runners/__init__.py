@@ -8,14 +8,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
 
 import annotated_types as at
 
 from rlresearch.envs.task import Task
-from rlresearch.errors import ConfigError
+from rlresearch.errors import ConfigError, alternatives, shown
 from rlresearch.trainer import Trainer
+
+
+class RunnerPart(Protocol):
+    """What the group `runner` offers."""
+
+    def check(self, trainer: Trainer, task: Task) -> None:
+        """Raises ConfigError where this trainer cannot be run in this task."""
+
+    def start(self, trainer: Trainer, task: Task, seed: int) -> Any:
+        """A runner before its first step."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +59,23 @@ class Population:
     """Many runs in one compiled loop.
 
     seeds: members; their seeds count up from the run's. values: one value a member for each dotted
-    configuration key, `algo.gamma` or `optimizer.lr`.
+    configuration key, `algo.gamma` or `optimizer.lr`; None where members differ in their seed alone.
     """
 
     seeds: Annotated[int, at.Gt(0)] = 8
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] | None = None
 
     def check(self, trainer: Trainer, task: Task) -> None:
-        from rlresearch.runners.population import check_values
+        from rlresearch.runners.population import float_paths
 
         _require_physics("population", task)
-        check_values(trainer.algo, self.paths, self.seeds)
+        known = [path if "." in path else f"algo.{path}" for path in sorted(float_paths(trainer.algo))]
+        for key, each in self.keys.items():
+            setting = f"runner.values={{{key}:{shown(each)}}}"
+            if key not in known:
+                raise ConfigError(f"{setting}: members cannot differ in this{alternatives(key, known)}")
+            if not isinstance(each, list | tuple) or len(each) != self.seeds:
+                raise ConfigError(f"{setting}: must be a list of {self.seeds} values, one for each of runner.seeds.")
 
     def start(self, trainer: Trainer, task: Task, seed: int) -> Any:
         from rlresearch.runners.population import PopulationRunner
@@ -69,7 +85,7 @@ class Population:
     @property
     def keys(self) -> dict[str, Any]:
         """`values` by dotted configuration key."""
-        return flattened(self.values)
+        return flattened(self.values or {})
 
     @property
     def paths(self) -> dict[str, Any]:
@@ -87,4 +103,4 @@ def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _require_physics(runner: str, task: Task) -> None:
     if task.physics is None:
-        raise ConfigError(f"runner={runner} needs a compiled environment, but env {task.id!r} has none: use runner=host.")
+        raise ConfigError(f"runner={runner}: needs a compiled environment, but {task.id!r} has none; use runner=host.")

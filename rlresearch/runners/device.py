@@ -10,6 +10,7 @@ import tensorflow as tf
 from rlresearch import rng
 from rlresearch.envs.device import DeviceEnv
 from rlresearch.envs.task import Task
+from rlresearch.fence import fence
 from rlresearch.runners.loop import CompiledLoop
 from rlresearch.trainer import RunState, Trainer
 from rlresearch.types import Key
@@ -21,11 +22,12 @@ def device_init(trainer: Trainer, env: DeviceEnv, key: Key) -> RunState:
     return trainer.init(learn_key, *env.init(env_key))
 
 
-def device_step(trainer: Trainer, env: DeviceEnv, state: RunState, iteration: tf.Tensor) -> RunState:
-    """The one step, with the compiled environment between its halves."""
+def device_step(trainer: Trainer, env: DeviceEnv, learning: bool, state: RunState, iteration: tf.Tensor) -> RunState:
+    """The one step, with the compiled environment between its parts."""
     action, state = trainer.act(state, iteration)
-    env_state, outcome, timestep = env.step(state.env, action)
-    return trainer.learn(state, iteration, action, outcome, timestep, env_state)
+    env_state, outcome, timestep = fence(lambda: env.step(state.env, action), iteration)
+    state = trainer.collect(state, action, outcome, timestep, env_state)
+    return trainer.learn(state, iteration) if learning else state
 
 
 class DeviceRunner:
@@ -35,7 +37,9 @@ class DeviceRunner:
         self.members = (seed,)
         env = DeviceEnv(task)
         state = device_init(trainer, env, rng.key(seed))
-        self._loop = CompiledLoop(state, partial(device_step, trainer, env), trainer.fresh_row)
+        self._loop = CompiledLoop(
+            state, partial(device_step, trainer, env), trainer.silent_iterations, trainer.fresh_row
+        )
         self._row = tf.function(lambda: trainer.row(self.state()), autograph=False)
         self._policy = tf.function(
             lambda obs: trainer.algo.policy(self.state().algo, obs), autograph=False, reduce_retracing=True

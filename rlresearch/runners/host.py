@@ -67,7 +67,9 @@ class HostRunner:
     def _learn_and_act(self, packed: tf.Tensor) -> tf.Tensor:
         iteration, action, state = self._store.read()
         outcome, timestep = self._unpacked(packed)
-        state = self._trainer.learn(state, iteration, action, outcome, timestep, ())
+        state = self._trainer.collect(state, action, outcome, timestep, ())
+        learning = iteration >= self._trainer.silent_iterations
+        state = tf.cond(learning, lambda: self._trainer.learn(state, iteration), lambda: state)
         action, state = self._trainer.act(state, iteration + 1)
         self._store.write((iteration + 1, action, state))
         return action

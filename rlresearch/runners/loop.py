@@ -11,17 +11,19 @@ from rlresearch.types import Tree
 
 
 class CompiledLoop:
-    """One XLA program that applies `step(state, iteration) -> state` until it is told to stop.
+    """One XLA program that applies `step(learning, state, iteration) -> state` until it is told to stop.
 
+    It holds two loops, one without learning for the first `silent` iterations and one with it: a
+    condition inside one loop would copy every parameter through it at every step.
     The iteration is a scalar beside the state, not in it: members of a population share it, so that
     "is it time to learn" stays one scalar condition under the map.
     """
 
-    def __init__(self, state: Tree, step: Callable, fresh_row: Callable) -> None:
+    def __init__(self, state: Tree, step: Callable, silent: int, fresh_row: Callable) -> None:
         self.iteration = 0
         self._iteration = tf.Variable(0, dtype=tf.int64)
         self.store = Store(state)
-        self._step, self._fresh_row = step, fresh_row
+        self._step, self._silent, self._fresh_row = step, silent, fresh_row
         self._compiled = tf.function(self._chunk, jit_compile=True, autograph=False)
 
     def advance(self, iterations: int, fresh: bool) -> None:
@@ -35,11 +37,16 @@ class CompiledLoop:
         state = tf.nest.map_structure(
             lambda old, new: old if new is old else tf.where(fresh, new, old), state, emptied
         )
-        _, state = tf.while_loop(
-            lambda iteration, _: iteration < begin + iterations,
-            lambda iteration, state: (iteration + 1, self._step(state, iteration)),
-            (begin, state),
-            parallel_iterations=1,
-        )
+        end = begin + iterations
+        state = self._loop(False, begin, tf.minimum(end, self._silent), state)
+        state = self._loop(True, tf.maximum(begin, self._silent), end, state)
         self._iteration.assign_add(iterations)
         self.store.write(state)
+
+    def _loop(self, learning: bool, begin: tf.Tensor, end: tf.Tensor, state: Tree) -> Tree:
+        return tf.while_loop(
+            lambda iteration, _: iteration < end,
+            lambda iteration, state: (iteration + 1, self._step(learning, state, iteration)),
+            (begin, state),
+            parallel_iterations=1,
+        )[1]

@@ -36,11 +36,15 @@ class PopulationRunner:
         check_values(trainer.algo, values, len(self.members))
         env = DeviceEnv(task)
         self._values = {path: tf.constant(list(each), tf.float32) for path, each in values.items()}
-        loop_step = _mapped(lambda state, own, t: device_step(_with(trainer, own), env, state, t))
+        steps = {
+            learning: _mapped(lambda state, own, t, on=learning: device_step(_with(trainer, own), env, on, state, t))
+            for learning in (False, True)
+        }
         fresh_row = _mapped(lambda state, own: _with(trainer, own).fresh_row(state))
         self._loop = CompiledLoop(
             self._init(trainer, env),
-            lambda state, iteration: loop_step(state, self._values, iteration),
+            lambda learning, state, iteration: steps[learning](state, self._values, iteration),
+            trainer.silent_iterations,
             lambda state: fresh_row(state, self._values),
         )
         self._row = tf.function(

@@ -7,19 +7,19 @@ import json
 import os
 import sys
 
-# This file has the name of the library that it measures: look in its folder last, so that `import sbx` finds the library.
+# This file has the name of the library that it measures: with its folder last, `import sbx` finds the library.
 sys.path.append(sys.path.pop(0))
 
-from sb3 import arguments, measure  # noqa: E402
+from sb3 import arguments, measure
 
 
 def main() -> None:
     options = arguments(__doc__)
-    # Both are read when JAX starts its CPU client, so they come before the import.
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    # JAX reads the platform when it is imported, the others when it starts its CPU client.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["PJRT_NPROC"] = str(options.threads)
     if options.threads == 1:
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
-        os.environ["PJRT_NPROC"] = "1"
     from sbx import DDPG
 
     packages = ("sbx-rl", "jax", "jaxlib", "flax", "optax", "stable-baselines3", "torch", "gymnasium", "numpy")

@@ -1,0 +1,179 @@
+"""An environment that fails ends the run as failed, with its name, the step and its words; what was logged stays."""
+
+import json
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from conftest import without_xla
+from gymnasium import spaces
+
+from rlresearch.__main__ import main
+from rlresearch.rundir import read_rows
+
+EPISODE = 10  # steps
+
+
+class Faulty(gym.Env):
+    """Steps to the right for EPISODE steps; in the given episode and step of the instance the fault happens.
+
+    where: `training`, the instance that is reset first in a run, or `evaluation`, any other.
+    """
+
+    observation_space = spaces.Box(-100, 100, (2,), np.float32)
+    action_space = spaces.Box(-2, 2, (1,), np.float32)
+    trained_in = None
+
+    def __init__(self, fault="none", episode=1, step=1, where="training"):
+        self.fault, self.at, self.where = fault, (episode, step), where
+        self.episode = self.steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        Faulty.trained_in = Faulty.trained_in or self
+        self.episode, self.steps = self.episode + 1, 0
+        if self._now() and self.fault == "reset":
+            raise ValueError("the arm\nis stuck")
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        obs, reward = np.full(2, self.steps, np.float32), 1.0
+        if self._now():
+            if self.fault == "raise":
+                raise ValueError("the arm\nis stuck")
+            if self.fault == "interrupt":
+                raise KeyboardInterrupt
+            obs = {"nan": np.array([np.nan, 0.0]), "shape": np.zeros(3), "text": "far away"}.get(self.fault, obs)
+            reward = {"inf": np.inf, "none": None, "vector": np.ones(2)}.get(self.fault.removesuffix(" reward"), reward)
+        return obs, reward, False, self.steps == EPISODE, {}
+
+    def _now(self):
+        role = "training" if self is Faulty.trained_in else "evaluation"
+        return (self.episode, self.steps) == self.at and role == self.where
+
+
+gym.register("Faulty-v0", Faulty, disable_env_checker=True)
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """Runs the command line with small networks; (exit code, lines of standard error, run directory)."""
+
+    def run(fault, *overrides, **kwargs):
+        Faulty.trained_in = None
+        kwargs = ",".join(f"{key}:{value}" for key, value in {"fault": f"'{fault}'", **kwargs}.items())
+        small = ["algo.batch_size=8", "algo.learning_starts=8", "buffer.capacity=100"]
+        small += ["network.actor.hidden=[8,8]", "network.critic.hidden=[8,8]"]
+        rows = ["total_steps=60", "logger.every_steps=10", "eval.every_steps=20", "eval.episodes=1"]
+        own = [
+            "env=gym",
+            "env.id=Faulty-v0",
+            f"env.kwargs={{{kwargs}}}",
+            "eval.final_episodes=2",
+            "logger.console=none",
+        ]
+        with without_xla():
+            code = main([*own, *small, *rows, "compile_cache=false", "device=cpu", f"runs_dir={tmp_path}", *overrides])
+        (path,) = tmp_path.glob("*/*")
+        return code, capsys.readouterr().err.splitlines(), path
+
+    return run
+
+
+def _ended(path):
+    return json.loads((path / "run.json").read_text())
+
+
+def _steps(path, name):
+    return [row["step"] for row in read_rows(path / name)]
+
+
+FAULTS = {
+    "raise": ("ValueError", "environment 'Faulty-v0' raised at step 4 of its episode: ValueError: the arm"),
+    "nan": ("RunError", "returned the observation [nan 0.], expected finite numbers at step 4 of its episode"),
+    "shape": ("RunError", "returned an observation of shape (3,), expected (2,) at step 4 of its episode"),
+    "text": ("RunError", "returned str as observation, expected numbers at step 4 of its episode"),
+    "inf reward": ("RunError", "returned reward inf, expected one finite number at step 4 of its episode"),
+    "none reward": ("RunError", "returned reward None, expected one finite number at step 4 of its episode"),
+    "vector reward": ("RunError", "returned reward array([1., 1.]), expected one finite number at step 4"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_training_ends_the_run_with_its_step_and_words(fault, run):
+    code, lines, path = run(fault, episode=3, step=4)
+    kind, words = FAULTS[fault]
+    assert code == 1
+    assert len(lines) == 1 and lines[0].startswith("rlresearch: environment 'Faulty-v0'")
+    assert words in lines[0] and str(path) in lines[0] and "Traceback" not in lines[0]
+    ended = _ended(path)
+    assert ended["status"] == "failed" and ended["finished_at"] is not None
+    assert ended["total_steps"] == 23  # two episodes of ten steps and three steps of the third
+    reason = ended["reason"]
+    assert words in " ".join(reason["error"].split())
+    assert (reason["kind"], reason["environment"], reason["step"]) == (kind, "Faulty-v0", 23)
+    assert _steps(path, "metrics.jsonl") == [10, 20]
+    assert _steps(path, "evaluations.jsonl") == [20]
+    log = (path / "log.txt").read_text()
+    assert "Traceback" in log and "failed" in log and ("the arm" in log) == (fault == "raise")
+
+
+@pytest.mark.parametrize("episode, rows", [(1, []), (3, [10])], ids=["first", "third"])
+def test_a_fault_in_reset_is_told_as_one(episode, rows, run):
+    code, lines, path = run("reset", episode=episode, step=0)
+    assert code == 1 and len(lines) == 1 and "raised in reset" in lines[0] and "the arm is stuck" in lines[0]
+    reason = _ended(path)["reason"]
+    assert (reason["kind"], reason["environment"]) == ("ValueError", "Faulty-v0")
+    assert reason["step"] == max(episode - 1, 0) * EPISODE - (
+        episode > 1
+    )  # the step that led there is not learned from
+    metrics = path / "metrics.jsonl"
+    assert (_steps(path, "metrics.jsonl") if metrics.exists() else []) == rows
+
+
+def test_the_step_counts_all_copies(run):
+    _, _, path = run("raise", "env.num_envs=2", episode=2, step=4)
+    assert _ended(path)["reason"]["step"] == 2 * (10 + 3)
+    assert _steps(path, "metrics.jsonl") == [10, 20]
+
+
+@pytest.mark.filterwarnings("ignore:.*ERROR:UserWarning")  # Gymnasium repeats the worker's traceback
+def test_a_fault_in_a_copys_own_process_is_told_the_same_way(run):
+    code, lines, path = run("raise", "env.vectorization=async", episode=2, step=4)
+    assert code == 1 and len(lines) == 1 and "ValueError: the arm is stuck" in lines[0]
+    reason = _ended(path)["reason"]
+    assert (reason["environment"], reason["step"]) == ("Faulty-v0", 13)
+    assert _steps(path, "metrics.jsonl") == [10]
+
+
+def test_a_fault_in_the_final_evaluation_keeps_all_training(run):
+    code, lines, path = run("raise", where="evaluation", episode=3, step=4)
+    assert code == 1 and len(lines) == 1
+    assert "in the evaluation at step 60, environment 'Faulty-v0' raised at step 4" in lines[0]
+    ended = _ended(path)
+    assert ended["status"] == "failed" and ended["final_evaluation"] is None
+    assert (ended["reason"]["kind"], ended["reason"]["step"]) == ("ValueError", 60)
+    assert "the arm" in ended["reason"]["error"]
+    assert _steps(path, "metrics.jsonl") == [10, 20, 30, 40, 50, 60]
+    assert _steps(path, "evaluations.jsonl") == [20, 40]
+    assert "the arm" in (path / "log.txt").read_text()
+
+
+def test_ctrl_c_keeps_what_was_logged(run):
+    code, lines, path = run("interrupt", episode=3, step=4)
+    assert code == 130 and lines == ["interrupted"]
+    ended = _ended(path)
+    assert ended["status"] == "interrupted" and ended["reason"]["step"] == 23
+    assert _steps(path, "metrics.jsonl") == [10, 20]
+    assert _steps(path, "evaluations.jsonl") == [20]
+
+
+def test_without_a_fault_the_same_run_finishes(run):
+    code, lines, path = run("none at all")
+    assert code == 0 and lines == []
+    ended = _ended(path)
+    assert ended["status"] == "finished" and ended["reason"] is None
+    assert ended["final_evaluation"]["mean"] == EPISODE
+    assert _steps(path, "metrics.jsonl") == [10, 20, 30, 40, 50, 60]
+    assert _steps(path, "evaluations.jsonl") == [20, 40, 60]

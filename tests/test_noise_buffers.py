@@ -1,0 +1,175 @@
+"""Noise follows its law in every environment apart; replay gives back what was stored, each row as likely."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import scipy.stats
+import tensorflow as tf
+from conftest import progress
+
+from rlresearch import rng
+from rlresearch.buffers import Uniform
+from rlresearch.noise import Gaussian, NoNoise, OrnsteinUhlenbeck
+from rlresearch.schedules import Exponential, Linear
+
+ENVS = 4_000
+
+
+def first(*flags):
+    return tf.constant(flags)
+
+
+def never(num_envs):
+    return tf.zeros(num_envs, tf.bool)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.7])
+def test_gaussian_noise_has_its_deviation(sigma):
+    noise = Gaussian(sigma)
+    drawn, _ = noise.sample(noise.init(ENVS, 2), never(ENVS), rng.key(0), progress())
+    assert drawn.shape == (ENVS, 2)
+    assert scipy.stats.kstest(drawn.numpy().ravel(), "norm", args=(0.0, sigma)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("make", [Gaussian, OrnsteinUhlenbeck])
+def test_the_schedule_scales_the_noise(make):
+    key, where = rng.key(0), progress(step=5_000, episode=7.0)
+    draw = lambda schedule: _once(make(0.2, schedule=schedule), key, where)  # noqa: E731
+    whole = _once(make(0.2), key, where)
+    np.testing.assert_allclose(draw(Linear(1.0, 0.0, over=10_000)), 0.5 * whole, rtol=1e-6)
+    np.testing.assert_allclose(draw(Exponential(0.9, per="episode")), 0.9**7 * whole, rtol=1e-5)
+
+
+def test_the_schedule_does_not_shrink_what_ou_noise_remembers():
+    faded, whole = OrnsteinUhlenbeck(schedule=Exponential(0.5)), OrnsteinUhlenbeck()
+    where = progress(episode=3.0)
+    _, kept = faded.sample(faded.init(3, 1), never(3), rng.key(0), where)
+    _, expected = whole.sample(whole.init(3, 1), never(3), rng.key(0), where)
+    np.testing.assert_array_equal(kept, expected)
+
+
+def _once(noise, key, where):
+    return noise.sample(noise.init(3, 2), never(3), key, where)[0].numpy()
+
+
+@pytest.mark.parametrize("noise", [Gaussian(0.5), OrnsteinUhlenbeck(0.5)])
+def test_every_environment_and_action_draws_its_own_noise(noise):
+    state = noise.init(6, 3)
+    one, state = noise.sample(state, never(6), rng.key(0), progress())
+    two, _ = noise.sample(state, never(6), rng.key(1), progress())
+    assert len(set(np.concatenate([one, two]).ravel().tolist())) == 36
+
+
+def test_no_noise_is_zero():
+    noise = NoNoise()
+    drawn, state = noise.sample(noise.init(3, 2), never(3), rng.key(0), progress())
+    assert drawn.shape == (3, 2) and not np.any(drawn) and not np.any(state)
+
+
+def test_ou_noise_has_the_moments_of_its_recursion():
+    """x' = a x + b N with a = 1 - theta dt, b = sigma sqrt(dt): variance b^2 / (1 - a^2), correlation a^k."""
+    noise = OrnsteinUhlenbeck(sigma=0.3, theta=0.4, mu=0.2, dt=0.5)
+    a, b = 1.0 - 0.4 * 0.5, 0.3 * math.sqrt(0.5)
+
+    @tf.function
+    def run(state):
+        for i in tf.range(60):
+            _, state = noise.sample(state, never(ENVS), rng.fold_in(rng.key(3), i), progress())
+        later = state
+        for i in tf.range(60, 63):
+            out, later = noise.sample(later, never(ENVS), rng.fold_in(rng.key(3), i), progress())
+        return state, later, out
+
+    early, later, out = (x.numpy()[:, 0] for x in run(noise.init(ENVS, 1)))
+    np.testing.assert_array_equal(later, out)
+    deviation = b / math.sqrt(1 - a**2)
+    assert early.mean() == pytest.approx(0.2, abs=4 * deviation / math.sqrt(ENVS))
+    assert early.std() == pytest.approx(deviation, rel=0.05)
+    assert np.corrcoef(early, later)[0, 1] == pytest.approx(a**3, abs=0.05)
+
+
+def test_ou_noise_begins_again_only_where_an_episode_does():
+    noise = OrnsteinUhlenbeck(sigma=0.2, theta=0.15, mu=0.5)
+    state = tf.constant([[3.0], [-2.0], [1.0]])
+    out, kept = noise.sample(state, first(False, True, False), rng.key(9), progress())
+    drawn = 0.2 * rng.normal(rng.key(9), (3, 1)).numpy()
+    before = np.array([[3.0], [0.5], [1.0]])
+    np.testing.assert_allclose(out, before + 0.15 * (0.5 - before) + drawn, rtol=1e-6)
+    np.testing.assert_array_equal(kept, out)
+    np.testing.assert_array_equal(noise.init(3, 1), np.full((3, 1), 0.5, np.float32))
+
+
+# Replay.
+
+
+class Row(NamedTuple):
+    number: tf.Tensor
+    flag: tf.Tensor
+    picture: tf.Tensor
+
+
+def row(*numbers):
+    numbers = np.array(numbers)
+    return Row(
+        tf.constant(numbers, tf.float32),
+        tf.constant(numbers % 2 == 1),
+        tf.constant(np.repeat(numbers[:, None], 2, axis=1), tf.int16),
+    )
+
+
+def stored(buffer, *chunks):
+    state = buffer.init(Row(tf.constant(0.0), tf.constant(False), tf.zeros(2, tf.int16)))
+    for chunk in chunks:
+        state = buffer.add(state, row(*chunk))
+    return state
+
+
+def test_the_oldest_row_is_overwritten_first():
+    state = stored(Uniform(4), [1], [2], [3], [4], [5], [6])
+    assert state.rows.number.numpy().tolist() == [5, 6, 3, 4]
+    assert state.added.numpy() == 6
+
+
+@pytest.mark.parametrize("capacity, by", [(7, 3), (5, 5), (8, 3), (4, 1)])
+def test_wrap_around_keeps_the_newest_rows_whole(capacity, by):
+    buffer, added = Uniform(capacity), 0
+    state = stored(buffer)
+    while added < 3 * capacity + 1:
+        state = buffer.add(state, row(*range(added, added + by)))
+        added += by
+        newest = set(range(max(0, added - capacity), added))
+        held = state.rows.number.numpy()[: min(added, capacity)]
+        assert set(held.tolist()) == newest
+        np.testing.assert_array_equal(state.rows.flag.numpy()[: len(held)], held % 2 == 1)
+        np.testing.assert_array_equal(state.rows.picture.numpy()[: len(held), 1], held)
+
+
+def test_only_what_is_stored_is_drawn():
+    state = stored(Uniform(100), [7, 8, 9])
+    drawn = Uniform(100).sample(state, rng.key(0), 2_000).number.numpy()
+    assert set(drawn.tolist()) == {7.0, 8.0, 9.0}
+
+
+@pytest.mark.parametrize("chunks", [[range(10)], [range(10), range(10, 20), range(20, 23)]], ids=["full", "wrapped"])
+def test_every_row_is_as_likely(chunks):
+    buffer = Uniform(10)
+    drawn = buffer.sample(stored(buffer, *chunks), rng.key(1), 20_000).number.numpy()
+    values, counts = np.unique(drawn, return_counts=True)
+    assert len(values) == 10
+    assert scipy.stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_a_batch_keeps_rows_together_and_types():
+    batch = Uniform(6).sample(stored(Uniform(6), range(6), [6, 7]), rng.key(2), 50)
+    assert [leaf.dtype for leaf in batch] == [tf.float32, tf.bool, tf.int16]
+    assert [tuple(leaf.shape) for leaf in batch] == [(50,), (50,), (50, 2)]
+    np.testing.assert_array_equal(batch.flag, batch.number.numpy() % 2 == 1)
+    np.testing.assert_array_equal(batch.picture[:, 0], batch.number)
+
+
+def test_different_keys_draw_different_batches():
+    state = stored(Uniform(50), range(50))
+    one, two, again = (Uniform(50).sample(state, rng.key(seed), 16).number.numpy() for seed in (0, 1, 0))
+    assert (one != two).any() and (one == again).all()

@@ -1,0 +1,340 @@
+"""One step driven three ways gives one result: compiled on the device, around Gymnasium, mapped over members."""
+
+import functools
+from dataclasses import dataclass, replace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import RandomActions, apart, leaves, make_batch, make_plan, same_bits, without_xla
+from gymnasium.envs.classic_control.pendulum import PendulumEnv
+
+from rlresearch import rng, trees
+from rlresearch.buffers import Uniform
+from rlresearch.envs.device import DeviceEnv
+from rlresearch.envs.pendulum import Pendulum
+from rlresearch.envs.task import Task
+from rlresearch.errors import ConfigError
+from rlresearch.runners.device import DeviceRunner
+from rlresearch.runners.host import HostRunner
+from rlresearch.runners.loop import CompiledLoop
+from rlresearch.runners.population import PopulationRunner, check_values, float_paths, with_values
+from rlresearch.runners.store import LARGE, Store
+from rlresearch.trainer import Trainer
+
+ENVS, LIMIT, SEED, ITERATIONS = 2, 40, 3, 150
+
+
+class PendulumFromDraws(PendulumEnv):
+    """Gymnasium's Pendulum whose episodes begin where the compiled one's do: `starts` by reset seed."""
+
+    starts: dict[int, np.ndarray] = {}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        self.state = self.starts[seed].copy()
+        return self._get_obs(), {}
+
+
+gym.register("PendulumFromDraws-v0", entry_point=PendulumFromDraws, max_episode_steps=200)
+
+
+def draw_starts(seed, num_envs, episodes):
+    env_key = tf.unstack(rng.split(rng.key(seed), 2))[1]
+    for copy_key in tf.unstack(rng.split(env_key, num_envs)):
+        for episode in range(episodes):
+            key = rng.fold_in(copy_key, episode)
+            PendulumFromDraws.starts[int(key[1]) >> 1] = np.array([leaf.numpy() for leaf in Pendulum().reset(key)], float)
+
+
+def plan_of(name="ddpg", *overrides, **settings):
+    made = make_plan(name, *overrides, **settings)
+    return made.trainer, made.task
+
+
+# Host and device.
+
+
+@pytest.fixture(scope="module")
+def both():
+    """(host runner, device runner) after the same 150 iterations of two copies; learning begins at the 32nd transition."""
+    trainer, task = plan_of("ddpg", f"env.num_envs={ENVS}", f"env.max_episode_steps={LIMIT}", learning_starts=32)
+    draw_starts(SEED, ENVS, 6)
+    host = HostRunner(trainer, replace(task, id="PendulumFromDraws-v0"), SEED)
+    device = DeviceRunner(trainer, task, SEED)
+    for runner in (host, device):
+        runner.advance(ITERATIONS, True)
+    yield host, device
+    host.close()
+
+
+def test_host_and_device_explore_alike(both):
+    host, device = (runner.state().buffer for runner in both)
+    assert host.added.numpy() == device.added.numpy() == ENVS * ITERATIONS
+    rows, theirs = host.rows, device.rows
+    np.testing.assert_array_equal(rows.action[:32], theirs.action[:32])
+    np.testing.assert_allclose(rows.obs[:34], theirs.obs[:34], atol=1e-5)
+    np.testing.assert_array_equal(rows.truncated, theirs.truncated)
+    ends = np.flatnonzero(rows.truncated)
+    assert ends.tolist() == [r for t in (39, 79, 119) for r in (2 * t, 2 * t + 1)]
+    # Where an episode begins nothing was learned of it yet: the start is the same draw on both sides.
+    np.testing.assert_allclose(rows.obs.numpy()[ends + 2], theirs.obs.numpy()[ends + 2], atol=1e-6)
+
+
+def test_host_and_device_learn_alike(both):
+    host, device = both
+    assert apart(host.state().buffer.rows, device.state().buffer.rows) < 5e-4
+    assert apart(host.state().algo, device.state().algo) < 5e-4
+    assert apart(host.state().timestep, device.state().timestep) < 5e-4
+    ours, theirs = host.rows()[0], device.rows()[0]
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert value == pytest.approx(theirs[name], rel=1e-3, abs=1e-3), name
+    assert ours["train/episodes"] == 6.0
+    assert host.state().totals.count.numpy() == device.state().totals.count.numpy() == ITERATIONS - 15
+
+
+def test_the_policy_of_a_runner_is_the_algorithms(both):
+    obs = make_batch(4).obs.numpy()[None]
+    for runner in both:
+        algo = make_plan("ddpg").trainer.algo
+        expected = algo.policy(runner.state().algo, obs[0])
+        assert runner.policy(obs).shape == (1, 4, 1)
+        np.testing.assert_allclose(runner.policy(obs)[0], expected, atol=1e-6)
+
+
+def test_a_fresh_row_forgets_sums_and_keeps_running_episodes(both):
+    _, device = both
+    before = device.state().episodes
+    with without_xla():
+        emptied = plan_of("ddpg", f"env.num_envs={ENVS}")[0].fresh_row(device.state())
+    assert emptied.totals.count.numpy() == 0 and not any(np.any(x) for x in leaves(emptied.totals.sums))
+    assert [emptied.episodes[i].numpy() for i in (3, 4, 5)] == [0.0, 0.0, 0.0]
+    assert same_bits(emptied.episodes[:3], before[:3])
+    assert before.run_length.numpy().tolist() == [ITERATIONS - 120] * ENVS
+
+
+# A member of a population is the run it would be alone.
+
+SEEDS = range(5, 13)
+VALUES = {
+    "gamma": [0.9, 0.95, 0.99, 0.5, 0.8, 0.97, 0.98, 1.0],
+    "optimizer.lr": [1e-3, 3e-3, 3e-4, 1e-3, 2e-3, 5e-4, 1e-3, 4e-3],
+    "noise.sigma": [0.1, 0.2, 0.3, 0.05, 0.4, 0.5, 0.0, 0.1],
+}
+STEPS = 231  # 200 updates after the 32nd transition, one of them in it
+
+
+@functools.cache
+def population(name):
+    runner = PopulationRunner(*plan_of(name), SEEDS, VALUES)
+    runner.advance(STEPS, True)
+    return runner
+
+
+def solo(name, member):
+    trainer, task = plan_of(name)
+    own = {path: values[member] for path, values in VALUES.items()}
+    runner = DeviceRunner(replace(trainer, algo=with_values(trainer.algo, own)), task, SEEDS[member])
+    runner.advance(STEPS, True)
+    return runner
+
+
+def check_member(name, member, alone):
+    state, expected = trees.member(population(name).state(), member), alone.state()
+    np.testing.assert_array_equal(state.key, expected.key)
+    np.testing.assert_array_equal(state.buffer.rows.action[:31], expected.buffer.rows.action[:31])
+    np.testing.assert_array_equal(state.buffer.rows.obs[:1], expected.buffer.rows.obs[:1])
+    assert int(state.totals.count) == int(expected.totals.count) == 200
+    assert apart(state.algo, expected.algo) < 1e-4
+    row, theirs = population(name).rows()[member], alone.rows()[0]
+    for metric in row:
+        assert row[metric] == pytest.approx(theirs[metric], rel=1e-3, abs=1e-4), metric
+
+
+@pytest.mark.parametrize("member", [6])
+def test_a_member_equals_its_compiled_solo_run(member):
+    check_member("ddpg", member, solo("ddpg", member))
+
+
+@pytest.mark.parametrize("member", range(8))
+def test_every_member_equals_its_solo_run(member):
+    with without_xla():
+        check_member("ddpg", member, solo("ddpg", member))
+
+
+def test_a_member_of_another_algorithm_equals_its_solo_run():
+    with without_xla():
+        check_member("td3", 1, solo("td3", 1))
+
+
+def test_members_differ_in_seed_and_values():
+    state = population("ddpg").state()
+    for i in range(7):
+        assert apart(trees.member(state.algo.actor, i), trees.member(state.algo.actor, i + 1)) > 1e-2
+    assert population("ddpg").members == tuple(SEEDS)
+
+
+def test_the_populations_policy_is_each_members_own():
+    obs = np.random.default_rng(0).normal(size=(8, 4, 3)).astype(np.float32)
+    actions = population("ddpg").policy(obs)
+    assert actions.shape == (8, 4, 1)
+    algo = plan_of("ddpg")[0].algo
+    for i in range(8):
+        own = trees.member(population("ddpg").state().algo, i)
+        np.testing.assert_allclose(actions[i], algo.policy(own, obs[i]), atol=1e-6)
+
+
+# Compiled and eager, in one call or many.
+
+
+@pytest.mark.parametrize("name", ["ddpg", "td3"])
+def test_compiled_and_eager_steps_agree(name):
+    """Three iterations of which the last two learn."""
+    trainer, task = plan_of(name, learning_starts=2)
+    with without_xla():
+        env = DeviceEnv(task)
+    compiled = DeviceRunner(trainer, task, 1)
+    eager = initial = compiled.state()
+    step = tf.function(env.step, autograph=False)  # mapping the physics eagerly traces them at every call
+    for t in range(3):
+        iteration = tf.constant(t, tf.int64)
+        action, eager = trainer.act(eager, iteration)
+        env_state, outcome, timestep = step(eager.env, action)
+        eager = trainer.collect(eager, action, outcome, timestep, env_state)
+        if t >= trainer.silent_iterations:
+            eager = trainer.learn(eager, iteration)
+    compiled.advance(3, False)
+    assert eager.totals.count.numpy() == 2
+    assert apart(eager, compiled.state()) < 1e-5
+    assert apart(eager.algo.critic_optimizer, initial.algo.critic_optimizer) > 1e-3
+
+
+@pytest.fixture(scope="module")
+def twice():
+    """The same seed twice in one process: once in one call of 100 iterations, once in calls of 1, 40 and 59."""
+    runners = [DeviceRunner(*plan_of("td3"), 11) for _ in range(2)]
+    runners[0].advance(100, True)
+    for iterations, fresh in ((1, True), (40, False), (59, False)):
+        runners[1].advance(iterations, fresh)
+    return runners
+
+
+def test_where_calls_end_changes_no_bit(twice):
+    one, two = twice
+    assert one.iteration == two.iteration == 100
+    assert same_bits(one.state(), two.state())
+    np.testing.assert_array_equal(list(one.rows()[0].values()), list(two.rows()[0].values()))  # NaN equals NaN here
+
+
+def test_another_seed_gives_another_run():
+    with without_xla():
+        one, two = (DeviceRunner(*plan_of("ddpg"), seed) for seed in (0, 1))
+    assert apart(one.state().algo.actor, two.state().algo.actor) > 1e-2
+    assert apart(one.state().timestep, two.state().timestep) > 1e-2
+    assert not same_bits(one.state().key, two.state().key)
+
+
+def test_the_loop_counts_iterations_from_call_to_call():
+    """The silent steps come first, every iteration once, whatever the calls are."""
+    def step(learning, state, iteration):
+        seen, learned = state
+        seen = tf.tensor_scatter_nd_add(seen, [[tf.cast(iteration, tf.int32)]], [1.0])
+        return seen, learned + float(learning) * tf.cast(iteration, tf.float32)
+
+    for calls in ((10,), (1, 9), (4, 4, 2), (3, 1, 6), (0, 10)):
+        loop = CompiledLoop((tf.zeros(12), tf.zeros(())), step, 4, lambda state: state)
+        for iterations in calls:
+            loop.advance(iterations, False)
+        seen, learned = loop.store.read()
+        assert seen.numpy().tolist() == [1.0] * 10 + [0.0] * 2
+        assert learned.numpy() == sum(range(4, 10))
+        assert loop.iteration == 10
+
+
+# State between calls.
+
+
+def test_a_store_gives_back_what_was_written():
+    def tree(shift):
+        return {
+            "scalar": tf.constant(1 + shift, tf.int64),
+            "large": tf.range(LARGE // 4 + 5, dtype=tf.float32) + shift,
+            "small": (tf.reshape(tf.range(6.0), (2, 3)) + shift, tf.constant([True, False])),
+            "key": tf.constant([7 + shift, 8], tf.uint32),
+            "bytes": tf.fill((LARGE + 1,), tf.constant(shift, tf.uint8)),
+            "more": [tf.constant(2.5 + shift), tf.zeros((0, 3)), ()],
+            "int64": tf.constant([3, 4], tf.int64),
+        }
+
+    store = Store(tree(0))
+    assert same_bits(store.read(), tree(0))
+    store.write(tree(1))
+    assert same_bits(store.read(), tree(1))
+    tf.nest.assert_same_structure(store.read(), tree(1))
+    assert [leaf.shape for leaf in leaves(store.read())] == [leaf.shape for leaf in leaves(tree(1))]
+    compiled = tf.function(lambda: store.write(tf.nest.map_structure(tf.identity, tree(2))), jit_compile=True)
+    compiled()
+    assert same_bits(store.read(), tree(2))
+
+
+def test_a_stored_leaf_of_a_megabyte_has_a_variable_of_its_own():
+    count = lambda tree: len(Store(tree)._variables)  # noqa: E731
+    edge = LARGE // 4
+    assert count([tf.zeros(edge), tf.zeros(edge), tf.zeros(3), tf.zeros(3)]) == 3
+    assert count([tf.zeros(edge - 1), tf.zeros(3)]) == 1
+
+
+# Values of members.
+
+
+@dataclass(frozen=True)
+class Inner:
+    lr: float = 0.1
+    count: int = 3
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner = Inner()
+    gamma: float = 0.9
+    flag: bool = True
+    name: str = "x"
+    nothing: float | None = None
+
+
+def test_float_paths_are_the_floating_point_fields_of_all_parts():
+    assert float_paths(Outer()) == {"inner.lr": 0.1, "gamma": 0.9}
+    assert {"gamma", "tau", "optimizer.lr", "noise.sigma"} <= set(float_paths(make_plan("ddpg").trainer.algo))
+
+
+def test_with_values_changes_a_copy():
+    before = Outer()
+    after = with_values(before, {"inner.lr": 0.5, "gamma": 0.7})
+    assert after == Outer(Inner(0.5), 0.7) and before == Outer()
+    assert with_values(before, {}) is before
+
+
+@pytest.mark.parametrize(
+    "values, said", [({"gama": [0.9, 0.9]}, "gamma"), ({"gamma": [0.9]}, "2"), ({"batch_size": [1, 2]}, "batch_size")]
+)
+def test_values_that_do_not_fit_are_refused(values, said):
+    with pytest.raises(ConfigError, match=said):
+        check_values(make_plan("ddpg").trainer.algo, values, 2)
+
+
+# Counting episodes.
+
+
+def test_returns_and_lengths_are_those_of_whole_episodes():
+    task = Task("Pendulum-v1", num_envs=3, max_episode_steps=5, physics=Pendulum())
+    with without_xla():
+        runner = DeviceRunner(Trainer(RandomActions(task.spec), Uniform(100)), task, 0)
+        runner.advance(4, True)
+        assert np.isnan(runner.rows()[0]["train/return"]) and runner.rows()[0]["train/episodes"] == 0.0
+        runner.advance(8, False)
+    row, rewards = runner.rows()[0], runner.state().buffer.rows.reward.numpy()[:36].reshape(12, 3)
+    assert row["train/episodes"] == 6.0 and row["train/length"] == 5.0
+    assert row["train/return"] == pytest.approx(np.mean([rewards[:5].sum(0), rewards[5:10].sum(0)]), rel=1e-5)
+    np.testing.assert_allclose(runner.state().episodes.run_return, rewards[10:].sum(0), rtol=1e-5)
