@@ -93,7 +93,8 @@ class MLP:
                 x = tf.keras.layers.LayerNormalization()(x)
             x = tf.keras.layers.Activation(self.activation)(x)
         x = dense(outputs, kernel_initializer=keras_initializer(self.output_initializer))(x)
-        return tf.keras.Model(inputs, tf.keras.layers.Activation(self.output_activation)(x))
+        output = tf.keras.layers.Activation(self.output_activation)(x)
+        return tf.keras.Model(inputs[0] if len(inputs) == 1 else inputs, output)
 
 
 class Network:

@@ -61,7 +61,7 @@ class AdamState(NamedTuple):
 
 
 class RMSPropState(NamedTuple):
-    """v: running mean of the squared gradient; mean: of the gradient, () unless centered; trace: () without momentum."""
+    """v, mean: running means of the squared gradient and, if centered, of the gradient; trace: with momentum."""
 
     v: Tree
     mean: Tree

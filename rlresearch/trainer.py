@@ -81,9 +81,12 @@ class Trainer:
             totals=self._no_totals(),
         )
 
-    def act(self, state: RunState, iteration: tf.Tensor) -> tuple[tf.Tensor, RunState]:
-        """Exploring actions [N, ...] for `state.timestep`."""
+    def act(self, state: RunState, iteration: tf.Tensor, learning: bool) -> tuple[tf.Tensor, RunState]:
+        """Exploring actions [N, ...] for `state.timestep`; uniform ones while not `learning`, if so wanted."""
         key = rng.fold_in(self._key(state, iteration), 0)
+        if self.algo.random_start and not learning:
+            spec = self.algo.spec
+            return rng.uniform(key, (spec.num_envs, *spec.action_space.shape), -1.0, 1.0), state
         action, algo = self.algo.act(state.algo, state.timestep, key, self._progress(state, iteration))
         return action, state._replace(algo=algo)
 
@@ -109,8 +112,8 @@ class Trainer:
 
     @property
     def silent_iterations(self) -> int:
-        """How many iterations come before the first that may learn."""
-        return -(-max(self.algo.learning_starts, 1) // self.algo.spec.num_envs) - 1
+        """How many iterations come before the first that may learn: those of `learning_starts` transitions."""
+        return -(-self.algo.learning_starts // self.algo.spec.num_envs)
 
     def fresh_row(self, state: RunState) -> RunState:
         """The state with the sums behind a metrics row begun again; running episodes go on."""

@@ -102,7 +102,8 @@ class Algorithm(Protocol):
 
     METRICS names what `update` returns, with a line of documentation for each. spec: the
     environment it was built for.
-    learning_starts: transitions before the first update. update_every: loop iterations (each
+    learning_starts: transitions before those that are learned after. random_start: whether their
+    actions are uniformly random rather than the exploring policy's. update_every: loop iterations (each
     of `num_envs` transitions) between rounds of learning. updates: gradient steps per round.
     batch_size: rows per gradient step.
     """
@@ -110,6 +111,7 @@ class Algorithm(Protocol):
     METRICS: dict[str, str]
     spec: EnvSpec
     learning_starts: int
+    random_start: bool
     update_every: int
     updates: int
     batch_size: int

@@ -18,7 +18,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from rlresearch import rng  # noqa: E402
+from rlresearch import buffers, rng  # noqa: E402
 from rlresearch.compose import compose, config_folder  # noqa: E402
 from rlresearch.plan import Plan, plan  # noqa: E402
 from rlresearch.types import EnvSpec, Progress, Transition  # noqa: E402
@@ -66,6 +66,11 @@ def make_batch(rows: int, observation: int = 3, action: int = 1, seed: int = 0, 
     return Transition(**{name: tf.constant(value, tf.float32) for name, value in made.items()}, **flags)
 
 
+def replay_rows(state) -> Transition:
+    """What a uniform replay holds, in the order of its places; the only test code that knows its layout."""
+    return state.rows if hasattr(state, "rows") else buffers.take_apart(state.columns, state.row)
+
+
 def leaves(tree) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in tf.nest.flatten(tree)]
 
@@ -95,6 +100,7 @@ class RandomActions:
 
     spec: EnvSpec
     learning_starts: int = 2**40
+    random_start: bool = False
     update_every: int = 1
     updates: int = 1
     batch_size: int = 1

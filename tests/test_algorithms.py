@@ -8,16 +8,25 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ALGORITHMS, apart, leaves, make_algo, make_batch, make_plan, progress, same_bits, spec_of, without_xla
+from conftest import (
+    ALGORITHMS,
+    apart,
+    leaves,
+    make_algo,
+    make_batch,
+    make_plan,
+    progress,
+    same_bits,
+    spec_of,
+)
 
 from rlresearch import noise, ops, optim, rng
 from rlresearch.algos.td3 import TD3
 from rlresearch.envs.task import Task
 from rlresearch.networks import MLP, Params
-from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.population import PopulationRunner, with_values
 from rlresearch.trainer import Trainer
-from rlresearch.types import TimeStep
+from rlresearch.types import Outcome, TimeStep
 
 TARGETED = [name for name in ALGORITHMS if hasattr(make_algo(name), "tau")]  # those with target networks
 KEY = rng.key(7)
@@ -34,7 +43,9 @@ def started(name):
 
 
 def networks_of(state, role):
-    return {field: getattr(state, field) for field in state._fields if field.startswith(role) and "optimizer" not in field}
+    """The state's networks whose names begin so, by field."""
+    fields = [field for field in state._fields if field.startswith(role) and "optimizer" not in field]
+    return {field: getattr(state, field) for field in fields}
 
 
 def update(algo, state, batch, key=KEY, **where):
@@ -95,16 +106,14 @@ def test_the_policy_is_bounded_also_where_its_network_is_not(name):
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_actions_are_uniform_before_learning_and_near_the_policy_after(name):
-    algo = make_algo(name, "env.num_envs=400", "noise.sigma=0.01", learning_starts=5_000)
-    state = algo.init(KEY)
-    timestep = TimeStep(tf.zeros((400, 3)), tf.ones(400, tf.bool))
-    early, _ = algo.act(state, timestep, KEY, progress(step=4_999))
-    late, _ = algo.act(state, timestep, KEY, progress(step=5_000))
-    policy = algo.policy(state, timestep.obs)
+    trainer = make_plan(name, "env.num_envs=400", "noise.sigma=0.01").trainer
+    state = trainer.init(KEY, (), TimeStep(tf.zeros((400, 3)), tf.ones(400, tf.bool)))
+    act = lambda trainer, learning: trainer.act(state, tf.constant(5, tf.int64), learning)[0].numpy()  # noqa: E731
+    early, late = act(trainer, False), act(trainer, True)
+    policy = trainer.algo.policy(state.algo, state.timestep.obs)
     assert np.abs(early).max() <= 1.0 and np.std(early) == pytest.approx(1 / np.sqrt(3), rel=0.1)
     assert 0.0 < np.abs(late - policy).max() < 0.06
-    own, _ = replace(algo, random_start=False).act(state, timestep, KEY, progress(step=0))
-    np.testing.assert_array_equal(own, late)
+    np.testing.assert_array_equal(act(replace(trainer, algo=replace(trainer.algo, random_start=False)), False), late)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -146,11 +155,9 @@ def test_termination_stops_bootstrapping(name):
 def test_the_target_is_the_reward_plus_the_discounted_value(name):
     """With constant critics of value 0 online and 5 in the targets, the error is r + gamma 5, or r at an end."""
     algo, state = started(name)
-    constant = lambda field, value: tf.nest.map_structure(tf.zeros_like, getattr(state, field)) if value == 0 else (  # noqa: E731
-        _constant(getattr(state, field), value)
-    )
-    names = {field: 5.0 if field.startswith("target_") else 0.0 for field in state._fields if "critic" in field}
-    state = state._replace(**{f: constant(f, v) for f, v in names.items() if "optimizer" not in f})
+    critics = {**networks_of(state, "critic"), **networks_of(state, "target_critic")}
+    values = {field: _constant(each, 5.0 if "target" in field else 0.0) for field, each in critics.items()}
+    state = state._replace(**values)
     reward, terminated = np.array([1.0, 2.0]), np.array([False, True])
     _, metrics = update(algo, state, make_batch(2, reward=reward, terminated=terminated, truncated=[True, True]))
     target = np.array([1.0 + algo.gamma * 5.0, 2.0])
@@ -234,7 +241,9 @@ def flat(*weights, bias=0.0):
 def td3_state(target_action, target_critics):
     state = SMALL.init(KEY)
     critics = [flat(0, 0), flat(0, 0)]  # two tensors each: the gradient of one shared by both would be their sum
-    return state._replace(target_actor=flat(0, bias=target_action), critics=critics, target_critics=list(target_critics))
+    return state._replace(
+        target_actor=flat(0, bias=target_action), critics=critics, target_critics=list(target_critics)
+    )
 
 
 def td3_loss(state, algo=SMALL, rows=4, key=KEY):
@@ -288,8 +297,8 @@ def test_td3_moves_policy_and_targets_every_policy_delay_rounds(delay):
         each = {not same_bits(getattr(after, field), getattr(state, field)) for field in fields}
         assert len(each) == 1  # all or none
         assert not same_bits(after.critics, state.critics)
-        assert (metrics["grad/actor"].numpy() > 0) == each.copy().pop()
         moved.append(each.pop())
+        assert (metrics["loss/actor"].numpy() != 0) == moved[-1]
         state = after
     assert moved == [(round_ + 1) % delay == 0 for round_ in range(6)]
 
@@ -305,19 +314,21 @@ def test_td3_critics_start_apart_and_learn_from_one_target():
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_updates_and_update_every_do_as_many_steps_as_they_say(name):
-    """12 iterations of 2 transitions; from the 8th transition on, every 3rd iteration, 2 steps each."""
-    plan = make_plan(name, "env.num_envs=2", learning_starts=8, update_every=3, updates=2, batch_size=4, policy_delay=2)
-    with without_xla():
-        runner = DeviceRunner(plan.trainer, plan.task, 0)
+    """Every 3rd of 12 iterations, 2 steps each, once `learning_starts` transitions lie before the iteration's own."""
+    settings = dict(update_every=3, updates=2, batch_size=4, policy_delay=2)
+    rows = make_batch(2)
+    timestep = TimeStep(rows.obs, tf.zeros(2, tf.bool))
+    for starts, expected in ((9, [0, 0, 0, 0, 0, 2, 2, 2, 4, 4, 4, 6]), (12, [0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 4])):
+        trainer = make_plan(name, "env.num_envs=2", learning_starts=starts, **settings).trainer
+        state = trainer.init(KEY, (), timestep)
         counts, optimizers = [], []
-        for _ in range(12):
-            runner.advance(1, False)
-            counts.append(int(runner.state().totals.count.numpy()))
-            optimizers.append(int(runner.state().algo.critic_optimizer.count.numpy()))
-    expected = [2 * sum(1 for t in range(1, i + 1) if 2 * t >= 8 and t % 3 == 0) for i in range(1, 13)]
-    assert expected[-1] == 6
-    assert counts == expected
-    assert optimizers == expected
+        for t in range(12):
+            state = trainer.collect(state, rows.action, Outcome(*rows[2:]), timestep, ())
+            if t >= trainer.silent_iterations:
+                state = trainer.learn(state, tf.constant(t, tf.int64))
+            counts.append(int(state.totals.count))
+            optimizers.append(int(state.algo.critic_optimizer.count))
+        assert counts == optimizers == expected
 
 
 # Small worlds with known values: three kinds of episode, told apart by the first three observations.
@@ -331,7 +342,7 @@ class ProbeState(NamedTuple):
 
 @dataclass(frozen=True)
 class Probe:
-    """kind 0: one step, reward 1. kind 1: one step, reward 1 - (a - sign / 2)^2. kind 2: two steps, reward 0, then 2.
+    """kind 0: one step, reward 1. kind 1: one step, reward 1 - 4 (a - sign / 2)^2. kind 2: two steps, reward 0, then 2.
 
     The observation: one-hot kind, sign, whether it is the second step.
     """
@@ -342,7 +353,7 @@ class Probe:
         return ProbeState(tf.floor(3.0 * drawn[0]), sign, tf.constant(0.0))
 
     def step(self, state, action, key):
-        aimed = 1.0 - tf.square(action[0] - 0.5 * state.sign)
+        aimed = 1.0 - 4.0 * tf.square(action[0] - 0.5 * state.sign)
         reward = tf.where(state.kind == 0.0, 1.0, tf.where(state.kind == 1.0, aimed, 2.0 * state.second))
         terminated = tf.logical_or(state.kind < 2.0, state.second > 0.0)
         return state._replace(second=tf.constant(1.0)), reward, terminated
@@ -366,10 +377,13 @@ gym.register("Probe-v0", entry_point=ProbeEnv, max_episode_steps=10)
 def test_probes_are_learned(name):
     """Known values: 1; the best action is half the sign; gamma times 2, then 2. Three seeds, at gamma 0.5."""
     task = Task("Probe-v0", num_envs=4, physics=Probe())
-    plan = make_plan(name, "noise.sigma=0.3", hidden=(24,), gamma=0.5, tau=0.05, batch_size=64, learning_starts=200)
+    unsaturated = "network.actor.output_initializer='uniform(0.003)'"
+    plan = make_plan(
+        name, unsaturated, "noise.sigma=0.5", hidden=(24,), gamma=0.5, tau=0.05, batch_size=64, learning_starts=400
+    )
     algo = replace(with_values(plan.trainer.algo, {"optimizer.lr": 3e-3}), spec=task.spec)
     runner = PopulationRunner(Trainer(algo, replace(plan.trainer.buffer, capacity=8_000)), task, range(3))
-    runner.advance(2_000, True)
+    runner.advance(5_000, True)
     state = runner.state().algo
     constant, left, right, first, second = np.float32(
         [[1, 0, 0, 1, 0], [0, 1, 0, -1, 0], [0, 1, 0, 1, 0], [0, 0, 1, 1, 0], [0, 0, 1, 1, 1]]
@@ -382,4 +396,4 @@ def test_probes_are_learned(name):
         values = algo.critic_net.apply(critic, obs, algo.policy(own, obs))[:, 0]
         np.testing.assert_allclose(values, [1.0, 0.5 * 2.0, 2.0], atol=0.15)
         best = algo.policy(own, tf.constant([left, right]))[:, 0]
-        np.testing.assert_allclose(best, [-0.5, 0.5], atol=0.15)
+        np.testing.assert_allclose(best, [-0.5, 0.5], atol=0.25)

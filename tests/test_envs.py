@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import RandomActions
+from conftest import RandomActions, replay_rows
 
 from rlresearch import rng
 from rlresearch.buffers import Uniform
@@ -188,7 +188,8 @@ def test_actions_are_rescaled_to_asymmetric_bounds(kwargs):
     task = Task("Tagged-v0", kwargs=kwargs)
     env, (low, high) = host(task), (kwargs.get("low", -2.0), kwargs.get("high", 2.0))
     env.reset()
-    for action, raw in [(-1.0, low), (0.0, (low + high) / 2), (0.5, low + 0.75 * (high - low)), (-3.0, low), (1.0, high)]:
+    span = high - low
+    for action, raw in [(-1.0, low), (0.0, low + 0.5 * span), (0.5, low + 0.75 * span), (-3.0, low), (1.0, high)]:
         step = env.step(np.array([[action]], np.float32))
         assert step.reward[0] == pytest.approx(raw)
     assert step.terminated[0]
@@ -282,7 +283,7 @@ def test_no_transition_crosses_episodes(kind):
     seen, ends = set(), {"terminated": 0, "truncated": 0}
     for _ in range(ROUNDS):
         runner.advance(300, True)  # 900 rows: none is overwritten unseen
-        rows = tf.nest.map_structure(np.asarray, runner.state().buffer.rows)
+        rows = tf.nest.map_structure(np.asarray, replay_rows(runner.state().buffer))
         held = slice(None) if len(seen) >= CAPACITY else slice(0, 900 if not seen else CAPACITY)
         rows = tf.nest.map_structure(lambda leaf: leaf[held], rows)  # noqa: B023
         tag, step = rows.obs.T

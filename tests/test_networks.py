@@ -48,10 +48,14 @@ def test_two_inputs_are_joined_in_order():
 def test_observations_of_rank_two_are_flattened():
     net, params = built(MLP(hidden=()), ((2, 3),), 4)
     obs = tf.reshape(tf.range(12.0), (2, 2, 3))
-    np.testing.assert_allclose(net.apply(params, obs), tf.reshape(obs, (2, 6)) @ params.trainable[0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        net.apply(params, obs), tf.reshape(obs, (2, 6)) @ params.trainable[0], rtol=1e-5, atol=1e-5
+    )
 
 
-@pytest.mark.parametrize("text, number", [("uniform(3e-3)", 0.003), ("normal(2.)", 2.0), ("orthogonal(.5)", 0.5), ("zeros", None)])
+@pytest.mark.parametrize(
+    "text, number", [("uniform(3e-3)", 0.003), ("normal(2.)", 2.0), ("orthogonal(.5)", 0.5), ("zeros", None)]
+)
 def test_numbers_of_initializers_are_read(text, number):
     assert networks.parse_initializer("x", text) == (text.partition("(")[0], number)
 
@@ -172,7 +176,9 @@ def test_statistics_stand_still_outside_training():
     assert same_bits(model_before, [v.value for v in net.model.variables])  # Keras' own variables never move
 
 
-@pytest.mark.parametrize("part", [MLP(hidden=(4,)), MLP(hidden=(4,), layer_norm=True), MLP(hidden=(4,), spectral_norm=True)])
+@pytest.mark.parametrize(
+    "part", [MLP(hidden=(4,)), MLP(hidden=(4,), layer_norm=True), MLP(hidden=(4,), spectral_norm=True)]
+)
 def test_eager_compiled_and_mapped_agree(part):
     net = bind(part, ((3,),), 2)
     members = [net.init(rng.key(seed)) for seed in range(3)]

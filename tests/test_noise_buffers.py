@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
-from conftest import progress
+from conftest import progress, replay_rows
 
 from rlresearch import rng
 from rlresearch.buffers import Uniform
@@ -128,7 +128,7 @@ def stored(buffer, *chunks):
 
 def test_the_oldest_row_is_overwritten_first():
     state = stored(Uniform(4), [1], [2], [3], [4], [5], [6])
-    assert state.rows.number.numpy().tolist() == [5, 6, 3, 4]
+    assert replay_rows(state).number.numpy().tolist() == [5, 6, 3, 4]
     assert state.added.numpy() == 6
 
 
@@ -140,29 +140,29 @@ def test_wrap_around_keeps_the_newest_rows_whole(capacity, by):
         state = buffer.add(state, row(*range(added, added + by)))
         added += by
         newest = set(range(max(0, added - capacity), added))
-        held = state.rows.number.numpy()[: min(added, capacity)]
+        held = replay_rows(state).number.numpy()[: min(added, capacity)]
         assert set(held.tolist()) == newest
-        np.testing.assert_array_equal(state.rows.flag.numpy()[: len(held)], held % 2 == 1)
-        np.testing.assert_array_equal(state.rows.picture.numpy()[: len(held), 1], held)
+        np.testing.assert_array_equal(replay_rows(state).flag.numpy()[: len(held)], held % 2 == 1)
+        np.testing.assert_array_equal(replay_rows(state).picture.numpy()[: len(held), 1], held)
 
 
 def test_only_what_is_stored_is_drawn():
     state = stored(Uniform(100), [7, 8, 9])
-    drawn = Uniform(100).sample(state, rng.key(0), 2_000).number.numpy()
+    drawn = Uniform(100).sample(state, rng.key(0), 2_000, progress()).number.numpy()
     assert set(drawn.tolist()) == {7.0, 8.0, 9.0}
 
 
 @pytest.mark.parametrize("chunks", [[range(10)], [range(10), range(10, 20), range(20, 23)]], ids=["full", "wrapped"])
 def test_every_row_is_as_likely(chunks):
     buffer = Uniform(10)
-    drawn = buffer.sample(stored(buffer, *chunks), rng.key(1), 20_000).number.numpy()
+    drawn = buffer.sample(stored(buffer, *chunks), rng.key(1), 20_000, progress()).number.numpy()
     values, counts = np.unique(drawn, return_counts=True)
     assert len(values) == 10
     assert scipy.stats.chisquare(counts).pvalue > 1e-3
 
 
 def test_a_batch_keeps_rows_together_and_types():
-    batch = Uniform(6).sample(stored(Uniform(6), range(6), [6, 7]), rng.key(2), 50)
+    batch = Uniform(6).sample(stored(Uniform(6), range(6), [6, 7]), rng.key(2), 50, progress())
     assert [leaf.dtype for leaf in batch] == [tf.float32, tf.bool, tf.int16]
     assert [tuple(leaf.shape) for leaf in batch] == [(50,), (50,), (50, 2)]
     np.testing.assert_array_equal(batch.flag, batch.number.numpy() % 2 == 1)
@@ -171,5 +171,5 @@ def test_a_batch_keeps_rows_together_and_types():
 
 def test_different_keys_draw_different_batches():
     state = stored(Uniform(50), range(50))
-    one, two, again = (Uniform(50).sample(state, rng.key(seed), 16).number.numpy() for seed in (0, 1, 0))
+    one, two, again = (Uniform(50).sample(state, rng.key(seed), 16, progress()).number.numpy() for seed in (0, 1, 0))
     assert (one != two).any() and (one == again).all()

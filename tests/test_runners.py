@@ -1,13 +1,13 @@
 """One step driven three ways gives one result: compiled on the device, around Gymnasium, mapped over members."""
 
-import functools
 from dataclasses import dataclass, replace
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import RandomActions, apart, leaves, make_batch, make_plan, same_bits, without_xla
+from conftest import RandomActions, apart, leaves, make_batch, make_plan, replay_rows, same_bits, without_xla
 from gymnasium.envs.classic_control.pendulum import PendulumEnv
 
 from rlresearch import rng, trees
@@ -16,14 +16,14 @@ from rlresearch.envs.device import DeviceEnv
 from rlresearch.envs.pendulum import Pendulum
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError
-from rlresearch.runners.device import DeviceRunner
+from rlresearch.runners.device import DeviceRunner, device_init, device_step
 from rlresearch.runners.host import HostRunner
 from rlresearch.runners.loop import CompiledLoop
 from rlresearch.runners.population import PopulationRunner, check_values, float_paths, with_values
 from rlresearch.runners.store import LARGE, Store
 from rlresearch.trainer import Trainer
 
-ENVS, LIMIT, SEED, ITERATIONS = 2, 40, 3, 150
+ENVS, LIMIT, SEED, ITERATIONS = 2, 40, 3, 216  # 200 of which learn
 
 
 class PendulumFromDraws(PendulumEnv):
@@ -45,7 +45,8 @@ def draw_starts(seed, num_envs, episodes):
     for copy_key in tf.unstack(rng.split(env_key, num_envs)):
         for episode in range(episodes):
             key = rng.fold_in(copy_key, episode)
-            PendulumFromDraws.starts[int(key[1]) >> 1] = np.array([leaf.numpy() for leaf in Pendulum().reset(key)], float)
+            state = [float(number) for number in Pendulum().reset(key)]
+            PendulumFromDraws.starts[int(key[1]) >> 1] = np.array(state)
 
 
 def plan_of(name="ddpg", *overrides, **settings):
@@ -56,10 +57,14 @@ def plan_of(name="ddpg", *overrides, **settings):
 # Host and device.
 
 
+def device_plan():
+    return plan_of("ddpg", f"env.num_envs={ENVS}", f"env.max_episode_steps={LIMIT}", learning_starts=32)
+
+
 @pytest.fixture(scope="module")
 def both():
-    """(host runner, device runner) after the same 150 iterations of two copies; learning begins at the 32nd transition."""
-    trainer, task = plan_of("ddpg", f"env.num_envs={ENVS}", f"env.max_episode_steps={LIMIT}", learning_starts=32)
+    """(host runner, device runner) after the same iterations of two copies; learning begins after 32 transitions."""
+    trainer, task = device_plan()
     draw_starts(SEED, ENVS, 6)
     host = HostRunner(trainer, replace(task, id="PendulumFromDraws-v0"), SEED)
     device = DeviceRunner(trainer, task, SEED)
@@ -70,29 +75,28 @@ def both():
 
 
 def test_host_and_device_explore_alike(both):
-    host, device = (runner.state().buffer for runner in both)
-    assert host.added.numpy() == device.added.numpy() == ENVS * ITERATIONS
-    rows, theirs = host.rows, device.rows
+    rows, theirs = (replay_rows(runner.state().buffer) for runner in both)
+    assert [int(runner.state().buffer.added) for runner in both] == [ENVS * ITERATIONS] * 2
     np.testing.assert_array_equal(rows.action[:32], theirs.action[:32])
     np.testing.assert_allclose(rows.obs[:34], theirs.obs[:34], atol=1e-5)
     np.testing.assert_array_equal(rows.truncated, theirs.truncated)
     ends = np.flatnonzero(rows.truncated)
-    assert ends.tolist() == [r for t in (39, 79, 119) for r in (2 * t, 2 * t + 1)]
+    assert ends.tolist() == [r for t in (39, 79, 119, 159, 199) for r in (2 * t, 2 * t + 1)]
     # Where an episode begins nothing was learned of it yet: the start is the same draw on both sides.
     np.testing.assert_allclose(rows.obs.numpy()[ends + 2], theirs.obs.numpy()[ends + 2], atol=1e-6)
 
 
 def test_host_and_device_learn_alike(both):
     host, device = both
-    assert apart(host.state().buffer.rows, device.state().buffer.rows) < 5e-4
+    assert apart(host.state().buffer, device.state().buffer) < 5e-4
     assert apart(host.state().algo, device.state().algo) < 5e-4
     assert apart(host.state().timestep, device.state().timestep) < 5e-4
     ours, theirs = host.rows()[0], device.rows()[0]
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
         assert value == pytest.approx(theirs[name], rel=1e-3, abs=1e-3), name
-    assert ours["train/episodes"] == 6.0
-    assert host.state().totals.count.numpy() == device.state().totals.count.numpy() == ITERATIONS - 15
+    assert ours["train/episodes"] == 10.0
+    assert host.state().totals.count.numpy() == device.state().totals.count.numpy() == 200
 
 
 def test_the_policy_of_a_runner_is_the_algorithms(both):
@@ -112,120 +116,148 @@ def test_a_fresh_row_forgets_sums_and_keeps_running_episodes(both):
     assert emptied.totals.count.numpy() == 0 and not any(np.any(x) for x in leaves(emptied.totals.sums))
     assert [emptied.episodes[i].numpy() for i in (3, 4, 5)] == [0.0, 0.0, 0.0]
     assert same_bits(emptied.episodes[:3], before[:3])
-    assert before.run_length.numpy().tolist() == [ITERATIONS - 120] * ENVS
+    assert before.run_length.numpy().tolist() == [ITERATIONS - 200] * ENVS
 
 
 # A member of a population is the run it would be alone.
 
-SEEDS = range(5, 13)
+SEEDS = range(SEED, SEED + 8)
 VALUES = {
-    "gamma": [0.9, 0.95, 0.99, 0.5, 0.8, 0.97, 0.98, 1.0],
+    "gamma": [0.99, 0.95, 0.9, 0.5, 0.8, 0.97, 0.98, 1.0],
     "optimizer.lr": [1e-3, 3e-3, 3e-4, 1e-3, 2e-3, 5e-4, 1e-3, 4e-3],
     "noise.sigma": [0.1, 0.2, 0.3, 0.05, 0.4, 0.5, 0.0, 0.1],
 }
-STEPS = 231  # 200 updates after the 32nd transition, one of them in it
 
 
-@functools.cache
-def population(name):
-    runner = PopulationRunner(*plan_of(name), SEEDS, VALUES)
-    runner.advance(STEPS, True)
+@pytest.fixture(scope="module")
+def population():
+    """Eight members, of which the first has the settings and the seed of the device run of `both`."""
+    runner = PopulationRunner(*device_plan(), SEEDS, VALUES)
+    runner.advance(ITERATIONS, True)
     return runner
 
 
-def solo(name, member):
-    trainer, task = plan_of(name)
-    own = {path: values[member] for path, values in VALUES.items()}
-    runner = DeviceRunner(replace(trainer, algo=with_values(trainer.algo, own)), task, SEEDS[member])
-    runner.advance(STEPS, True)
-    return runner
+@pytest.fixture(scope="module")
+def solo():
+    """One run by the same pure functions, neither mapped nor compiled by XLA: (seed, values) -> state."""
+    trainer, task = device_plan()
+    env = DeviceEnv(task)
+
+    @tf.function(autograph=False)
+    def run(state, own):
+        steps = partial(device_step, replace(trainer, algo=with_values(trainer.algo, own)), env)
+        begin, end, silent = (tf.constant(n, tf.int64) for n in (0, ITERATIONS, trainer.silent_iterations))
+        for learning, first, last in ((False, begin, silent), (True, silent, end)):
+            body = lambda t, state, on=learning: (t + 1, steps(on, state, t))  # noqa: E731
+            _, state = tf.while_loop(lambda t, _, last=last: t < last, body, (first, state), parallel_iterations=1)
+        return state
+
+    return lambda seed, own: run(device_init(trainer, env, rng.key(seed)), own)
 
 
-def check_member(name, member, alone):
-    state, expected = trees.member(population(name).state(), member), alone.state()
+def check_member(population, member, expected):
+    state = trees.member(population.state(), member)
     np.testing.assert_array_equal(state.key, expected.key)
-    np.testing.assert_array_equal(state.buffer.rows.action[:31], expected.buffer.rows.action[:31])
-    np.testing.assert_array_equal(state.buffer.rows.obs[:1], expected.buffer.rows.obs[:1])
+    ours, theirs = replay_rows(state.buffer), replay_rows(expected.buffer)
+    np.testing.assert_array_equal(ours.action[:32], theirs.action[:32])
+    np.testing.assert_array_equal(ours.obs[:ENVS], theirs.obs[:ENVS])
     assert int(state.totals.count) == int(expected.totals.count) == 200
-    assert apart(state.algo, expected.algo) < 1e-4
-    row, theirs = population(name).rows()[member], alone.rows()[0]
+    for field in state.algo._fields:
+        if "optimizer" not in field:  # moments of a critic reach 100 and more: their rounding is relative
+            assert apart(getattr(state.algo, field), getattr(expected.algo, field)) < 1e-4, field
+    for ours, theirs in zip(leaves(state.algo), leaves(expected.algo), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+    row, theirs = population.rows()[member], device_plan()[0].row(expected)
     for metric in row:
-        assert row[metric] == pytest.approx(theirs[metric], rel=1e-3, abs=1e-4), metric
+        assert row[metric] == pytest.approx(float(theirs[metric]), rel=1e-3, abs=1e-4, nan_ok=True), metric
 
 
-@pytest.mark.parametrize("member", [6])
-def test_a_member_equals_its_compiled_solo_run(member):
-    check_member("ddpg", member, solo("ddpg", member))
+def test_a_member_equals_its_compiled_solo_run(both, population):
+    _, alone = both
+    algo = device_plan()[0].algo
+    assert {path: float_paths(algo)[path] for path in VALUES} == {path: each[0] for path, each in VALUES.items()}
+    check_member(population, 0, alone.state())
 
 
 @pytest.mark.parametrize("member", range(8))
-def test_every_member_equals_its_solo_run(member):
-    with without_xla():
-        check_member("ddpg", member, solo("ddpg", member))
+def test_every_member_equals_its_solo_run(population, solo, member):
+    own = {path: tf.constant(values[member]) for path, values in VALUES.items()}
+    check_member(population, member, solo(SEEDS[member], own))
 
 
-def test_a_member_of_another_algorithm_equals_its_solo_run():
-    with without_xla():
-        check_member("td3", 1, solo("td3", 1))
-
-
-def test_members_differ_in_seed_and_values():
-    state = population("ddpg").state()
+def test_members_differ_in_seed_and_values(population):
+    state = population.state()
     for i in range(7):
         assert apart(trees.member(state.algo.actor, i), trees.member(state.algo.actor, i + 1)) > 1e-2
-    assert population("ddpg").members == tuple(SEEDS)
+    assert population.members == tuple(SEEDS)
 
 
-def test_the_populations_policy_is_each_members_own():
+def test_the_populations_policy_is_each_members_own(population):
     obs = np.random.default_rng(0).normal(size=(8, 4, 3)).astype(np.float32)
-    actions = population("ddpg").policy(obs)
+    actions = population.policy(obs)
     assert actions.shape == (8, 4, 1)
     algo = plan_of("ddpg")[0].algo
     for i in range(8):
-        own = trees.member(population("ddpg").state().algo, i)
+        own = trees.member(population.state().algo, i)
         np.testing.assert_allclose(actions[i], algo.policy(own, obs[i]), atol=1e-6)
 
 
 # Compiled and eager, in one call or many.
 
 
-@pytest.mark.parametrize("name", ["ddpg", "td3"])
-def test_compiled_and_eager_steps_agree(name):
-    """Three iterations of which the last two learn."""
-    trainer, task = plan_of(name, learning_starts=2)
-    with without_xla():
-        env = DeviceEnv(task)
-    compiled = DeviceRunner(trainer, task, 1)
-    eager = initial = compiled.state()
-    step = tf.function(env.step, autograph=False)  # mapping the physics eagerly traces them at every call
-    for t in range(3):
+def eager_steps(trainer, task, state, begin, count):
+    """Some iterations, operation by operation."""
+    step = tf.function(DeviceEnv(task).step, autograph=False)  # mapping eagerly would trace the physics at every call
+    for t in range(begin, begin + count):
         iteration = tf.constant(t, tf.int64)
-        action, eager = trainer.act(eager, iteration)
-        env_state, outcome, timestep = step(eager.env, action)
-        eager = trainer.collect(eager, action, outcome, timestep, env_state)
-        if t >= trainer.silent_iterations:
-            eager = trainer.learn(eager, iteration)
-    compiled.advance(3, False)
-    assert eager.totals.count.numpy() == 2
-    assert apart(eager, compiled.state()) < 1e-5
-    assert apart(eager.algo.critic_optimizer, initial.algo.critic_optimizer) > 1e-3
+        action, state = trainer.act(state, iteration, True)
+        env_state, outcome, timestep = step(state.env, action)
+        state = trainer.collect(state, action, outcome, timestep, env_state)
+        state = trainer.learn(state, iteration)
+    return state
 
 
 @pytest.fixture(scope="module")
-def twice():
-    """The same seed twice in one process: once in one call of 100 iterations, once in calls of 1, 40 and 59."""
-    runners = [DeviceRunner(*plan_of("td3"), 11) for _ in range(2)]
-    runners[0].advance(100, True)
-    for iterations, fresh in ((1, True), (40, False), (59, False)):
-        runners[1].advance(iterations, fresh)
-    return runners
+def again(both):
+    """The device run of `both` once more in this process, in three calls."""
+    runner = DeviceRunner(*device_plan(), SEED)
+    for iterations, fresh in ((1, True), (90, False), (ITERATIONS - 91, False)):
+        runner.advance(iterations, fresh)
+    return runner
 
 
-def test_where_calls_end_changes_no_bit(twice):
-    one, two = twice
-    assert one.iteration == two.iteration == 100
-    assert same_bits(one.state(), two.state())
-    np.testing.assert_array_equal(list(one.rows()[0].values()), list(two.rows()[0].values()))  # NaN equals NaN here
+def test_the_same_seed_gives_the_same_bits_wherever_calls_end(both, again):
+    _, once = both
+    assert once.iteration == again.iteration == ITERATIONS
+    assert same_bits(once.state(), again.state())
+    np.testing.assert_array_equal(list(once.rows()[0].values()), list(again.rows()[0].values()))
+
+
+def test_compiled_and_eager_steps_agree(again):
+    before, begin = again.state(), again.iteration
+    eager = eager_steps(*device_plan(), before, begin, 3)
+    again.advance(3, False)
+    after = again.state()
+    assert eager.totals.count.numpy() == after.totals.count.numpy() == before.totals.count.numpy() + 3
+    assert apart(eager.algo, after.algo) < 1e-4 and apart(eager.timestep, after.timestep) < 1e-5
+    assert apart(before.algo.actor, after.algo.actor) > 1e-3
+
+
+def test_mapped_and_eager_steps_agree_for_another_algorithm():
+    """TD3 mapped over two members, beside the second of them alone and eager."""
+    trainer, task = plan_of("td3", learning_starts=2)
+    values = {"gamma": [0.9, 0.5], "target_noise": [0.1, 0.2]}
+    with without_xla():
+        runner = PopulationRunner(trainer, task, range(2), values)
+        runner.advance(20, True)
+    own = {path: each[1] for path, each in values.items()}
+    alone = replace(trainer, algo=with_values(trainer.algo, own))
+    eager = eager_steps(alone, task, trees.member(runner.state(), 1), 20, 4)
+    before = runner.state()
+    runner.advance(4, False)
+    after = trees.member(runner.state(), 1)
+    assert apart(eager.algo, after.algo) < 1e-4 and apart(eager.timestep, after.timestep) < 1e-5
+    assert apart(trees.member(before, 1).algo.actor, after.algo.actor) > 1e-4
 
 
 def test_another_seed_gives_another_run():
@@ -238,6 +270,7 @@ def test_another_seed_gives_another_run():
 
 def test_the_loop_counts_iterations_from_call_to_call():
     """The silent steps come first, every iteration once, whatever the calls are."""
+
     def step(learning, state, iteration):
         seen, learned = state
         seen = tf.tensor_scatter_nd_add(seen, [[tf.cast(iteration, tf.int32)]], [1.0])
@@ -274,12 +307,14 @@ def test_a_store_gives_back_what_was_written():
     assert same_bits(store.read(), tree(1))
     tf.nest.assert_same_structure(store.read(), tree(1))
     assert [leaf.shape for leaf in leaves(store.read())] == [leaf.shape for leaf in leaves(tree(1))]
-    compiled = tf.function(lambda: store.write(tf.nest.map_structure(tf.identity, tree(2))), jit_compile=True)
+    compiled = tf.function(
+        lambda: store.write(tf.nest.map_structure(tf.identity, tree(2))), jit_compile=True, autograph=False
+    )
     compiled()
     assert same_bits(store.read(), tree(2))
 
 
-def test_a_stored_leaf_of_a_megabyte_has_a_variable_of_its_own():
+def test_a_large_leaf_has_a_variable_of_its_own_and_small_ones_share():
     count = lambda tree: len(Store(tree)._variables)  # noqa: E731
     edge = LARGE // 4
     assert count([tf.zeros(edge), tf.zeros(edge), tf.zeros(3), tf.zeros(3)]) == 3
@@ -334,7 +369,7 @@ def test_returns_and_lengths_are_those_of_whole_episodes():
         runner.advance(4, True)
         assert np.isnan(runner.rows()[0]["train/return"]) and runner.rows()[0]["train/episodes"] == 0.0
         runner.advance(8, False)
-    row, rewards = runner.rows()[0], runner.state().buffer.rows.reward.numpy()[:36].reshape(12, 3)
+    row, rewards = runner.rows()[0], replay_rows(runner.state().buffer).reward.numpy()[:36].reshape(12, 3)
     assert row["train/episodes"] == 6.0 and row["train/length"] == 5.0
     assert row["train/return"] == pytest.approx(np.mean([rewards[:5].sum(0), rewards[5:10].sum(0)]), rel=1e-5)
     np.testing.assert_allclose(runner.state().episodes.run_return, rewards[10:].sum(0), rtol=1e-5)

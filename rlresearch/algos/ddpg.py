@@ -10,7 +10,7 @@ Differences from the paper:
 2. A time limit does not end a value: only `terminated` does (`ops.discount`).
 3. The critic sees the action at its first layer, as in SB3 and CleanRL, not its second.
 4. No batch normalisation; layer normalisation is a setting of the network.
-5. Before `learning_starts` actions are uniform in [-1, 1] where `random_start` says so.
+5. The first `learning_starts` actions are uniform in [-1, 1] where `random_start` says so.
 6. The exploration noise is a part: Gaussian by default, Ornstein-Uhlenbeck as in the paper.
 """
 
@@ -63,8 +63,6 @@ class DDPG:
         "loss/critic": "mean squared TD error over the batch, in squared units of return",
         "loss/actor": "minus the critic's mean value of the policy's own actions, in units of return",
         "value/q": "the critic's mean value of the batch's stored actions, in units of return",
-        "grad/critic": "global norm of the critic's gradient before clipping",
-        "grad/actor": "global norm of the actor's gradient before clipping",
     }
 
     def check(self) -> None:
@@ -97,9 +95,6 @@ class DDPG:
     def act(self, state: DDPGState, timestep: TimeStep, key: Key, progress: Progress) -> tuple[tf.Tensor, DDPGState]:
         shift, noise_state = self.noise.sample(state.noise, timestep.first, key, progress)
         action = tf.clip_by_value(self.policy(state, timestep.obs) + shift, -1.0, 1.0)
-        if self.random_start:
-            uniform = rng.uniform(rng.fold_in(key, 1), action.shape, -1.0, 1.0)
-            action = tf.where(progress.step < self.learning_starts, uniform, action)
         return action, state._replace(noise=noise_state)
 
     def update(
@@ -145,7 +140,5 @@ class DDPG:
             "loss/critic": critic_value,
             "loss/actor": actor_value,
             "value/q": q_mean,
-            "grad/critic": optim.global_norm(critic_grads),
-            "grad/actor": optim.global_norm(actor_grads),
         }
         return state, metrics

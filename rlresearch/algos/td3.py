@@ -68,8 +68,6 @@ class TD3:
         "loss/critic": "mean squared TD error over the batch and both critics, in squared units of return",
         "loss/actor": "minus the first critic's mean value of the policy's own actions, mean over the delayed rounds",
         "value/q": "both critics' mean value of the batch's stored actions, in units of return",
-        "grad/critic": "global norm of both critics' gradients together, before clipping",
-        "grad/actor": "global norm of the actor's gradient before clipping, mean over the delayed rounds",
     }
 
     def check(self) -> None:
@@ -103,9 +101,6 @@ class TD3:
     def act(self, state: TD3State, timestep: TimeStep, key: Key, progress: Progress) -> tuple[tf.Tensor, TD3State]:
         shift, noise_state = self.noise.sample(state.noise, timestep.first, key, progress)
         action = tf.clip_by_value(self.policy(state, timestep.obs) + shift, -1.0, 1.0)
-        if self.random_start:
-            uniform = rng.uniform(rng.fold_in(key, 1), action.shape, -1.0, 1.0)
-            action = tf.where(progress.step < self.learning_starts, uniform, action)
         return action, state._replace(noise=noise_state)
 
     def update(
@@ -118,7 +113,8 @@ class TD3:
             called = [self.critic_net.apply_training(each, batch.obs, batch.action) for each in params]
             q_tm1 = tf.stack([q[:, 0] for q, _ in called])
             losses = tf.reduce_mean(tf.square(target - q_tm1), axis=1)
-            return tf.reduce_sum(losses), (tf.reduce_mean(losses), tf.reduce_mean(q_tm1), [frozen for _, frozen in called])
+            frozen = [each for _, each in called]
+            return tf.reduce_sum(losses), (tf.reduce_mean(losses), tf.reduce_mean(q_tm1), frozen)
 
         weights = [critic.trainable for critic in state.critics]
         (_, (critic_value, q_mean, frozen)), critic_grads = ops.value_and_grad(critic_loss, weights)
@@ -127,16 +123,13 @@ class TD3:
         state = state._replace(critics=critics, critic_optimizer=critic_optimizer)
 
         delayed = tf.equal((progress.update + 1) % self.policy_delay, 0)
-        zero = tf.constant(0.0)
-        state, actor_value, actor_norm = tf.cond(
-            delayed, lambda: self._delayed(state, batch, progress), lambda: (state, zero, zero)
+        state, actor_value = tf.cond(
+            delayed, lambda: self._delayed(state, batch, progress), lambda: (state, tf.constant(0.0))
         )
         metrics = {  # a row averages over all rounds, of which one in `policy_delay` moves the actor
             "loss/critic": critic_value,
             "loss/actor": actor_value * self.policy_delay,
             "value/q": q_mean,
-            "grad/critic": optim.global_norm(critic_grads),
-            "grad/actor": actor_norm * self.policy_delay,
         }
         return state, metrics
 
@@ -151,8 +144,8 @@ class TD3:
         discount_t = ops.discount(self.gamma, batch.terminated)
         return ops.td_target(batch.reward, discount_t, tf.reduce_min(q_t, axis=0))
 
-    def _delayed(self, state: TD3State, batch: Transition, progress: Progress) -> tuple[TD3State, tf.Tensor, tf.Tensor]:
-        """The policy's step up the first critic, then the targets'; also the loss and the gradient's norm."""
+    def _delayed(self, state: TD3State, batch: Transition, progress: Progress) -> tuple[TD3State, tf.Tensor]:
+        """The policy's step up the first critic, then the targets'; also the loss."""
 
         def actor_loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
             action, frozen = self.actor_net.apply_training(state.actor._replace(trainable=trainable), batch.obs)
@@ -169,4 +162,4 @@ class TD3:
             target_actor=ops.polyak(state.target_actor, actor, self.tau),
             target_critics=ops.polyak(state.target_critics, state.critics, self.tau),
         )
-        return state, loss, optim.global_norm(grads)
+        return state, loss

@@ -31,6 +31,7 @@ class DeviceEnv:
         self.num_envs = task.num_envs
         _, action = task.spaces
         self.low, self.high = action.low, action.high
+        self.middle, self.half = (action.high + action.low) / 2, (action.high - action.low) / 2
         self.init = tf.function(self._init, autograph=False)  # a population calls it once a member
 
     def _init(self, key: Key) -> tuple[DeviceEnvState, TimeStep]:
@@ -63,8 +64,7 @@ class DeviceEnv:
         return DeviceEnvState(state.keys, episode, elapsed, physics), outcome, TimeStep(obs, done)
 
     def _rescale(self, action: tf.Tensor) -> tf.Tensor:
-        unit = (tf.clip_by_value(action, -1.0, 1.0) + 1.0) / 2.0
-        return self.low + unit * (self.high - self.low)
+        return tf.clip_by_value(self.middle + self.half * action, self.low, self.high)
 
     def _map(self, function, *arguments: Tree) -> Tree:
         """The copies side by side: physics are written for one."""

@@ -79,7 +79,9 @@ class Task:
         if render_mode is not None:
             arguments["render_mode"] = render_mode
         try:
-            return gym.make(registered, max_episode_steps=self.max_episode_steps, **arguments)
+            return gym.make(
+                registered, max_episode_steps=self.max_episode_steps, disable_env_checker=True, **arguments
+            )  # `host.Unit` checks every step
         except Exception as error:
             wrong = f"env.id={shown(self.id)}: cannot be made with env.kwargs={shown(arguments)}"
             raise ConfigError(f"{wrong}: {error}") from error

@@ -24,7 +24,7 @@ def device_init(trainer: Trainer, env: DeviceEnv, key: Key) -> RunState:
 
 def device_step(trainer: Trainer, env: DeviceEnv, learning: bool, state: RunState, iteration: tf.Tensor) -> RunState:
     """The one step, with the compiled environment between its parts."""
-    action, state = trainer.act(state, iteration)
+    action, state = trainer.act(state, iteration, learning)
     env_state, outcome, timestep = fence(lambda: env.step(state.env, action), iteration)
     state = trainer.collect(state, action, outcome, timestep, env_state)
     return trainer.learn(state, iteration) if learning else state

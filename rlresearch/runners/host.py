@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from functools import cache
+
 import numpy as np
 import tensorflow as tf
 
 from rlresearch import rng
 from rlresearch.envs.host import HostEnv, HostStep
 from rlresearch.envs.task import Task
+from rlresearch.fence import fence
 from rlresearch.runners.store import Store
 from rlresearch.trainer import RunState, Trainer
 from rlresearch.types import Outcome, TimeStep
@@ -30,10 +35,10 @@ class HostRunner:
         self._env = HostEnv(task, rng.split(env_key, task.num_envs).numpy())
         timestep = TimeStep(tf.constant(self._env.reset()), tf.ones(task.num_envs, tf.bool))
         state = trainer.init(learn_key, (), timestep)
-        action, state = trainer.act(state, tf.constant(0, tf.int64))
+        action, state = trainer.act(state, tf.constant(0, tf.int64), trainer.silent_iterations == 0)
         self._action = action.numpy()
         self._store = Store((tf.constant(0, tf.int64), action, state))
-        self._transit = tf.function(self._learn_and_act, jit_compile=True, autograph=False)
+        self._transit = cache(self._compiled)
         self._fresh = tf.function(self._begin_row, jit_compile=True, autograph=False)
         self._row = tf.function(lambda: trainer.row(self.state()), autograph=False)
         self._policy = tf.function(
@@ -49,7 +54,10 @@ class HostRunner:
         if fresh:
             self._fresh()
         for _ in range(iterations):
-            self._action = self._transit(_packed(self._env.step(self._action))).numpy()
+            packed = tf.constant(_packed(self._env.step(self._action)))
+            silent = self._trainer.silent_iterations
+            transit = self._transit(self.iteration >= silent, self.iteration + 1 >= silent)
+            self._action = transit(packed).numpy()
             self.iteration += 1
 
     def rows(self) -> list[dict[str, float]]:
@@ -64,22 +72,45 @@ class HostRunner:
         """Closes the environments."""
         self._env.close()
 
-    def _learn_and_act(self, packed: tf.Tensor) -> tf.Tensor:
+    def _compiled(self, learning: bool, learning_next: bool) -> Callable[[tf.Tensor], tf.Tensor]:
+        """What follows a step of the environments, for one pair of flags.
+
+        A concrete function: finding it anew by its arguments would cost 50 us a call.
+        """
+        width = 3 + 2 * math.prod(self._obs_shape)
+        return tf.function(
+            lambda packed: self._learn_and_act(packed, learning, learning_next), jit_compile=True, autograph=False
+        ).get_concrete_function(tf.TensorSpec((self._action.shape[0], width)))
+
+    def _learn_and_act(self, packed: tf.Tensor, learning: bool, learning_next: bool) -> tf.Tensor:
         iteration, action, state = self._store.read()
-        outcome, timestep = self._unpacked(packed)
-        state = self._trainer.collect(state, action, outcome, timestep, ())
-        learning = iteration >= self._trainer.silent_iterations
-        state = tf.cond(learning, lambda: self._trainer.learn(state, iteration), lambda: state)
-        action, state = self._trainer.act(state, iteration + 1)
+        # Behind the fence, what is stored is copied together; in front of it, computed number by number.
+        action, state = fence(
+            lambda: self._step(iteration, action, state, *self._unpacked(packed), learning, learning_next), iteration
+        )
         self._store.write((iteration + 1, action, state))
         return action
+
+    def _step(
+        self,
+        iteration: tf.Tensor,
+        action: tf.Tensor,
+        state: RunState,
+        outcome: Outcome,
+        timestep: TimeStep,
+        learning: bool,
+        learning_next: bool,
+    ) -> tuple[tf.Tensor, RunState]:
+        state = self._trainer.collect(state, action, outcome, timestep, ())
+        state = self._trainer.learn(state, iteration) if learning else state
+        return self._trainer.act(state, iteration + 1, learning_next)
 
     def _begin_row(self) -> None:
         iteration, action, state = self._store.read()
         self._store.write((iteration, action, self._trainer.fresh_row(state)))
 
     def _unpacked(self, packed: tf.Tensor) -> tuple[Outcome, TimeStep]:
-        width = int(np.prod(self._obs_shape))
+        width = math.prod(self._obs_shape)
         reward, terminated, truncated, next_obs, obs = tf.split(packed, [1, 1, 1, width, width], axis=1)
         terminated, truncated = terminated[:, 0] > 0, truncated[:, 0] > 0
         shaped = lambda flat: tf.reshape(flat, (-1, *self._obs_shape))  # noqa: E731
@@ -89,6 +120,7 @@ class HostRunner:
 
 def _packed(step: HostStep) -> np.ndarray:
     """float32[N, 3 + 2 * observation]: reward, both end flags, the last and the next observation."""
-    flags = np.stack([step.reward, step.terminated, step.truncated], axis=1).astype(np.float32)
-    rows = len(flags)
-    return np.concatenate([flags, step.next_obs.reshape(rows, -1), step.obs.reshape(rows, -1)], axis=1)
+    rows = len(step.reward)
+    columns = (step.reward, step.terminated, step.truncated)
+    flat = [np.reshape(column, (rows, -1)) for column in (*columns, step.next_obs, step.obs)]
+    return np.concatenate(flat, axis=1, dtype=np.float32)

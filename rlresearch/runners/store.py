@@ -1,8 +1,9 @@
 """A run's state between two calls of a compiled function.
 
 Tensors passed to a compiled function are copied at every call, variables are updated in place; but
-each variable costs some 8 us a call. So large leaves (replay) have a variable each, and all the small
-ones of a type share one, laid end to end. This is the only place where state is packed.
+each variable costs some 8 us a call. So large leaves (replay) have a variable each, and the small ones
+share two, laid end to end: one for floats, one for everything else, which int64 holds exactly. This is
+the only place where state is packed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import tensorflow as tf
 
 from rlresearch.types import Tree
 
-LARGE = 2**20  # bytes from which a leaf gets a variable of its own
+LARGE = 2**16  # bytes from which a variable of its own costs less than copying the leaf twice a call
 
 
 class Store:
@@ -22,39 +23,42 @@ class Store:
     def __init__(self, tree: Tree) -> None:
         leaves = [tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(tree)]
         self._structure = tf.nest.map_structure(lambda _: 0, tree)
-        self._shapes = [tuple(leaf.shape) for leaf in leaves]
+        self._kinds = [(tuple(leaf.shape), leaf.dtype) for leaf in leaves]
         self._groups = _groups(leaves)
-        self._variables = [
-            tf.Variable(leaves[group[0]] if len(group) == 1 else _laid_out(leaves, group)) for group in self._groups
-        ]
+        self._variables = [tf.Variable(_laid_out(leaves, group)) for group in self._groups]
 
     def read(self) -> Tree:
-        leaves: list = [None] * len(self._shapes)
+        leaves: list = [None] * len(self._kinds)
         for group, variable in zip(self._groups, self._variables, strict=True):
             if len(group) == 1:
-                leaves[group[0]] = variable.read_value()
-                continue
-            parts = tf.split(variable.read_value(), [math.prod(self._shapes[i]) for i in group])
+                parts = [variable.read_value()]
+            else:
+                parts = tf.split(variable.read_value(), [math.prod(self._kinds[i][0]) for i in group])
             for index, part in zip(group, parts, strict=True):
-                leaves[index] = tf.reshape(part, self._shapes[index])
+                shape, dtype = self._kinds[index]
+                leaves[index] = tf.reshape(tf.cast(part, dtype), shape)
         return tf.nest.pack_sequence_as(self._structure, leaves)
 
     def write(self, tree: Tree) -> None:
         leaves = tf.nest.flatten(tree)
         for group, variable in zip(self._groups, self._variables, strict=True):
-            variable.assign(leaves[group[0]] if len(group) == 1 else _laid_out(leaves, group))
+            variable.assign(_laid_out(leaves, group))
 
 
 def _groups(leaves: list[tf.Tensor]) -> list[list[int]]:
     """Indices of leaves that share a variable."""
-    alone, shared = [], {}
+    alone, floats, others = [], [], []
     for index, leaf in enumerate(leaves):
-        if math.prod(leaf.shape) * leaf.dtype.size >= LARGE:
+        large = math.prod(leaf.shape) * leaf.dtype.size >= LARGE
+        if large or leaf.dtype not in (tf.float32, tf.int64, tf.uint32, tf.int32, tf.bool):
             alone.append([index])
         else:
-            shared.setdefault(leaf.dtype.name, []).append(index)
-    return alone + list(shared.values())
+            (floats if leaf.dtype == tf.float32 else others).append(index)
+    return alone + [group for group in (floats, others) if group]
 
 
 def _laid_out(leaves: list[tf.Tensor], group: list[int]) -> tf.Tensor:
-    return tf.concat([tf.reshape(leaves[index], (-1,)) for index in group], axis=0)
+    if len(group) == 1:
+        return leaves[group[0]]
+    flat = [tf.reshape(leaves[index], (-1,)) for index in group]
+    return tf.concat(flat if flat[0].dtype == tf.float32 else [tf.cast(each, tf.int64) for each in flat], axis=0)
