@@ -375,13 +375,17 @@ gym.register("Probe-v0", entry_point=ProbeEnv, max_episode_steps=10)
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_probes_are_learned(name):
-    """Known values: 1; the best action is half the sign; gamma times 2, then 2. Three seeds, at gamma 0.5."""
+    """Known values: 1; the best action is half the sign; gamma times 2, then 2. Three seeds, at gamma 0.5.
+
+    Bits differ from processor to processor, and so does the path: with one small layer, one seed in ten still had a
+    saturated actor after these steps; with two, none of 64.
+    """
     task = Task("Probe-v0", num_envs=4, physics=Probe())
     unsaturated = "network.actor.output_initializer='uniform(0.003)'"
     plan = make_plan(
-        name, unsaturated, "noise.sigma=0.5", hidden=(24,), gamma=0.5, tau=0.05, batch_size=64, learning_starts=400
+        name, unsaturated, "noise.sigma=1.0", hidden=(32, 32), gamma=0.5, tau=0.05, batch_size=64, learning_starts=400
     )
-    algo = replace(with_values(plan.trainer.algo, {"optimizer.lr": 3e-3}), spec=task.spec)
+    algo = replace(with_values(plan.trainer.algo, {"optimizer.lr": 1e-3}), spec=task.spec)
     runner = PopulationRunner(Trainer(algo, replace(plan.trainer.buffer, capacity=8_000)), task, range(3))
     runner.advance(5_000, True)
     state = runner.state().algo

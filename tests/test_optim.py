@@ -171,7 +171,8 @@ def test_l2_reaches_kernels_only(kind):
 
 
 def test_weight_decay_reaches_kernels_only():
-    assert changed(optim.AdamW(weight_decay=0.3), optim.AdamW(weight_decay=0.0)) == [len(shape) >= 2 for shape in SHAPES]
+    kernels = [len(shape) >= 2 for shape in SHAPES]
+    assert changed(optim.AdamW(weight_decay=0.3), optim.AdamW(weight_decay=0.0)) == kernels
 
 
 def test_adamw_without_decay_is_adam():
@@ -232,7 +233,7 @@ def test_global_norm_is_that_of_all_gradients_end_to_end():
 def test_centered_variance_does_not_fall_below_zero():
     optimizer, params = optim.RMSProp(centered=True, eps=1e-12, rho=0.5), [tf.zeros((64,))]
     state, grads = optimizer.init(params), [tf.linspace(900.0, 1100.0, 64)]
-    for step in range(40):  # a constant gradient: the variance vanishes
+    for _ in range(40):  # a constant gradient: the variance vanishes
         params, state = optimizer.update(grads, state, params, NOW)
     assert np.isfinite(params[0]).all()
 

@@ -19,6 +19,11 @@ MEMBERS = 3
 MAXIMA = (2, 1000, 2**31 - 1)
 
 
+def many(draw, keys):
+    """What `draw` makes of each of the keys, in one program."""
+    return tf.function(lambda: tf.vectorized_map(draw, keys, fallback_to_while_loop=False))()
+
+
 def words(*values):
     return tf.constant(values, tf.uint32)
 
@@ -183,8 +188,7 @@ def test_permutation_holds_every_number_once(n):
 
 
 def test_permutations_of_a_few_are_equally_likely():
-    draw = tf.function(lambda key: tf.vectorized_map(lambda k: rng.permutation(k, 4), key, fallback_to_while_loop=False))
-    drawn = draw(rng.split(rng.key(12), 12_000)).numpy()
+    drawn = many(lambda key: rng.permutation(key, 4), rng.split(rng.key(12), 12_000)).numpy()
     codes = drawn @ 4 ** np.arange(4)
     counts = [np.sum(codes == np.array(order) @ 4 ** np.arange(4)) for order in itertools.permutations(range(4))]
     assert sum(counts) == 12_000 and scipy.stats.chisquare(counts).pvalue > 1e-3
@@ -207,8 +211,8 @@ def test_neighbouring_seeds_draw_independently():
 
 
 def test_first_draws_over_many_children_are_uniform():
-    first = tf.function(lambda keys: tf.vectorized_map(lambda k: rng.uniform(k, ()), keys, fallback_to_while_loop=False))
-    assert scipy.stats.kstest(first(rng.split(rng.key(15), 20_000)), "uniform").pvalue > 1e-3
+    drawn = many(lambda key: rng.uniform(key, ()), rng.split(rng.key(15), 20_000))
+    assert scipy.stats.kstest(drawn, "uniform").pvalue > 1e-3
 
 
 def test_split_fold_in_and_draws_share_no_block():
