@@ -1,56 +1,112 @@
-"""Experience replay: `init(row)`, `add(state, rows)`, `sample(state, key, batch_size, progress)`."""
+"""Where transitions wait to be learned from; `types.Buffer` says what a buffer offers."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import annotated_types as at
 import tensorflow as tf
 
-from rlresearch import rng
+from rlresearch import ops, rng
 from rlresearch.fence import fence
-from rlresearch.types import Key, Progress, Tree
+from rlresearch.types import Batch, Key, Progress, Transition, Tree
 
 
-class UniformState(NamedTuple):
-    """columns: by dtype, one array [capacity, width] with a row's numbers side by side; added: int64
-    scalar, rows ever added; row: one row of zeros, which says what the columns hold.
+class Rows(NamedTuple):
+    """A ring of rows in the order they came, `num_envs` at a time.
+
+    columns: by dtype, one array [capacity, width] with a row's numbers side by side; added: int64
+    scalar, rows ever added; stride: int64 scalar, `num_envs`, from a row to the same environment's next;
+    row: one row of zeros, which says what the columns hold.
     """
 
     columns: dict[str, tf.Tensor]
     added: tf.Tensor
+    stride: tf.Tensor
     row: Tree
 
 
 @dataclass(frozen=True)
 class Uniform:
-    """A ring of the newest `capacity` transitions, drawn uniformly with replacement (Lin 1992)."""
+    """A ring of the newest `capacity` transitions, drawn uniformly with replacement (Lin 1992).
+
+    n_step: rewards that a drawn row adds up, fewer where its episode, or what is stored of it, ends
+    before (Sutton & Barto, section 7.1).
+    """
 
     capacity: Annotated[int, at.Gt(0)] = 100_000
+    n_step: Annotated[int, at.Gt(0)] = 1
 
-    def init(self, row: Tree) -> UniformState:
-        laid = lay_out(tf.nest.map_structure(lambda leaf: leaf[None], row))
-        empty = {dtype: tf.zeros((self.capacity, part.shape[1]), part.dtype) for dtype, part in laid.items()}
-        return UniformState(empty, tf.constant(0, tf.int64), row)
+    OFFERS: ClassVar[str] = "transitions"
 
-    def add(self, state: UniformState, rows: Tree) -> UniformState:
-        laid = lay_out(rows)
-        count = next(iter(laid.values())).shape[0]
-        places = (state.added + tf.range(count, dtype=tf.int64)) % self.capacity
-        places = tf.cast(places, tf.int32)[:, None]  # the map's scatter takes no int64
-        columns = {
-            dtype: tf.tensor_scatter_nd_update(column, places, laid[dtype]) for dtype, column in state.columns.items()
-        }
-        return UniformState(columns, state.added + count, state.row)
+    def init(self, row: Transition, num_envs: int) -> Rows:
+        return empty_rows(self.capacity, row, num_envs)
 
-    def sample(self, state: UniformState, key: Key, batch_size: int, progress: Progress) -> Tree:
-        size = tf.minimum(state.added, self.capacity)
-        places = rng.randint(key, (batch_size,), size)
-        gather = lambda column: tf.gather(column, places)  # noqa: E731
-        laid = fence(lambda: {dtype: gather(column) for dtype, column in state.columns.items()}, progress.step)
-        return take_apart(laid, state.row)
+    def add(self, state: Rows, rows: Transition) -> Rows:
+        return add_rows(state, rows, self.capacity)
+
+    def sample(self, state: Rows, key: Key, batch_size: int, gamma: Any, progress: Progress) -> Batch:
+        places = rng.randint(key, (batch_size,), tf.minimum(state.added, self.capacity))
+        return drawn(state, places, self.capacity, self.n_step, gamma, progress)
+
+    def learned(self, state: Rows, batch: Batch, priority: tf.Tensor | None) -> Rows:
+        return state
+
+
+def empty_rows(capacity: int, row: Transition, num_envs: int) -> Rows:
+    """A ring of `capacity` rows shaped like `row`, with nothing in it."""
+    laid = lay_out(tf.nest.map_structure(lambda leaf: leaf[None], row))
+    empty = {dtype: tf.zeros((capacity, part.shape[1]), part.dtype) for dtype, part in laid.items()}
+    return Rows(empty, tf.constant(0, tf.int64), tf.constant(num_envs, tf.int64), row)
+
+
+def add_rows(state: Rows, rows: Transition, capacity: int) -> Rows:
+    """The ring with N more rows, the oldest overwritten."""
+    laid = lay_out(rows)
+    count = next(iter(laid.values())).shape[0]
+    places = (state.added + tf.range(count, dtype=tf.int64)) % capacity
+    places = tf.cast(places, tf.int32)[:, None]  # the map's scatter takes no int64
+    columns = {
+        dtype: tf.tensor_scatter_nd_update(column, places, laid[dtype]) for dtype, column in state.columns.items()
+    }
+    return state._replace(columns=columns, added=state.added + count)
+
+
+def drawn(state: Rows, places: tf.Tensor, capacity: int, n_step: int, gamma: Any, progress: Progress) -> Batch:
+    """The batch that begins at `places` [B], each row of up to `n_step` steps."""
+    first = tf.cast(places, tf.int32)
+    if n_step == 1:
+        batch = take_apart(_gathered(state, places, progress), state.row)
+        ones = tf.ones(places.shape)
+        return Batch(*batch, steps=ones, weight=ones, place=first)
+    # Rows are numbered by when they came: k steps later is k * stride rows later, while that has come.
+    place = tf.cast(places, tf.int64)
+    number = place + (state.added - 1 - place) // capacity * capacity  # the newest that lies in this place
+    numbers = number[:, None] + state.stride * tf.range(n_step, dtype=tf.int64)
+    stored = numbers < state.added
+    rows = take_apart(_gathered(state, tf.reshape(numbers % capacity, (-1,)), progress), state.row)
+    window = tf.nest.map_structure(lambda leaf: tf.reshape(leaf, (places.shape[0], n_step, *leaf.shape[1:])), rows)
+    reward, steps = ops.n_step_return(window.reward, window.terminated, window.truncated, stored, gamma)
+    last = tf.cast(steps, tf.int32) - 1
+    at_last = lambda leaf: tf.gather(leaf, last, axis=1, batch_dims=1)  # noqa: E731
+    return Batch(
+        obs=window.obs[:, 0],
+        action=window.action[:, 0],
+        reward=reward,
+        terminated=at_last(window.terminated),
+        truncated=at_last(window.truncated),
+        next_obs=at_last(window.next_obs),
+        steps=steps,
+        weight=tf.ones(places.shape),
+        place=first,
+    )
+
+
+def _gathered(state: Rows, places: tf.Tensor, progress: Progress) -> dict[str, tf.Tensor]:
+    gather = lambda column: tf.gather(column, places)  # noqa: E731
+    return fence(lambda: {dtype: gather(column) for dtype, column in state.columns.items()}, progress.step)
 
 
 def lay_out(rows: Tree) -> dict[str, tf.Tensor]:

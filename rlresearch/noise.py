@@ -1,4 +1,4 @@
-"""Exploration noise added to actions in [-1, 1]: state in, state out.
+"""Exploration: noise added to actions in [-1, 1], or a choice among discrete ones that is not always the best.
 
 A noise is a frozen dataclass with `init(num_envs, size) -> state` and
 `sample(state, first, key, progress) -> (noise float32[N, A], state)`; first bool[N] is true where
@@ -76,3 +76,50 @@ class OrnsteinUhlenbeck:
         diffusion = self.sigma * tf.sqrt(tf.cast(self.dt, tf.float32)) * rng.normal(key, state.shape)
         x = x + self.theta * (self.mu - x) * self.dt + diffusion
         return x * self.schedule(progress), x
+
+
+class Exploration(Protocol):
+    """What the group `noise` offers to an algorithm of discrete actions."""
+
+    def choose(self, values: tf.Tensor, key: Key, progress: Progress) -> tf.Tensor:
+        """An action int32[N] for each environment, by the values float32[N, A] of its actions."""
+
+
+@dataclass(frozen=True)
+class EpsilonGreedy:
+    """The best action, or with probability `epsilon` times `schedule` any, decided for each environment."""
+
+    epsilon: Annotated[float, at.Interval(ge=0, le=1)] = 1.0
+    schedule: Schedule = field(default_factory=Constant)
+
+    def choose(self, values: tf.Tensor, key: Key, progress: Progress) -> tf.Tensor:
+        decide_key, action_key = tf.unstack(rng.split(key, 2))
+        rows, actions = values.shape
+        explore = rng.uniform(decide_key, (rows,)) < self.epsilon * self.schedule(progress)
+        drawn = tf.cast(rng.randint(action_key, (rows,), actions), tf.int32)
+        return tf.where(explore, drawn, tf.argmax(values, axis=1, output_type=tf.int32))
+
+
+@dataclass(frozen=True)
+class Boltzmann:
+    """Actions in proportion to exp(value / temperature), the temperature multiplied by `schedule`.
+
+    Drawn by the largest of values / temperature + Gumbel noise.
+    """
+
+    temperature: Annotated[float, at.Gt(0)] = 1.0
+    schedule: Schedule = field(default_factory=Constant)
+
+    def choose(self, values: tf.Tensor, key: Key, progress: Progress) -> tf.Tensor:
+        temperature = tf.maximum(self.temperature * self.schedule(progress), 1e-8)
+        # The half keeps both logarithms from infinity.
+        unit = rng.uniform(key, values.shape) + 2.0**-25
+        return tf.argmax(values / temperature - tf.math.log(-tf.math.log(unit)), axis=1, output_type=tf.int32)
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """The best action, every time."""
+
+    def choose(self, values: tf.Tensor, key: Key, progress: Progress) -> tf.Tensor:
+        return tf.argmax(values, axis=1, output_type=tf.int32)

@@ -14,13 +14,13 @@ import tensorflow as tf
 from rlresearch.types import Tree
 
 
-def discount(gamma: tf.Tensor | float, terminated: tf.Tensor) -> tf.Tensor:
-    """discount_t float32[B]: gamma where the task goes on, 0 where it terminated.
+def discount(gamma: tf.Tensor | float, terminated: tf.Tensor, steps: tf.Tensor | float = 1.0) -> tf.Tensor:
+    """discount_t float32[B]: gamma to the power of `steps` where the task goes on, 0 where it terminated.
 
     The one place where an episode's end meets its value. `truncated` is not an argument: a time
     limit ends the episode, never the value (Pardo et al. 2018, https://arxiv.org/abs/1712.00378).
     """
-    return gamma * (1.0 - tf.cast(terminated, tf.float32))
+    return tf.pow(tf.cast(gamma, tf.float32), steps) * (1.0 - tf.cast(terminated, tf.float32))
 
 
 def td_target(r_t: tf.Tensor, discount_t: tf.Tensor, v_t: tf.Tensor) -> tf.Tensor:
@@ -28,9 +28,47 @@ def td_target(r_t: tf.Tensor, discount_t: tf.Tensor, v_t: tf.Tensor) -> tf.Tenso
     return tf.stop_gradient(r_t + discount_t * v_t)
 
 
+def n_step_return(
+    reward: tf.Tensor, terminated: tf.Tensor, truncated: tf.Tensor, stored: tf.Tensor, gamma: tf.Tensor | float
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Sums of up to n rewards, discounted, and of how many each is: float32[B], float32[B] in 1..n.
+
+    All arguments [B, n], the steps that follow each other. A sum ends with the step that ends an episode
+    in whatever way, and before the first step that is not `stored`. Its bootstrap value is that of the
+    observation after its last step, times `discount(gamma, terminated there, steps)`.
+    """
+    goes_on = tf.logical_not(tf.logical_or(terminated, truncated))
+    included = [stored[:, 0]]
+    for k in range(1, reward.shape[1]):
+        included.append(tf.logical_and(tf.logical_and(included[-1], goes_on[:, k - 1]), stored[:, k]))
+    included = tf.cast(tf.stack(included, axis=1), tf.float32)
+    powers = tf.pow(tf.cast(gamma, tf.float32), tf.range(reward.shape[1], dtype=tf.float32))
+    return tf.reduce_sum(included * powers * reward, axis=1), tf.reduce_sum(included, axis=1)
+
+
+def chosen(values: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
+    """The value float32[B] of each row's action int32[B], out of [B, A]."""
+    return tf.reduce_sum(values * tf.one_hot(action, values.shape[1]), axis=1)
+
+
+def huber(error: tf.Tensor) -> tf.Tensor:
+    """Half the square up to 1, linear with slope 1 beyond (Huber 1964)."""
+    size = tf.abs(error)
+    quadratic = tf.minimum(size, 1.0)
+    return 0.5 * tf.square(quadratic) + size - quadratic
+
+
+def due(round_of_learning: tf.Tensor, every: int) -> tf.Tensor:
+    """float32 scalar: 1 in every `every`-th round of learning (counted from 0), otherwise 0."""
+    return tf.cast(tf.equal((round_of_learning + 1) % every, 0), tf.float32)
+
+
 def polyak(target: Tree, online: Tree, tau: tf.Tensor | float) -> Tree:
-    """Soft target update (Lillicrap et al. 2016, Algorithm 1): (1 - tau) * target + tau * online."""
-    return tf.nest.map_structure(lambda old, new: old + tau * (new - old), target, online)
+    """Soft target update (Lillicrap et al. 2016, Algorithm 1): (1 - tau) * target + tau * online.
+
+    Exact at both ends: 0 leaves the target, 1 copies.
+    """
+    return tf.nest.map_structure(lambda old, new: (1.0 - tau) * old + tau * new, target, online)
 
 
 def value_and_grad(function: Callable, variables: Tree) -> tuple[tuple[tf.Tensor, Tree], Tree]:

@@ -18,7 +18,7 @@ from rlresearch.errors import ConfigError, alternatives, shown
 from rlresearch.runners import Population, RunnerPart
 from rlresearch.trainer import Trainer
 
-GROUPS = ("network", "buffer", "noise", "optimizer", "env", "runner", "logger", "eval", "algo")
+GROUPS = ("network", "buffer", "noise", "optimizer", "normalize", "env", "runner", "logger", "eval", "algo")
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,15 @@ def _trainer(config: Mapping[str, Any], task: Task, packages: Sequence[str] | No
     parts = {name: build(node, f"network.{name}", packages=packages) for name, node in config["network"].items()}
     parts |= {name: build(config[name], name, packages=packages) for name in ("noise", "optimizer")}
     algo = build(config["algo"], "algo", parts | {"spec": task.spec}, packages)
-    trainer = make(Trainer, {}, "", {"algo": algo, "buffer": build(config["buffer"], "buffer", packages=packages)})
+    parts = {name: build(config[name], name, packages=packages) for name in ("buffer", "normalize")}
+    trainer = make(Trainer, {}, "", {"algo": algo, "buffer": parts["buffer"], "normalizer": parts["normalize"]})
     algo.check()
+    if algo.LEARNS_FROM != parts["buffer"].OFFERS:
+        offers, wants = parts["buffer"].OFFERS, algo.LEARNS_FROM
+        raise ConfigError(
+            f"buffer: {algorithm.__name__} learns from {wants}, but {type(parts['buffer']).__name__} offers {offers}; "
+            "leave out buffer=..., algo=... chooses one that fits."
+        )
     return trainer
 
 

@@ -10,13 +10,14 @@ environment, the population runner maps all over members. Nothing here knows whi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from rlresearch import rng
-from rlresearch.types import Algorithm, Buffer, Key, Outcome, Progress, TimeStep, Tree, transition
+from rlresearch.normalize import AsIs, Normalizer
+from rlresearch.types import Algorithm, Batch, Buffer, Key, Outcome, Progress, TimeStep, Tree, transition
 
 EPISODE_METRICS = {
     "train/return": "mean undiscounted return of the exploring policy's episodes that ended since the last row",
@@ -55,6 +56,7 @@ class RunState(NamedTuple):
     key: Key
     algo: Tree
     buffer: Tree
+    normalizer: Tree
     env: Tree
     timestep: TimeStep
     episodes: Episodes
@@ -67,6 +69,7 @@ class Trainer:
 
     algo: Algorithm
     buffer: Buffer
+    normalizer: Normalizer = field(default_factory=AsIs)
 
     def init(self, key: Key, env: Tree, timestep: TimeStep) -> RunState:
         """The state before the first step; `env` is whatever the runner's environment remembers."""
@@ -74,7 +77,8 @@ class Trainer:
         return RunState(
             key=run_key,
             algo=self.algo.init(algo_key),
-            buffer=self.buffer.init(self._example_row()),
+            buffer=self.buffer.init(self._example_row(), self.algo.spec.num_envs),
+            normalizer=self.normalizer.init(self.algo.spec),
             env=env,
             timestep=timestep,
             episodes=self._no_episodes(),
@@ -85,9 +89,9 @@ class Trainer:
         """Exploring actions [N, ...] for `state.timestep`; uniform ones while not `learning`, if so wanted."""
         key = rng.fold_in(self._key(state, iteration), 0)
         if self.algo.random_start and not learning:
-            spec = self.algo.spec
-            return rng.uniform(key, (spec.num_envs, *spec.action_space.shape), -1.0, 1.0), state
-        action, algo = self.algo.act(state.algo, state.timestep, key, self._progress(state, iteration))
+            return self._random_action(key), state
+        seen = state.timestep._replace(obs=self.normalizer.observations(state.normalizer, state.timestep.obs))
+        action, algo = self.algo.act(state.algo, seen, key, self._progress(state, iteration))
         return action, state._replace(algo=algo)
 
     def collect(
@@ -95,8 +99,10 @@ class Trainer:
     ) -> RunState:
         """Stores the transition and counts episodes. `timestep`, `env`: what comes next."""
         rows = transition(state.timestep, action, outcome)
+        normalizer = self.normalizer.observe(state.normalizer, outcome, timestep, self.algo.gamma)
         return state._replace(
             buffer=self.buffer.add(state.buffer, rows),
+            normalizer=normalizer,
             env=env,
             timestep=timestep,
             episodes=_count_episodes(state.episodes, outcome),
@@ -109,6 +115,10 @@ class Trainer:
             return self._updates(state, iteration + 1, key)
         due = tf.equal((iteration + 1) % self.algo.update_every, 0)
         return tf.cond(due, lambda: self._updates(state, iteration + 1, key), lambda: state)
+
+    def policy(self, state: RunState, obs: tf.Tensor) -> tf.Tensor:
+        """The deterministic actions [n, ...] for observations [n, ...], as they are evaluated."""
+        return self.algo.policy(state.algo, self.normalizer.observations(state.normalizer, obs))
 
     @property
     def silent_iterations(self) -> int:
@@ -133,17 +143,27 @@ class Trainer:
 
     def _updates(self, state: RunState, iteration: tf.Tensor, key: Key) -> RunState:
         if self.algo.updates == 1:
-            return self._update(state, iteration, key)
-        body = lambda i, state: (i + 1, self._update(state, iteration, rng.fold_in(key, i)))  # noqa: E731
-        return tf.while_loop(lambda i, _: i < self.algo.updates, body, (tf.constant(0), state))[1]
+            state = self._update(state, iteration, key)
+        else:
+            body = lambda i, state: (i + 1, self._update(state, iteration, rng.fold_in(key, i)))  # noqa: E731
+            state = tf.while_loop(lambda i, _: i < self.algo.updates, body, (tf.constant(0), state))[1]
+        return state._replace(normalizer=self.normalizer.moved(state.normalizer))
 
     def _update(self, state: RunState, iteration: tf.Tensor, key: Key) -> RunState:
         sample_key, update_key = tf.unstack(rng.split(key, 2))
         progress = self._progress(state, iteration)
-        batch = self.buffer.sample(state.buffer, sample_key, self.algo.batch_size, progress)
-        algo, metrics = self.algo.update(state.algo, batch, update_key, progress)
+        batch = self.buffer.sample(state.buffer, sample_key, self.algo.batch_size, self.algo.gamma, progress)
+        batch = self._shown(state, batch)
+        algo, metrics, priority = self.algo.update(state.algo, batch, update_key, progress)
+        buffer = self.buffer.learned(state.buffer, batch, priority)
         sums = {name: total + metrics[name] for name, total in state.totals.sums.items()}
-        return state._replace(algo=algo, totals=Totals(sums, state.totals.count + 1.0))
+        return state._replace(algo=algo, buffer=buffer, totals=Totals(sums, state.totals.count + 1.0))
+
+    def _shown(self, state: RunState, batch: Batch) -> Batch:
+        """The batch as the algorithm sees it."""
+        own, part = state.normalizer, self.normalizer
+        obs, next_obs = part.observations(own, batch.obs), part.observations(own, batch.next_obs)
+        return batch._replace(obs=obs, next_obs=next_obs, reward=part.rewards(own, batch.reward))
 
     def _progress(self, state: RunState, iteration: tf.Tensor) -> Progress:
         every = self.algo.update_every
@@ -156,9 +176,15 @@ class Trainer:
     def _example_row(self) -> Tree:
         spec = self.algo.spec
         obs = tf.zeros(spec.observation_space.shape)
-        action = tf.zeros(spec.action_space.shape)
+        action = self._random_action(rng.key(0))[0]
         flag = tf.constant(False)
         return transition(TimeStep(obs, flag), action, Outcome(tf.constant(0.0), flag, flag, obs))
+
+    def _random_action(self, key: Key) -> tf.Tensor:
+        spec = self.algo.spec
+        if hasattr(spec.action_space, "n"):
+            return tf.cast(rng.randint(key, (spec.num_envs,), spec.num_actions), tf.int32)
+        return rng.uniform(key, (spec.num_envs, *spec.action_space.shape), -1.0, 1.0)
 
     def _no_episodes(self) -> Episodes:
         running, zero = tf.zeros(self.algo.spec.num_envs), tf.constant(0.0)

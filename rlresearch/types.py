@@ -64,6 +64,28 @@ def transition(timestep: TimeStep, action: tf.Tensor, outcome: Outcome) -> Trans
     )
 
 
+class Batch(NamedTuple):
+    """What one gradient step learns from: rows drawn from a buffer.
+
+    As a `Transition`, but: reward float32[B] may be the discounted sum of several steps' rewards; steps:
+    float32[B], of how many; next_obs, terminated, truncated belong to the last of them. weight: float32[B],
+    the importance of each row (1 where all are drawn alike). place: int32[B], where in the buffer it lies.
+
+    A rollout has two leading axes, T steps and N environments, in the place of B, in the order they
+    happened; its steps and weights are 1.
+    """
+
+    obs: tf.Tensor
+    action: tf.Tensor
+    reward: tf.Tensor
+    terminated: tf.Tensor
+    truncated: tf.Tensor
+    next_obs: tf.Tensor
+    steps: tf.Tensor
+    weight: tf.Tensor
+    place: tf.Tensor
+
+
 class Progress(NamedTuple):
     """How far the run is; what schedules are functions of.
 
@@ -80,13 +102,31 @@ class Progress(NamedTuple):
 class EnvSpec(NamedTuple):
     """What an algorithm may know of its environment.
 
-    `action_space` is what the algorithm sees: a Box is always [-1, 1], only `envs` knows bounds.
+    `action_space` is what the algorithm sees: a Box is always [-1, 1], only `envs` knows bounds; a
+    Discrete counts from 0, its actions are int32.
     """
 
     id: str
     observation_space: gym.Space
     action_space: gym.Space
     num_envs: int
+
+    @property
+    def num_actions(self) -> int:
+        """How many discrete actions there are."""
+        return int(self.action_space.n)
+
+    @property
+    def action_size(self) -> int:
+        """How many numbers a network gives for an action: one for each discrete one, or the vector's."""
+        return self.num_actions if hasattr(self.action_space, "n") else self.action_space.shape[0]
+
+    def require_discrete_actions(self, who: str) -> None:
+        """ConfigError where actions are not a choice of one; `who` is the algorithm's name."""
+        if not hasattr(self.action_space, "n"):
+            shape = self.action_space.shape
+            has = f"a vector of {shape[0]}" if len(shape) == 1 else str(self.action_space)
+            raise ConfigError(f"{who} needs discrete actions, but env {self.id!r} has {has}.")
 
     def require_continuous_actions(self, who: str) -> None:
         """ConfigError where actions are not a vector of numbers; `who` is the algorithm's name."""
@@ -100,8 +140,9 @@ class EnvSpec(NamedTuple):
 class Algorithm(Protocol):
     """Four pure functions and the numbers that the one step needs to drive them.
 
-    METRICS names what `update` returns, with a line of documentation for each. spec: the
-    environment it was built for.
+    METRICS names what `update` returns, with a line of documentation for each. LEARNS_FROM: what a
+    buffer must offer, `transitions` drawn at random or a `rollout` of all that happened since the last
+    update. spec: the environment it was built for. gamma: discount per step.
     learning_starts: transitions before those that are learned after. random_start: whether their
     actions are uniformly random rather than the exploring policy's. update_every: loop iterations (each
     of `num_envs` transitions) between rounds of learning. updates: gradient steps per round.
@@ -109,7 +150,9 @@ class Algorithm(Protocol):
     """
 
     METRICS: dict[str, str]
+    LEARNS_FROM: str
     spec: EnvSpec
+    gamma: float
     learning_starts: int
     random_start: bool
     update_every: int
@@ -128,20 +171,33 @@ class Algorithm(Protocol):
     def policy(self, state: Tree, obs: tf.Tensor) -> tf.Tensor:
         """The deterministic action for each observation, as it is evaluated."""
 
-    def update(self, state: Tree, batch: Transition, key: Key, progress: Progress) -> tuple[Tree, dict[str, tf.Tensor]]:
-        """One gradient step; returns the new state and a scalar for each name in METRICS."""
+    def update(
+        self, state: Tree, batch: Batch, key: Key, progress: Progress
+    ) -> tuple[Tree, dict[str, tf.Tensor], tf.Tensor | None]:
+        """One gradient step (from a rollout, all of its steps).
+
+        Returns the new state, a scalar for each name in METRICS, and float32[B], how wrong each row was
+        (its absolute TD error), which a prioritized replay draws by; None where rows are not drawn.
+        """
 
 
 class Buffer(Protocol):
-    """Where transitions wait to be learned from."""
+    """Where transitions wait to be learned from.
 
+    OFFERS: `transitions` or a `rollout`, see `Algorithm.LEARNS_FROM`. capacity: rows that it holds.
+    """
+
+    OFFERS: str
     capacity: int
 
-    def init(self, row: Tree) -> Tree:
-        """An empty store for rows shaped like `row` (one transition, no leading axis)."""
+    def init(self, row: Transition, num_envs: int) -> Tree:
+        """An empty store for rows shaped like `row` (no leading axis), which come `num_envs` at a time."""
 
-    def add(self, state: Tree, rows: Tree) -> Tree:
+    def add(self, state: Tree, rows: Transition) -> Tree:
         """The store with N more rows (leading axis N), the oldest overwritten when it is full."""
 
-    def sample(self, state: Tree, key: Key, batch_size: int, progress: Progress) -> Tree:
-        """A batch (leading axis B) drawn from what is stored."""
+    def sample(self, state: Tree, key: Key, batch_size: int, gamma: Any, progress: Progress) -> Batch:
+        """A batch drawn from what is stored. gamma: what rewards of several steps are summed with."""
+
+    def learned(self, state: Tree, batch: Batch, priority: tf.Tensor | None) -> Tree:
+        """The store after `batch` was learned from; `priority` is what the algorithm's update returned."""

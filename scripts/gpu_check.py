@@ -223,7 +223,7 @@ def state(options: argparse.Namespace) -> dict[str, Any]:
     runner.advance(loop.LEARNING_STARTS - 1, False)  # `started` did one; the next one learns
     progress = Progress(*(tf.zeros((), kind) for kind in (tf.int64, tf.float32, tf.int64)))
     # The same key draws the same rows on every device: integer arithmetic again.
-    start = Uniform(options.capacity).sample(runner.state().buffer, rng.key(0), 4 * loop.LEARNING_STARTS, progress)
+    start = Uniform(options.capacity).sample(runner.state().buffer, rng.key(0), 4 * loop.LEARNING_STARTS, 1.0, progress)
     runner.advance(UPDATES, False)
     algo = runner.state().algo
     weights = [leaf.numpy().ravel() for leaf in tf.nest.flatten([algo.actor.trainable, algo.critic.trainable])]

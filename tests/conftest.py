@@ -1,5 +1,6 @@
 """What tests share: the shipped components made small, and runs without XLA where compiling is not the point."""
 
+import functools
 import importlib.util
 import os
 import sys
@@ -20,15 +21,27 @@ import tensorflow as tf  # noqa: E402
 
 from rlresearch import buffers, rng  # noqa: E402
 from rlresearch.compose import compose, config_folder  # noqa: E402
+from rlresearch.errors import ConfigError  # noqa: E402
 from rlresearch.plan import Plan, plan  # noqa: E402
-from rlresearch.types import EnvSpec, Progress, Transition  # noqa: E402
+from rlresearch.types import Batch, EnvSpec, Progress, Transition  # noqa: E402
 
 ALGORITHMS = sorted(path.stem for path in (config_folder() / "algo").glob("*.yaml"))
 
 
+@functools.cache
+def home(name: str) -> str:
+    """An environment that a shipped algorithm can learn in: Pendulum, or CartPole for discrete actions."""
+    try:
+        plan(compose([f"algo={name}", "env=pendulum", "tuned=none"]).config)
+    except ConfigError:
+        return "cartpole"
+    return "pendulum"
+
+
 def make_plan(name: str, *overrides: str, hidden=(8,), **settings) -> Plan:
     """The plan of a shipped algorithm with small networks and batches; `settings` are the algorithm's own."""
-    config = compose([f"algo={name}", "tuned=none", *overrides]).config
+    env = [] if any(each.startswith("env=") for each in overrides) else [f"env={home(name)}"]
+    config = compose([f"algo={name}", *env, "tuned=none", *overrides]).config
     for part in config["network"].values():
         part["hidden"] = list(hidden)
     small = {"batch_size": 16, "learning_starts": 32}
@@ -39,7 +52,7 @@ def make_plan(name: str, *overrides: str, hidden=(8,), **settings) -> Plan:
 
 
 def make_algo(name: str, *overrides: str, hidden=(8,), **settings):
-    """An algorithm for Pendulum, made from `conf` as the command line makes it."""
+    """An algorithm for its home, made from `conf` as the command line makes it."""
     return make_plan(name, *overrides, hidden=hidden, **settings).trainer.algo
 
 
@@ -53,8 +66,8 @@ def progress(step: int = 0, episode: float = 0.0, update: int = 0) -> Progress:
     return Progress(tf.constant(step, tf.int64), tf.constant(episode, tf.float32), tf.constant(update, tf.int64))
 
 
-def make_batch(rows: int, observation: int = 3, action: int = 1, seed: int = 0, **columns) -> Transition:
-    """Random transitions; `columns` replaces some of them."""
+def make_batch(rows: int, observation: int = 3, action: int = 1, seed: int = 0, **columns) -> Batch:
+    """Random transitions of one step each, alike in weight; `columns` replaces some of them."""
     draw = np.random.default_rng(seed)
     made = {
         "obs": draw.normal(size=(rows, observation)),
@@ -63,12 +76,24 @@ def make_batch(rows: int, observation: int = 3, action: int = 1, seed: int = 0, 
         "next_obs": draw.normal(size=(rows, observation)),
     } | columns
     flags = {name: tf.constant(made.pop(name, np.zeros(rows, bool)), tf.bool) for name in ("terminated", "truncated")}
-    return Transition(**{name: tf.constant(value, tf.float32) for name, value in made.items()}, **flags)
+    ones = {"steps": np.ones(rows), "weight": np.ones(rows)} | made
+    place = tf.range(rows)
+    return Batch(**{name: tf.constant(value, tf.float32) for name, value in ones.items()}, **flags, place=place)
+
+
+def batch_for(algo, rows: int = 8, seed: int = 0, **columns) -> Batch:
+    """Random transitions such as `algo` learns from; `columns` replaces some of them."""
+    spec = algo.spec
+    if hasattr(spec.action_space, "n"):
+        drawn = np.random.default_rng(seed + 1).integers(0, spec.num_actions, rows)
+        batch = make_batch(rows, spec.observation_space.shape[0], 1, seed, **columns)
+        return batch._replace(action=tf.constant(columns.get("action", drawn), tf.int32))
+    return make_batch(rows, spec.observation_space.shape[0], spec.action_space.shape[0], seed, **columns)
 
 
 def replay_rows(state) -> Transition:
     """What a uniform replay holds, in the order of its places; the only test code that knows its layout."""
-    return state.rows if hasattr(state, "rows") else buffers.take_apart(state.columns, state.row)
+    return buffers.take_apart(state.columns, state.row)
 
 
 def leaves(tree) -> list[np.ndarray]:
@@ -83,6 +108,32 @@ def apart(a, b) -> float:
     """The largest difference between two trees of numbers."""
     pairs = zip(leaves(a), leaves(b), strict=True)
     return max(float(np.max(np.abs(x.astype(np.float64) - y.astype(np.float64)), initial=0.0)) for x, y in pairs)
+
+
+@functools.cache
+def started(name: str) -> tuple:
+    """(algorithm, state) with plain gradient descent; online and target networks apart, biases not 0."""
+    algo = make_algo(name, "optimizer=sgd", "optimizer.lr=0.1", tau=0.25, policy_delay=1, target_every=1)
+    state = algo.init(rng.key(3))
+    other = algo.init(rng.key(4))
+    targets = {field: getattr(other, field) for field in state._fields if field.startswith("target_")}
+    return algo, tf.nest.map_structure(lambda leaf: leaf + 0.01, state._replace(**targets))
+
+
+def networks_of(state, role: str) -> dict:
+    """The state's networks whose names begin so, by field."""
+    fields = [field for field in state._fields if field.startswith(role) and "optimizer" not in field]
+    return {field: getattr(state, field) for field in fields}
+
+
+def update(algo, state, batch, key=None, **where) -> tuple:
+    """(state, metrics) after one gradient step."""
+    return algo.update(state, batch, rng.key(7) if key is None else key, progress(**where))[:2]
+
+
+def nudged(tree, by: float = 0.1):
+    """All numbers of a tree a little larger."""
+    return tf.nest.map_structure(lambda leaf: leaf + by, tree)
 
 
 @contextmanager
@@ -104,6 +155,8 @@ class RandomActions:
     update_every: int = 1
     updates: int = 1
     batch_size: int = 1
+    gamma: float = 0.99
+    LEARNS_FROM: ClassVar[str] = "transitions"
     METRICS: ClassVar[dict[str, str]] = {}
 
     def check(self) -> None:
@@ -119,4 +172,4 @@ class RandomActions:
         return tf.zeros((obs.shape[0], *self.spec.action_space.shape))
 
     def update(self, state, batch, key, progress):
-        return state, {}
+        return state, {}, tf.zeros(batch.reward.shape)

@@ -1,7 +1,6 @@
 """Noise follows its law in every environment apart; replay gives back what was stored, each row as likely."""
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from rlresearch import rng
 from rlresearch.buffers import Uniform
 from rlresearch.noise import Gaussian, NoNoise, OrnsteinUhlenbeck
 from rlresearch.schedules import Exponential, Linear
+from rlresearch.types import Transition
 
 ENVS = 4_000
 
@@ -104,23 +104,21 @@ def test_ou_noise_begins_again_only_where_an_episode_does():
 # Replay.
 
 
-class Row(NamedTuple):
-    number: tf.Tensor
-    flag: tf.Tensor
-    picture: tf.Tensor
-
-
 def row(*numbers):
+    """Transitions that hold a number each, whose oddness is `terminated`."""
     numbers = np.array(numbers)
-    return Row(
-        tf.constant(numbers, tf.float32),
-        tf.constant(numbers % 2 == 1),
-        tf.constant(np.repeat(numbers[:, None], 2, axis=1), tf.int16),
+    return Transition(
+        obs=tf.constant(np.repeat(numbers[:, None], 2, axis=1), tf.float32),
+        action=tf.constant(numbers, tf.int32),
+        reward=tf.constant(numbers, tf.float32),
+        terminated=tf.constant(numbers % 2 == 1),
+        truncated=tf.zeros(len(numbers), tf.bool),
+        next_obs=tf.constant(np.repeat(numbers[:, None], 2, axis=1) + 1, tf.float32),
     )
 
 
 def stored(buffer, *chunks):
-    state = buffer.init(Row(tf.constant(0.0), tf.constant(False), tf.zeros(2, tf.int16)))
+    state = buffer.init(tf.nest.map_structure(lambda leaf: leaf[0], row(0)), 1)
     for chunk in chunks:
         state = buffer.add(state, row(*chunk))
     return state
@@ -128,7 +126,7 @@ def stored(buffer, *chunks):
 
 def test_the_oldest_row_is_overwritten_first():
     state = stored(Uniform(4), [1], [2], [3], [4], [5], [6])
-    assert replay_rows(state).number.numpy().tolist() == [5, 6, 3, 4]
+    assert replay_rows(state).reward.numpy().tolist() == [5, 6, 3, 4]
     assert state.added.numpy() == 6
 
 
@@ -140,36 +138,41 @@ def test_wrap_around_keeps_the_newest_rows_whole(capacity, by):
         state = buffer.add(state, row(*range(added, added + by)))
         added += by
         newest = set(range(max(0, added - capacity), added))
-        held = replay_rows(state).number.numpy()[: min(added, capacity)]
+        held = replay_rows(state).reward.numpy()[: min(added, capacity)]
         assert set(held.tolist()) == newest
-        np.testing.assert_array_equal(replay_rows(state).flag.numpy()[: len(held)], held % 2 == 1)
-        np.testing.assert_array_equal(replay_rows(state).picture.numpy()[: len(held), 1], held)
+        np.testing.assert_array_equal(replay_rows(state).terminated.numpy()[: len(held)], held % 2 == 1)
+        np.testing.assert_array_equal(replay_rows(state).obs.numpy()[: len(held), 1], held)
 
 
 def test_only_what_is_stored_is_drawn():
     state = stored(Uniform(100), [7, 8, 9])
-    drawn = Uniform(100).sample(state, rng.key(0), 2_000, progress()).number.numpy()
+    drawn = Uniform(100).sample(state, rng.key(0), 2_000, 1.0, progress()).reward.numpy()
     assert set(drawn.tolist()) == {7.0, 8.0, 9.0}
 
 
 @pytest.mark.parametrize("chunks", [[range(10)], [range(10), range(10, 20), range(20, 23)]], ids=["full", "wrapped"])
 def test_every_row_is_as_likely(chunks):
     buffer = Uniform(10)
-    drawn = buffer.sample(stored(buffer, *chunks), rng.key(1), 20_000, progress()).number.numpy()
+    drawn = buffer.sample(stored(buffer, *chunks), rng.key(1), 20_000, 1.0, progress()).reward.numpy()
     values, counts = np.unique(drawn, return_counts=True)
     assert len(values) == 10
     assert scipy.stats.chisquare(counts).pvalue > 1e-3
 
 
 def test_a_batch_keeps_rows_together_and_types():
-    batch = Uniform(6).sample(stored(Uniform(6), range(6), [6, 7]), rng.key(2), 50, progress())
-    assert [leaf.dtype for leaf in batch] == [tf.float32, tf.bool, tf.int16]
-    assert [tuple(leaf.shape) for leaf in batch] == [(50,), (50,), (50, 2)]
-    np.testing.assert_array_equal(batch.flag, batch.number.numpy() % 2 == 1)
-    np.testing.assert_array_equal(batch.picture[:, 0], batch.number)
+    batch = Uniform(6).sample(stored(Uniform(6), range(6), [6, 7]), rng.key(2), 50, 1.0, progress())
+    assert batch.obs.shape == (50, 2) and batch.action.dtype == tf.int32 and batch.terminated.dtype == tf.bool
+    np.testing.assert_array_equal(batch.terminated, batch.reward.numpy() % 2 == 1)
+    np.testing.assert_array_equal(batch.obs[:, 0], batch.reward)
+    np.testing.assert_array_equal(batch.action, batch.reward)
+    np.testing.assert_array_equal(batch.next_obs[:, 1], batch.reward + 1)
+    assert batch.steps.numpy().tolist() == batch.weight.numpy().tolist() == [1.0] * 50
+    held = replay_rows(stored(Uniform(6), range(6), [6, 7])).reward.numpy()
+    np.testing.assert_array_equal(held[batch.place], batch.reward)
 
 
 def test_different_keys_draw_different_batches():
     state = stored(Uniform(50), range(50))
-    one, two, again = (Uniform(50).sample(state, rng.key(seed), 16, progress()).number.numpy() for seed in (0, 1, 0))
+    draw = lambda seed: Uniform(50).sample(state, rng.key(seed), 16, 1.0, progress()).reward.numpy()  # noqa: E731
+    one, two, again = (draw(seed) for seed in (0, 1, 0))
     assert (one != two).any() and (one == again).all()

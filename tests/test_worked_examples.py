@@ -15,13 +15,13 @@ from rlresearch.envs.device import DeviceEnv
 from rlresearch.envs.host import Unit
 from rlresearch.envs.pendulum import PendulumState
 from rlresearch.plan import plan
-from rlresearch.types import Transition
+from rlresearch.types import Batch
 
 # DDPG by hand: linear networks, a batch of one.
 S, S_NEXT, A, R = [[3.0, 2.0, 1.0]], [[4.0, 3.0, 2.0]], [[6.0, 5.0]], [3.0]
 POLICY = [[2.0, -1.0], [1.0, 3.0], [4.0, -3.0]]
 CRITIC = [[1.0], [3.0], [2.0], [1.0], [-3.0]]
-BATCH = Transition(*map(tf.constant, (S, A, R, [False], [False], S_NEXT)))
+BATCH = Batch(*map(tf.constant, (S, A, R, [False], [False], S_NEXT, [1.0], [1.0], [0])))
 LINEAR = networks.MLP(hidden=())
 SGD = optim.SGD(lr=0.01)
 DDPG_BY_HAND = DDPG(spec_of(3, 2), LINEAR, LINEAR, SGD, noise.NoNoise(), gamma=0.1, tau=0.1, actor_lr_scale=0.1)
@@ -40,7 +40,7 @@ def start():
 
 @pytest.fixture(scope="module")
 def updated(start):
-    return DDPG_BY_HAND.update(start, BATCH, rng.key(1), progress())
+    return DDPG_BY_HAND.update(start, BATCH, rng.key(1), progress())[:2]
 
 
 def value_of_policy(critic, actor, obs=S):

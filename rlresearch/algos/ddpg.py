@@ -23,7 +23,7 @@ import annotated_types as at
 import tensorflow as tf
 
 from rlresearch import networks, noise, ops, optim, rng
-from rlresearch.types import EnvSpec, Key, Progress, TimeStep, Transition, Tree
+from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
 
 
 class DDPGState(NamedTuple):
@@ -59,6 +59,7 @@ class DDPG:
     update_every: Annotated[int, at.Gt(0)] = 1
     updates: Annotated[int, at.Gt(0)] = 1
 
+    LEARNS_FROM: ClassVar[str] = "transitions"
     METRICS: ClassVar[dict[str, str]] = {
         "loss/critic": "mean squared TD error over the batch, in squared units of return",
         "loss/actor": "minus the critic's mean value of the policy's own actions, in units of return",
@@ -98,20 +99,23 @@ class DDPG:
         return action, state._replace(noise=noise_state)
 
     def update(
-        self, state: DDPGState, batch: Transition, key: Key, progress: Progress
-    ) -> tuple[DDPGState, dict[str, tf.Tensor]]:
+        self, state: DDPGState, batch: Batch, key: Key, progress: Progress
+    ) -> tuple[DDPGState, dict[str, tf.Tensor], tf.Tensor]:
         # Critic: the mean squared error against y_i (Algorithm 1; eq. 4 and 5).
         next_action = self.actor_net.apply(state.target_actor, batch.next_obs)
         q_t = self.critic_net.apply(state.target_critic, batch.next_obs, next_action)[:, 0]
-        target = ops.td_target(batch.reward, ops.discount(self.gamma, batch.terminated), q_t)
+        target = ops.td_target(batch.reward, ops.discount(self.gamma, batch.terminated, batch.steps), q_t)
 
         def critic_loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, tuple]:
             params = state.critic._replace(trainable=trainable)
             q_tm1, frozen = self.critic_net.apply_training(params, batch.obs, batch.action)
             td_error = target - q_tm1[:, 0]
-            return tf.reduce_mean(tf.square(td_error)), (tf.reduce_mean(q_tm1), frozen)
+            loss = tf.reduce_mean(batch.weight * tf.square(td_error))
+            return loss, (td_error, tf.reduce_mean(q_tm1), frozen)
 
-        (critic_value, (q_mean, frozen)), critic_grads = ops.value_and_grad(critic_loss, state.critic.trainable)
+        (critic_value, (td_error, q_mean, frozen)), critic_grads = ops.value_and_grad(
+            critic_loss, state.critic.trainable
+        )
         critic_weights, critic_optimizer = self.optimizer.update(
             critic_grads, state.critic_optimizer, state.critic.trainable, progress
         )
@@ -141,4 +145,4 @@ class DDPG:
             "loss/actor": actor_value,
             "value/q": q_mean,
         }
-        return state, metrics
+        return state, metrics, tf.abs(td_error)

@@ -23,7 +23,7 @@ import annotated_types as at
 import tensorflow as tf
 
 from rlresearch import networks, noise, ops, optim, rng
-from rlresearch.types import EnvSpec, Key, Progress, TimeStep, Transition, Tree
+from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
 
 
 class TD3State(NamedTuple):
@@ -64,6 +64,7 @@ class TD3:
     update_every: Annotated[int, at.Gt(0)] = 1
     updates: Annotated[int, at.Gt(0)] = 1
 
+    LEARNS_FROM: ClassVar[str] = "transitions"
     METRICS: ClassVar[dict[str, str]] = {
         "loss/critic": "mean squared TD error over the batch and both critics, in squared units of return",
         "loss/actor": "minus the first critic's mean value of the policy's own actions, mean over the delayed rounds",
@@ -104,20 +105,21 @@ class TD3:
         return action, state._replace(noise=noise_state)
 
     def update(
-        self, state: TD3State, batch: Transition, key: Key, progress: Progress
-    ) -> tuple[TD3State, dict[str, tf.Tensor]]:
+        self, state: TD3State, batch: Batch, key: Key, progress: Progress
+    ) -> tuple[TD3State, dict[str, tf.Tensor], tf.Tensor]:
         target = self._target(state, batch, key)
 
         def critic_loss(trainables: list[list[tf.Tensor]]) -> tuple[tf.Tensor, tuple]:
             params = [critic._replace(trainable=own) for critic, own in zip(state.critics, trainables, strict=True)]
             called = [self.critic_net.apply_training(each, batch.obs, batch.action) for each in params]
             q_tm1 = tf.stack([q[:, 0] for q, _ in called])
-            losses = tf.reduce_mean(tf.square(target - q_tm1), axis=1)
+            td_errors = target - q_tm1
+            losses = tf.reduce_mean(batch.weight * tf.square(td_errors), axis=1)
             frozen = [each for _, each in called]
-            return tf.reduce_sum(losses), (tf.reduce_mean(losses), tf.reduce_mean(q_tm1), frozen)
+            return tf.reduce_sum(losses), (tf.reduce_mean(losses), td_errors, tf.reduce_mean(q_tm1), frozen)
 
         weights = [critic.trainable for critic in state.critics]
-        (_, (critic_value, q_mean, frozen)), critic_grads = ops.value_and_grad(critic_loss, weights)
+        (_, (critic_value, td_errors, q_mean, frozen)), critic_grads = ops.value_and_grad(critic_loss, weights)
         weights, critic_optimizer = self.optimizer.update(critic_grads, state.critic_optimizer, weights, progress)
         critics = [networks.Params(*both) for both in zip(weights, frozen, strict=True)]
         state = state._replace(critics=critics, critic_optimizer=critic_optimizer)
@@ -131,9 +133,9 @@ class TD3:
             "loss/actor": actor_value * self.policy_delay,
             "value/q": q_mean,
         }
-        return state, metrics
+        return state, metrics, tf.reduce_mean(tf.abs(td_errors), axis=0)
 
-    def _target(self, state: TD3State, batch: Transition, key: Key) -> tf.Tensor:
+    def _target(self, state: TD3State, batch: Batch, key: Key) -> tf.Tensor:
         """y of Algorithm 1, float32[B]: the smaller critic (eq. 10) at a smoothed action (eq. 14)."""
         action = self.actor_net.apply(state.target_actor, batch.next_obs)
         shift = tf.clip_by_value(
@@ -141,10 +143,10 @@ class TD3:
         )
         action = tf.clip_by_value(action + shift, -1.0, 1.0)
         q_t = tf.stack([self.critic_net.apply(each, batch.next_obs, action)[:, 0] for each in state.target_critics])
-        discount_t = ops.discount(self.gamma, batch.terminated)
+        discount_t = ops.discount(self.gamma, batch.terminated, batch.steps)
         return ops.td_target(batch.reward, discount_t, tf.reduce_min(q_t, axis=0))
 
-    def _delayed(self, state: TD3State, batch: Transition, progress: Progress) -> tuple[TD3State, tf.Tensor]:
+    def _delayed(self, state: TD3State, batch: Batch, progress: Progress) -> tuple[TD3State, tf.Tensor]:
         """The policy's step up the first critic, then the targets'; also the loss."""
 
         def actor_loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:

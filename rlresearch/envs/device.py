@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import gymnasium as gym
 import tensorflow as tf
 
 from rlresearch import rng
+from rlresearch.envs.observations import View
 from rlresearch.envs.task import Task
 from rlresearch.types import Key, Outcome, TimeStep, Tree
 
 
 class DeviceEnvState(NamedTuple):
     """keys: uint32[N, 2], constant, the source of every episode's draws; episode: int64[N], episodes
-    begun before this one; elapsed: int64[N], steps taken in it; physics: the simulators, leading axis N.
+    begun before this one; elapsed: int64[N], steps taken in it; physics: the simulators, leading axis N;
+    frames: the stacked frames float32[N, K, ...], or ().
     """
 
     keys: tf.Tensor
     episode: tf.Tensor
     elapsed: tf.Tensor
     physics: Tree
+    frames: Tree
 
 
 class DeviceEnv:
@@ -29,9 +33,8 @@ class DeviceEnv:
         self.physics = task.physics
         self.time_limit = task.time_limit
         self.num_envs = task.num_envs
-        _, action = task.spaces
-        self.low, self.high = action.low, action.high
-        self.middle, self.half = (action.high + action.low) / 2, (action.high - action.low) / 2
+        self.view = View(task)
+        self.actions = task.spaces[1]
         self.init = tf.function(self._init, autograph=False)  # a population calls it once a member
 
     def _init(self, key: Key) -> tuple[DeviceEnvState, TimeStep]:
@@ -39,8 +42,8 @@ class DeviceEnv:
         keys = rng.split(key, self.num_envs)
         zeros = tf.zeros(self.num_envs, tf.int64)
         physics = self._map(self.physics.reset, episode_keys(keys, zeros))
-        obs = self._map(self.physics.observe, physics)
-        return DeviceEnvState(keys, zeros, zeros, physics), TimeStep(obs, tf.ones(self.num_envs, tf.bool))
+        frames, obs = self._map(self._first, physics)
+        return DeviceEnvState(keys, zeros, zeros, physics, frames), TimeStep(obs, tf.ones(self.num_envs, tf.bool))
 
     def step(self, state: DeviceEnvState, action: tf.Tensor) -> tuple[DeviceEnvState, Outcome, TimeStep]:
         """Applies actions [-1, 1] float32[N, A]; where an episode ends the next one begins at once.
@@ -49,22 +52,35 @@ class DeviceEnv:
         """
         keys = episode_keys(state.keys, state.episode)
         step_keys = self._map(lambda key, elapsed: rng.fold_in(key, elapsed + 1), keys, state.elapsed)
-        physics, reward, terminated = self._map(self.physics.step, state.physics, self._rescale(action), step_keys)
+        physics, reward, terminated = self._map(self.physics.step, state.physics, self._own_units(action), step_keys)
         elapsed = state.elapsed + 1
         truncated = elapsed >= (self.time_limit or tf.int64.max)
-        next_obs = self._map(self.physics.observe, physics)
+        frames, next_obs = self._map(self._then, state.frames, physics, elapsed)
         outcome = Outcome(reward, terminated, truncated, next_obs)
 
         done = tf.logical_or(terminated, truncated)
         episode = state.episode + tf.cast(done, tf.int64)
         fresh = self._map(self.physics.reset, episode_keys(state.keys, episode))
-        physics = tf.nest.map_structure(lambda new, old: tf.where(_align(done, new), new, old), fresh, physics)
-        obs = tf.where(_align(done, next_obs), self._map(self.physics.observe, fresh), next_obs)
+        begun, shown = self._map(self._first, fresh)
+        where_done = lambda new, old: tf.where(_align(done, new), new, old)  # noqa: E731
+        physics, frames, obs = tf.nest.map_structure(
+            where_done, (fresh, begun, shown), (physics, frames, next_obs)
+        )
         elapsed = tf.where(done, tf.zeros_like(elapsed), elapsed)
-        return DeviceEnvState(state.keys, episode, elapsed, physics), outcome, TimeStep(obs, done)
+        return DeviceEnvState(state.keys, episode, elapsed, physics, frames), outcome, TimeStep(obs, done)
 
-    def _rescale(self, action: tf.Tensor) -> tf.Tensor:
-        return tf.clip_by_value(self.middle + self.half * action, self.low, self.high)
+    def _first(self, physics: Tree) -> tuple[Tree, tf.Tensor]:
+        return self.view.first(self.physics.observe(physics))
+
+    def _then(self, frames: Tree, physics: Tree, elapsed: tf.Tensor) -> tuple[Tree, tf.Tensor]:
+        return self.view.then(frames, self.physics.observe(physics), elapsed)
+
+    def _own_units(self, action: tf.Tensor) -> tf.Tensor:
+        """Actions as the environment takes them: bounds for [-1, 1], discrete ones from where they start."""
+        if isinstance(self.actions, gym.spaces.Discrete):
+            return action + int(self.actions.start)
+        low, high = self.actions.low, self.actions.high
+        return tf.clip_by_value((high + low) / 2 + (high - low) / 2 * action, low, high)
 
     def _map(self, function, *arguments: Tree) -> Tree:
         """The copies side by side: physics are written for one."""

@@ -40,12 +40,17 @@ class Unit(gym.Wrapper):
     def __init__(self, env: gym.Env, name: str) -> None:
         super().__init__(env)
         self._name = name
-        low, high = env.action_space.low, env.action_space.high
-        self._low, self._high, self._middle, self._half = low, high, (high + low) / 2, (high - low) / 2
+        self._discrete = isinstance(env.action_space, gym.spaces.Discrete)
+        if self._discrete:
+            self._start = int(env.action_space.start)
+            self.action_space = gym.spaces.Discrete(int(env.action_space.n))
+        else:
+            low, high = env.action_space.low, env.action_space.high
+            self._low, self._high, self._middle, self._half = low, high, (high + low) / 2, (high - low) / 2
+            self.action_space = gym.spaces.Box(-1.0, 1.0, env.action_space.shape, np.float32)
         self._shape = env.observation_space.shape
         self._steps = 0
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, self._shape, np.float32)
-        self.action_space = gym.spaces.Box(-1.0, 1.0, env.action_space.shape, np.float32)
 
     def reset(self, **kwargs) -> tuple[np.ndarray, dict]:
         self._steps = 0
@@ -58,13 +63,18 @@ class Unit(gym.Wrapper):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         self._steps += 1
         try:
-            raw = np.minimum(np.maximum(self._middle + self._half * action, self._low), self._high)
-            obs, reward, terminated, truncated, info = self.env.step(raw)
+            obs, reward, terminated, truncated, info = self.env.step(self._own_units(action))
         except Exception as error:
             raise self._failed("raised", error) from error
         if not _is_finite_number(reward):
             raise self._failed(f"returned reward {reward!r}, expected one finite number")
         return self._checked(obs), float(reward), bool(terminated), bool(truncated), info
+
+    def _own_units(self, action: np.ndarray) -> np.ndarray | int:
+        """The action as the environment takes it."""
+        if self._discrete:
+            return self._start + int(action)
+        return np.minimum(np.maximum(self._middle + self._half * action, self._low), self._high)
 
     def _checked(self, obs: np.ndarray) -> np.ndarray:
         try:

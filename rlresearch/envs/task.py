@@ -42,7 +42,10 @@ class Task:
     id: a Gymnasium id, `module:Name-v0` to import a module first. num_envs: copies stepped
     together. max_episode_steps: the time limit in steps, None for the registered one. kwargs: the
     environment's constructor arguments. vectorization: on the host, step the copies in this process
-    or one process each. physics: the compiled twin.
+    or one process each. physics: the compiled twin. What algorithms see of an observation: discrete ones
+    are one-hot; flatten: any shape as one vector; time_aware: the share of the time limit that is used up
+    appended to the vector (Pardo et al. 2018); frame_stack: the newest so many, oldest first, at an
+    episode's start the first repeated.
     """
 
     id: str
@@ -51,6 +54,9 @@ class Task:
     kwargs: Mapping[str, Any] | None = None
     vectorization: Literal["sync", "async"] = "sync"
     physics: Physics | None = None
+    flatten: bool = False
+    time_aware: bool = False
+    frame_stack: Annotated[int, at.Gt(0)] = 1
 
     @cached_property
     def _registered(self) -> gym.envs.registration.EnvSpec:
@@ -72,7 +78,28 @@ class Task:
         return self.max_episode_steps or self._registered.max_episode_steps
 
     def make(self, render_mode: str | None = None) -> gym.Env:
-        """Gymnasium's own environment, with its time limit and its own action bounds."""
+        """Gymnasium's own environment, with its time limit and its own actions, seen as this task says."""
+        env = self._original(render_mode)
+        if self.flatten or isinstance(env.observation_space, (gym.spaces.Discrete, gym.spaces.MultiDiscrete)):
+            env = gym.wrappers.FlattenObservation(env)
+        if self.time_aware:
+            env = gym.wrappers.TimeAwareObservation(self._with_time(env), flatten=True, normalize_time=True)
+        if self.frame_stack > 1:
+            env = gym.wrappers.FrameStackObservation(env, self.frame_stack, padding_type="reset")
+        return env
+
+    def _with_time(self, env: gym.Env) -> gym.Env:
+        """`env`, to which time can be appended, or ConfigError."""
+        wrong = None
+        if self.time_limit is None:
+            wrong = f"{self.id} has no time limit; set one with env.max_episode_steps=STEPS."
+        elif not isinstance(env.observation_space, gym.spaces.Box) or len(env.observation_space.shape) != 1:
+            wrong = f"needs a vector as observation, but {self.id} has {env.observation_space}; set env.flatten=true."
+        if wrong:
+            raise ConfigError(f"env.time_aware=true: {wrong}")
+        return env
+
+    def _original(self, render_mode: str | None) -> gym.Env:
         arguments = dict(self.kwargs or {}) if self.physics is None else dataclasses.asdict(self.physics)
         registered = self._registered
         self._check_arguments()
@@ -104,8 +131,15 @@ class Task:
                     raise ConfigError(f"{wrong}{alternatives(name, taken)}")
 
     @cached_property
+    def original_observation_space(self) -> gym.Space:
+        """What the environment itself gives, before this task has it seen otherwise."""
+        env = self._original(None)
+        env.close()
+        return env.observation_space
+
+    @cached_property
     def spaces(self) -> tuple[gym.Space, gym.Space]:
-        """The observation and action spaces of the environment itself, in its own units."""
+        """The observation and action spaces as seen by this task, in the environment's own units."""
         env = self.make()
         spaces = env.observation_space, env.action_space
         env.close()
@@ -119,7 +153,7 @@ class Task:
             raise ConfigError(_refusal(self.id, "observations", observation))
         observed = gym.spaces.Box(-np.inf, np.inf, observation.shape, np.float32)
         if isinstance(action, gym.spaces.Discrete):
-            return EnvSpec(self.id, observed, action, self.num_envs)
+            return EnvSpec(self.id, observed, gym.spaces.Discrete(int(action.n)), self.num_envs)
         if not isinstance(action, gym.spaces.Box):
             raise ConfigError(_refusal(self.id, "actions", action))
         if not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
@@ -133,5 +167,5 @@ class Task:
 def _refusal(name: str, role: str, space: gym.Space) -> str:
     kind = type(space).__name__
     flatten = " (gymnasium.wrappers.FlattenObservation flattens Dict and Tuple)" if kind in ("Dict", "Tuple") else ""
-    allowed = "Box or Discrete" if role == "actions" else "Box"
+    allowed = "Box or Discrete" if role == "actions" else "Box, Discrete or MultiDiscrete"
     return f"env.id={shown(name)}: has {kind} {role}; allowed: {allowed}{flatten}."

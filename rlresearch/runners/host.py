@@ -42,7 +42,7 @@ class HostRunner:
         self._fresh = tf.function(self._begin_row, jit_compile=True, autograph=False)
         self._row = tf.function(lambda: trainer.row(self.state()), autograph=False)
         self._policy = tf.function(
-            lambda obs: trainer.algo.policy(self.state().algo, obs), autograph=False, reduce_retracing=True
+            lambda obs: trainer.policy(self.state(), obs), autograph=False, reduce_retracing=True
         )
 
     def state(self) -> RunState:

@@ -51,10 +51,14 @@ class PopulationRunner:
             lambda: _mapped(lambda state, own: trainer.row(state))(self.state(), self._values), autograph=False
         )
         self._policy = tf.function(
-            lambda obs: _mapped(lambda pair, own: trainer.algo.policy(*pair))((self.state().algo, obs), self._values),
+            lambda obs: _mapped(lambda pair, own: trainer.policy(*pair))((self._acting(), obs), self._values),
             autograph=False,
             reduce_retracing=True,
         )
+
+    def _acting(self) -> RunState:
+        """The members' states without replay, of which acting needs nothing."""
+        return self.state()._replace(buffer=())
 
     def _init(self, trainer: Trainer, env: DeviceEnv) -> RunState:
         """Members begin one by one, as Keras draws parameters; the empty replay is the same for all."""

@@ -1,0 +1,111 @@
+"""Deep Q-networks (DQN), with double Q-learning.
+
+Mnih et al. 2015, "Human-level control through deep reinforcement learning",
+https://doi.org/10.1038/nature14236, Algorithm 1; double: van Hasselt, Guez & Silver 2016,
+https://arxiv.org/abs/1509.06461, equation 4.
+Shapes: N environments, B batch rows, A actions.
+
+Dueling is a network, prioritized replay and n-step returns are settings of the buffer, exploration is
+the group noise: each of them combines with the others.
+
+Differences from the paper:
+1. A time limit does not end a value: only `terminated` does (`ops.discount`).
+2. Targets move by a share `tau` every `target_every` rounds of learning; 1 copies, as in the paper.
+3. The error is Huber's with `huber`, which is what the paper's clipping of the error's gradient to
+   [-1, 1] means; otherwise half the square.
+4. Adam or any other optimizer rather than the paper's RMSProp; no frames are skipped or stacked here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, NamedTuple
+
+import annotated_types as at
+import tensorflow as tf
+
+from rlresearch import networks, noise, ops, optim
+from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
+
+
+class DQNState(NamedTuple):
+    """Everything DQN knows."""
+
+    q: networks.Params
+    target_q: networks.Params
+    optimizer: Tree
+
+
+@dataclass(frozen=True)
+class DQN:
+    """gamma: discount per step. tau: share of the online network taken into the target, every
+    `target_every` rounds of learning. double: the online network chooses the action that the target
+    values. huber: absolute errors above 1 count linearly. The others: `types.Algorithm`.
+    """
+
+    spec: EnvSpec
+    q: networks.Part
+    optimizer: optim.Optimizer
+    noise: noise.Exploration
+
+    gamma: Annotated[float, at.Interval(ge=0, le=1)] = 0.99
+    tau: Annotated[float, at.Interval(gt=0, le=1)] = 1.0
+    target_every: Annotated[int, at.Gt(0)] = 250
+    double: bool = False
+    huber: bool = True
+    batch_size: Annotated[int, at.Gt(0)] = 64
+    learning_starts: Annotated[int, at.Ge(0)] = 1_000
+    random_start: bool = False
+    update_every: Annotated[int, at.Gt(0)] = 1
+    updates: Annotated[int, at.Gt(0)] = 1
+
+    LEARNS_FROM: ClassVar[str] = "transitions"
+    METRICS: ClassVar[dict[str, str]] = {
+        "loss/q": "mean error over the batch: Huber's, or half the square",
+        "value/q": "mean value of the batch's stored actions, in units of return",
+        "value/target": "mean target, in units of return",
+    }
+
+    def check(self) -> None:
+        self.spec.require_discrete_actions("DQN")
+
+    @property
+    def q_net(self) -> networks.Network:
+        return networks.bind(self.q, (self.spec.observation_space.shape,), self.spec.num_actions)
+
+    def init(self, key: Key) -> DQNState:
+        q = self.q_net.init(key)
+        return DQNState(q=q, target_q=q, optimizer=self.optimizer.init(q.trainable))
+
+    def policy(self, state: DQNState, obs: tf.Tensor) -> tf.Tensor:
+        return tf.argmax(self.q_net.apply(state.q, obs), axis=1, output_type=tf.int32)
+
+    def act(self, state: DQNState, timestep: TimeStep, key: Key, progress: Progress) -> tuple[tf.Tensor, DQNState]:
+        return self.noise.choose(self.q_net.apply(state.q, timestep.obs), key, progress), state
+
+    def update(
+        self, state: DQNState, batch: Batch, key: Key, progress: Progress
+    ) -> tuple[DQNState, dict[str, tf.Tensor], tf.Tensor]:
+        target = self._target(state, batch)
+
+        def loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, tuple]:
+            values, frozen = self.q_net.apply_training(state.q._replace(trainable=trainable), batch.obs)
+            q_tm1 = ops.chosen(values, batch.action)
+            td_error = target - q_tm1
+            error = ops.huber(td_error) if self.huber else 0.5 * tf.square(td_error)
+            return tf.reduce_mean(batch.weight * error), (td_error, tf.reduce_mean(q_tm1), frozen)
+
+        (value, (td_error, q_mean, frozen)), grads = ops.value_and_grad(loss, state.q.trainable)
+        weights, optimizer = self.optimizer.update(grads, state.optimizer, state.q.trainable, progress)
+        q = networks.Params(weights, frozen)
+        share = self.tau * ops.due(progress.update, self.target_every)
+        state = DQNState(q=q, target_q=ops.polyak(state.target_q, q, share), optimizer=optimizer)
+        metrics = {"loss/q": value, "value/q": q_mean, "value/target": tf.reduce_mean(target)}
+        return state, metrics, tf.abs(td_error)
+
+    def _target(self, state: DQNState, batch: Batch) -> tf.Tensor:
+        """y of Algorithm 1, float32[B]."""
+        values = self.q_net.apply(state.target_q, batch.next_obs)
+        chooser = self.q_net.apply(state.q, batch.next_obs) if self.double else values
+        q_t = ops.chosen(values, tf.argmax(chooser, axis=1, output_type=tf.int32))
+        return ops.td_target(batch.reward, ops.discount(self.gamma, batch.terminated, batch.steps), q_t)

@@ -1,0 +1,154 @@
+"""Running normalisation of observations and rewards: statistics live in the run's state.
+
+A normalizer is a frozen dataclass; the trainer shows the algorithm what it makes of observations and rewards,
+and the buffer keeps what the environment gave. Statistics move only when a round of learning is over, so that
+all of one rollout, and what is learned from it, is seen through the same ones; evaluation never moves them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple, Protocol
+
+import annotated_types as at
+import tensorflow as tf
+
+from rlresearch.types import EnvSpec, Outcome, TimeStep, Tree
+
+
+class Moments(NamedTuple):
+    """count: float32 scalar; mean, m2: float32[...], the mean and the sum of squared distances from it."""
+
+    count: tf.Tensor
+    mean: tf.Tensor
+    m2: tf.Tensor
+
+
+class RunningState(NamedTuple):
+    """current: what is normalised by; pending: what was seen since that last moved. Each Moments or ().
+
+    run_return: float32[N], the discounted sum of each environment's rewards so far.
+    """
+
+    observations: Tree
+    pending_observations: Tree
+    returns: Tree
+    pending_returns: Tree
+    run_return: tf.Tensor
+
+
+class Normalizer(Protocol):
+    """What the group `normalize` offers to the trainer."""
+
+    def init(self, spec: EnvSpec) -> Tree:
+        """The state before the first step."""
+
+    def observe(self, state: Tree, outcome: Outcome, timestep: TimeStep, gamma: Any) -> Tree:
+        """Takes note of one step of all environments; changes nothing that is shown yet."""
+
+    def moved(self, state: Tree) -> Tree:
+        """The state in which what was noted counts."""
+
+    def observations(self, state: Tree, obs: tf.Tensor) -> tf.Tensor:
+        """Observations [..., *shape] as the algorithm sees them."""
+
+    def rewards(self, state: Tree, reward: tf.Tensor) -> tf.Tensor:
+        """Rewards as the algorithm sees them."""
+
+
+@dataclass(frozen=True)
+class AsIs:
+    """Nothing is normalised."""
+
+    def init(self, spec: EnvSpec) -> Tree:
+        return ()
+
+    def observe(self, state: Tree, outcome: Outcome, timestep: TimeStep, gamma: Any) -> Tree:
+        return state
+
+    def moved(self, state: Tree) -> Tree:
+        return state
+
+    def observations(self, state: Tree, obs: tf.Tensor) -> tf.Tensor:
+        return obs
+
+    def rewards(self, state: Tree, reward: tf.Tensor) -> tf.Tensor:
+        return reward
+
+
+@dataclass(frozen=True)
+class Running:
+    """Observations less their mean, over their deviation; rewards over the deviation of the discounted return.
+
+    Moments by Chan, Golub & LeVeque 1979. obs, reward: which of the two. clip: the largest size of either.
+    Until two observations were seen nothing is changed. Rewards keep their sign: they are not shifted.
+    """
+
+    obs: bool = True
+    reward: bool = True
+    clip: Annotated[float, at.Gt(0)] = 10.0
+
+    def init(self, spec: EnvSpec) -> RunningState:
+        seen = no_moments(spec.observation_space.shape) if self.obs else ()
+        returns = no_moments(()) if self.reward else ()
+        return RunningState(seen, seen, returns, returns, tf.zeros(spec.num_envs))
+
+    def observe(self, state: RunningState, outcome: Outcome, timestep: TimeStep, gamma: Any) -> RunningState:
+        if self.obs:
+            pending = merged(state.pending_observations, moments_of(timestep.obs))
+            state = state._replace(pending_observations=pending)
+        if self.reward:
+            run_return = gamma * state.run_return + outcome.reward
+            pending = merged(state.pending_returns, moments_of(run_return))
+            ended = tf.logical_or(outcome.terminated, outcome.truncated)
+            run_return = tf.where(ended, tf.zeros_like(run_return), run_return)
+            state = state._replace(pending_returns=pending, run_return=run_return)
+        return state
+
+    def moved(self, state: RunningState) -> RunningState:
+        if self.obs:
+            current = merged(state.observations, state.pending_observations)
+            nothing = tf.nest.map_structure(tf.zeros_like, state.pending_observations)
+            state = state._replace(observations=current, pending_observations=nothing)
+        if self.reward:
+            current = merged(state.returns, state.pending_returns)
+            nothing = tf.nest.map_structure(tf.zeros_like, state.pending_returns)
+            state = state._replace(returns=current, pending_returns=nothing)
+        return state
+
+    def observations(self, state: RunningState, obs: tf.Tensor) -> tf.Tensor:
+        if not self.obs:
+            return obs
+        scaled = (obs - state.observations.mean) / deviation(state.observations)
+        return tf.clip_by_value(scaled, -self.clip, self.clip)
+
+    def rewards(self, state: RunningState, reward: tf.Tensor) -> tf.Tensor:
+        if not self.reward:
+            return reward
+        return tf.clip_by_value(reward / deviation(state.returns), -self.clip, self.clip)
+
+
+def no_moments(shape: tuple[int, ...]) -> Moments:
+    """Of nothing."""
+    return Moments(tf.constant(0.0), tf.zeros(shape), tf.zeros(shape))
+
+
+def moments_of(rows: tf.Tensor) -> Moments:
+    """Of rows [N, ...], over their leading axis."""
+    mean = tf.reduce_mean(rows, axis=0)
+    return Moments(tf.constant(float(rows.shape[0])), mean, tf.reduce_sum(tf.square(rows - mean), axis=0))
+
+
+def merged(a: Moments, b: Moments) -> Moments:
+    """Of all that either was of (Chan, Golub & LeVeque 1979)."""
+    count = a.count + b.count
+    safe = tf.maximum(count, 1.0)
+    shift = b.mean - a.mean
+    mean = a.mean + shift * (b.count / safe)
+    return Moments(count, mean, a.m2 + b.m2 + tf.square(shift) * (a.count * b.count / safe))
+
+
+def deviation(moments: Moments) -> tf.Tensor:
+    """The standard deviation (1 before two rows were seen), 1e-4 added to the variance so that none is 0."""
+    variance = moments.m2 / tf.maximum(moments.count, 1.0) + 1e-4
+    return tf.where(moments.count < 2.0, tf.ones_like(variance), tf.sqrt(variance))
