@@ -84,6 +84,9 @@ class Exploration(Protocol):
     def choose(self, values: tf.Tensor, key: Key, progress: Progress) -> tf.Tensor:
         """An action int32[N] for each environment, by the values float32[N, A] of its actions."""
 
+    def probabilities(self, values: tf.Tensor, progress: Progress) -> tf.Tensor:
+        """What `choose` draws by, float32[N, A]."""
+
 
 @dataclass(frozen=True)
 class EpsilonGreedy:
@@ -98,6 +101,10 @@ class EpsilonGreedy:
         explore = rng.uniform(decide_key, (rows,)) < self.epsilon * self.schedule(progress)
         drawn = tf.cast(rng.randint(action_key, (rows,), actions), tf.int32)
         return tf.where(explore, drawn, tf.argmax(values, axis=1, output_type=tf.int32))
+
+    def probabilities(self, values: tf.Tensor, progress: Progress) -> tf.Tensor:
+        epsilon = self.epsilon * self.schedule(progress)
+        return (1.0 - epsilon) * _best(values) + epsilon / values.shape[1]
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,9 @@ class Boltzmann:
         unit = rng.uniform(key, values.shape) + 2.0**-25
         return tf.argmax(values / temperature - tf.math.log(-tf.math.log(unit)), axis=1, output_type=tf.int32)
 
+    def probabilities(self, values: tf.Tensor, progress: Progress) -> tf.Tensor:
+        return tf.nn.softmax(values / tf.maximum(self.temperature * self.schedule(progress), 1e-8))
+
 
 @dataclass(frozen=True)
 class Greedy:
@@ -123,3 +133,11 @@ class Greedy:
 
     def choose(self, values: tf.Tensor, key: Key, progress: Progress) -> tf.Tensor:
         return tf.argmax(values, axis=1, output_type=tf.int32)
+
+    def probabilities(self, values: tf.Tensor, progress: Progress) -> tf.Tensor:
+        return _best(values)
+
+
+def _best(values: tf.Tensor) -> tf.Tensor:
+    """1 for the first of each row's best actions, float32[N, A]."""
+    return tf.one_hot(tf.argmax(values, axis=1, output_type=tf.int32), values.shape[1])

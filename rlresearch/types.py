@@ -103,13 +103,14 @@ class EnvSpec(NamedTuple):
     """What an algorithm may know of its environment.
 
     `action_space` is what the algorithm sees: a Box is always [-1, 1], only `envs` knows bounds; a
-    Discrete counts from 0, its actions are int32.
+    Discrete counts from 0, its actions are int32. one_hot: observations are states counted one-hot.
     """
 
     id: str
     observation_space: gym.Space
     action_space: gym.Space
     num_envs: int
+    one_hot: bool = False
 
     @property
     def num_actions(self) -> int:

@@ -145,6 +145,11 @@ class Task:
         env.close()
         return spaces
 
+    @property
+    def _one_hot(self) -> bool:
+        plain = not self.time_aware and self.frame_stack == 1
+        return plain and isinstance(self.original_observation_space, gym.spaces.Discrete)
+
     @cached_property
     def spec(self) -> EnvSpec:
         """What an algorithm may know. ConfigError where the spaces are of a kind nobody here handles."""
@@ -153,7 +158,7 @@ class Task:
             raise ConfigError(_refusal(self.id, "observations", observation))
         observed = gym.spaces.Box(-np.inf, np.inf, observation.shape, np.float32)
         if isinstance(action, gym.spaces.Discrete):
-            return EnvSpec(self.id, observed, gym.spaces.Discrete(int(action.n)), self.num_envs)
+            return EnvSpec(self.id, observed, gym.spaces.Discrete(int(action.n)), self.num_envs, self._one_hot)
         if not isinstance(action, gym.spaces.Box):
             raise ConfigError(_refusal(self.id, "actions", action))
         if not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
