@@ -166,10 +166,13 @@ class RandomActions:
         return tf.constant(0.0)
 
     def act(self, state, timestep, key, progress):
+        if hasattr(self.spec.action_space, "n"):
+            return rng.randint(key, (self.spec.num_envs,), self.spec.num_actions), state
         return rng.uniform(key, (self.spec.num_envs, *self.spec.action_space.shape), -1.0, 1.0), state
 
     def policy(self, state, obs):
-        return tf.zeros((obs.shape[0], *self.spec.action_space.shape))
+        kind = tf.int32 if hasattr(self.spec.action_space, "n") else tf.float32
+        return tf.zeros((obs.shape[0], *self.spec.action_space.shape), kind)
 
     def update(self, state, batch, key, progress):
         return state, {}, tf.zeros(batch.reward.shape)

@@ -43,10 +43,11 @@ class View:
         if isinstance(self._space, gym.spaces.Discrete):
             seen = tf.one_hot(raw - int(self._space.start), int(self._space.n))
         elif isinstance(self._space, gym.spaces.MultiDiscrete):
-            parts = zip(tf.unstack(raw), np.ravel(self._space.nvec), strict=True)
-            seen = tf.concat([tf.one_hot(part, int(count)) for part, count in parts], axis=0)
+            counts = np.ravel(self._space.nvec)
+            parts = tf.unstack(tf.reshape(raw - self._space.start.astype(raw.dtype.as_numpy_dtype), (-1,)), counts.size)
+            seen = tf.concat([tf.one_hot(part, int(count)) for part, count in zip(parts, counts)], axis=0)
         else:
-            seen = tf.reshape(raw, (-1,)) if self._flat else raw
+            seen = tf.cast(tf.reshape(raw, (-1,)) if self._flat else raw, tf.float32)
         if self._limit is None:
             return seen
         used = tf.cast(elapsed, tf.float32) / float(self._limit)

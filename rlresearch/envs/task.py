@@ -32,7 +32,7 @@ class Physics(Protocol):
         """(next state, reward float32 scalar, terminated bool scalar)."""
 
     def observe(self, state: Tree) -> Any:
-        """The observation float32[...] of a state."""
+        """The observation of a state, in the original's space: float32[...], or int32 where that is discrete."""
 
 
 @dataclass(frozen=True)
