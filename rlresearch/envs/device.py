@@ -46,7 +46,8 @@ class DeviceEnv:
         return DeviceEnvState(keys, zeros, zeros, physics, frames), TimeStep(obs, tf.ones(self.num_envs, tf.bool))
 
     def step(self, state: DeviceEnvState, action: tf.Tensor) -> tuple[DeviceEnvState, Outcome, TimeStep]:
-        """Applies actions [-1, 1] float32[N, A]; where an episode ends the next one begins at once.
+        """Applies actions [-1, 1] float32[N, A], or discrete ones from 0 int32[N]; where an episode ends the next
+        one begins at once.
 
         `Outcome.next_obs` is the last observation of the episode, `TimeStep.obs` where the next starts.
         """

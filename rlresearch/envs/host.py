@@ -31,7 +31,7 @@ class HostStep(NamedTuple):
 
 
 class Unit(gym.Wrapper):
-    """One environment as algorithms see it: actions in [-1, 1], float32 observations, no surprises.
+    """One environment as algorithms see it: actions in [-1, 1] or counted from 0, float32 observations, no surprises.
 
     What an environment gets wrong (an exception, a wrong shape, NaN or infinity) becomes one
     RunError that names it, so that it is never learned from.
@@ -144,7 +144,9 @@ class HostEnv:
         return self._envs.reset(seed=self._seeds())[0]
 
     def step(self, action: np.ndarray) -> HostStep:
-        """Applies actions [-1, 1] float32[N, A]; copies whose episode ended begin the next one."""
+        """Applies actions [-1, 1] float32[N, A], or discrete ones from 0 int32[N]; copies whose episode ended begin the
+        next one.
+        """
         next_obs, reward, terminated, truncated, _ = self._envs.step(action)
         done = terminated | truncated
         obs = next_obs
