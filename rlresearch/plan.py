@@ -142,6 +142,9 @@ def _trainer(config: Mapping[str, Any], task: Task, packages: Sequence[str] | No
             raise ConfigError(f"network.{name} is missing: {algorithm.__name__} needs it; choose with network=OPTION.")
     parts = {name: build(node, f"network.{name}", packages=packages) for name, node in config["network"].items()}
     parts |= {name: build(config[name], name, packages=packages) for name in ("noise", "optimizer")}
+    if not (isinstance(parts["noise"], NoNoise) or any(each.name == "noise" for each in fields(algorithm))):
+        kind = type(parts["noise"]).__name__
+        raise ConfigError(f"noise: {algorithm.__name__} explores by itself and takes no {kind}; choose noise=none.")
     algo = build(config["algo"], "algo", parts | {"spec": task.spec}, packages)
     buffer = build(config["buffer"], "buffer", {"batch_size": algo.batch_size}, packages)
     normalizer = build(config["normalize"], "normalize", packages=packages)
@@ -151,11 +154,6 @@ def _trainer(config: Mapping[str, Any], task: Task, packages: Sequence[str] | No
         raise ConfigError(
             f"buffer: {algorithm.__name__} learns from {algo.LEARNS_FROM}, but {type(buffer).__name__} offers "
             f"{buffer.OFFERS}; leave out buffer=..., algo=... chooses one that fits."
-        )
-    if "noise" not in {each.name for each in fields(algorithm)} and not isinstance(parts["noise"], NoNoise):
-        raise ConfigError(
-            f"noise: {algorithm.__name__} explores by its own distribution, {type(parts['noise']).__name__} would not "
-            "be read; leave out noise=..., algo=... chooses none."
         )
     return trainer
 

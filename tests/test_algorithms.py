@@ -219,7 +219,8 @@ def test_probes_are_learned(name, env):
     """
     discrete = env == "cartpole"
     task = Task("DiscreteProbe-v0" if discrete else "Probe-v0", num_envs=4, physics=Probe())
-    exploring = [] if discrete or on_policy(name) else ["network.actor.output_initializer='uniform(0.003)'", "noise.sigma=1.0"]
+    exploring = ["network.actor.output_initializer='uniform(0.003)'", "noise.sigma=1.0"]
+    exploring = [] if discrete or on_policy(name) else exploring
     replay = [] if on_policy(name) else ["buffer.capacity=8000"]
     settings = dict(gamma=0.5, tau=0.05, target_every=1, batch_size=64, learning_starts=400)
     settings |= dict(rollout_steps=32 if name == "ppo" else 8, epochs=4, minibatches=4, initial_log_std=-1.0)
