@@ -75,9 +75,12 @@ def tuned_values(name: str | None, config: dict[str, Any], extra_folder: str | N
     """What the tuned settings `name` contributed to `config`: theirs, less what the command line overrode."""
     folders = [config_folder(), *([Path(extra_folder)] if extra_folder else [])]
     files = [file for folder in folders if (file := folder / "tuned" / f"{name}.yaml").is_file()]
-    theirs = OmegaConf.to_container(OmegaConf.load(files[0])) if files else {}
-    final = flattened(config)
-    return {key: value for key, value in flattened(theirs or {}).items() if key in final and final[key] == value}
+    if not files:
+        return {}
+    theirs, final = OmegaConf.load(files[0]), flattened(config)
+    resolved = flattened(OmegaConf.to_container(OmegaConf.merge(config, theirs), resolve=True))
+    own = flattened(OmegaConf.to_container(theirs) or {})
+    return {key: resolved[key] for key in own if key in final and final[key] == resolved[key]}
 
 
 def sweep_samples(overrides: Sequence[str], extra_folder: str | None = None) -> list[list[str]]:

@@ -2,7 +2,8 @@
 
 A normalizer is a frozen dataclass; the trainer shows the algorithm what it makes of observations and rewards,
 and the buffer keeps what the environment gave. Statistics move only when a round of learning is over, so that
-all of one rollout, and what is learned from it, is seen through the same ones; evaluation never moves them.
+all of one rollout is acted on and learned from through the same ones; evaluation never moves them. They are of
+every observation that was acted on, and of every step's discounted return so far.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from rlresearch.types import EnvSpec, Outcome, TimeStep, Tree
 
 
 class Moments(NamedTuple):
-    """count: float32 scalar; mean, m2: float32[...], the mean and the sum of squared distances from it."""
+    """count: float32 scalar; mean, m2: float32[...], the mean and the sum of squared distances from it.
+
+    From 2**24 rows on single ones no longer count, which by then would not move the others.
+    """
 
     count: tf.Tensor
     mean: tf.Tensor
@@ -43,8 +47,8 @@ class Normalizer(Protocol):
     def init(self, spec: EnvSpec) -> Tree:
         """The state before the first step."""
 
-    def observe(self, state: Tree, outcome: Outcome, timestep: TimeStep, gamma: Any) -> Tree:
-        """Takes note of one step of all environments; changes nothing that is shown yet."""
+    def observe(self, state: Tree, timestep: TimeStep, outcome: Outcome, gamma: Any) -> Tree:
+        """Takes note of what was acted on and what came of it; changes nothing that is shown yet."""
 
     def moved(self, state: Tree) -> Tree:
         """The state in which what was noted counts."""
@@ -63,7 +67,7 @@ class AsIs:
     def init(self, spec: EnvSpec) -> Tree:
         return ()
 
-    def observe(self, state: Tree, outcome: Outcome, timestep: TimeStep, gamma: Any) -> Tree:
+    def observe(self, state: Tree, timestep: TimeStep, outcome: Outcome, gamma: Any) -> Tree:
         return state
 
     def moved(self, state: Tree) -> Tree:
@@ -80,8 +84,8 @@ class AsIs:
 class Running:
     """Observations less their mean, over their deviation; rewards over the deviation of the discounted return.
 
-    Moments by Chan, Golub & LeVeque 1979. obs, reward: which of the two. clip: the largest size of either.
-    Until two observations were seen nothing is changed. Rewards keep their sign: they are not shifted.
+    As Gymnasium's NormalizeObservation and NormalizeReward. obs, reward: which of the two. clip: the largest
+    size of either. While nothing counts yet nothing is changed. Rewards keep their sign: they are not shifted.
     """
 
     obs: bool = True
@@ -93,7 +97,7 @@ class Running:
         returns = no_moments(()) if self.reward else ()
         return RunningState(seen, seen, returns, returns, tf.zeros(spec.num_envs))
 
-    def observe(self, state: RunningState, outcome: Outcome, timestep: TimeStep, gamma: Any) -> RunningState:
+    def observe(self, state: RunningState, timestep: TimeStep, outcome: Outcome, gamma: Any) -> RunningState:
         if self.obs:
             pending = merged(state.pending_observations, moments_of(timestep.obs))
             state = state._replace(pending_observations=pending)
@@ -119,13 +123,16 @@ class Running:
     def observations(self, state: RunningState, obs: tf.Tensor) -> tf.Tensor:
         if not self.obs:
             return obs
-        scaled = (obs - state.observations.mean) / deviation(state.observations)
-        return tf.clip_by_value(scaled, -self.clip, self.clip)
+        return self._scaled(obs, obs - state.observations.mean, state.observations)
 
     def rewards(self, state: RunningState, reward: tf.Tensor) -> tf.Tensor:
         if not self.reward:
             return reward
-        return tf.clip_by_value(reward / deviation(state.returns), -self.clip, self.clip)
+        return self._scaled(reward, reward, state.returns)
+
+    def _scaled(self, raw: tf.Tensor, shifted: tf.Tensor, moments: Moments) -> tf.Tensor:
+        scaled = tf.clip_by_value(shifted / deviation(moments), -self.clip, self.clip)
+        return tf.where(moments.count < 2.0, raw, scaled)
 
 
 def no_moments(shape: tuple[int, ...]) -> Moments:
@@ -149,6 +156,5 @@ def merged(a: Moments, b: Moments) -> Moments:
 
 
 def deviation(moments: Moments) -> tf.Tensor:
-    """The standard deviation (1 before two rows were seen), 1e-4 added to the variance so that none is 0."""
-    variance = moments.m2 / tf.maximum(moments.count, 1.0) + 1e-4
-    return tf.where(moments.count < 2.0, tf.ones_like(variance), tf.sqrt(variance))
+    """The standard deviation float32[...], 1e-8 added to the variance so that none is 0."""
+    return tf.sqrt(moments.m2 / tf.maximum(moments.count, 1.0) + 1e-8)

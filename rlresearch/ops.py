@@ -107,3 +107,68 @@ def batch_jacobian(function: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> 
         tape.watch(x)
         y = function(x)
     return tape.batch_jacobian(y, x)
+
+
+# Advantages along a rollout, whose leading axis is time.
+
+
+def backward_sum(x: tf.Tensor, decay: tf.Tensor) -> tf.Tensor:
+    """y_t = x_t + decay_t * y_{t+1}, and y_{T-1} = x_{T-1}: float32[T, ...] of two of that shape.
+
+    By doubling (Hillis & Steele 1986): log2(T) operations on whole arrays, which compile and map, where
+    T small ones in a loop would take longer. The last decay is not read.
+    """
+    shift = 1
+    while shift < x.shape[0]:
+        beyond = tf.zeros_like(x[:shift])
+        x = x + decay * tf.concat([x[shift:], beyond], axis=0)
+        decay = decay * tf.concat([decay[shift:], beyond], axis=0)
+        shift *= 2
+    return x
+
+
+def generalized_advantage(
+    r_t: tf.Tensor,
+    discount_t: tf.Tensor,
+    ended: tf.Tensor,
+    v_tm1: tf.Tensor,
+    v_t: tf.Tensor,
+    gae_lambda: tf.Tensor | float,
+) -> tf.Tensor:
+    """Generalized advantage estimates float32[T, ...], Schulman et al. 2016 (https://arxiv.org/abs/1506.02438), eq. 16.
+
+    All arguments float32[T, ...], but ended: bool, where an episode did so in whatever way, beyond which
+    nothing is summed. discount_t: `discount`, 0 only where the task terminated. v_tm1, v_t: the values of what
+    was acted on and of what that led to, in the same episode, so that a time limit's last step still
+    bootstraps. No gradient flows.
+    """
+    td_error = r_t + discount_t * v_t - v_tm1
+    goes_on = 1.0 - tf.cast(ended, tf.float32)
+    return tf.stop_gradient(backward_sum(td_error, gae_lambda * discount_t * goes_on))
+
+
+def standardized(x: tf.Tensor) -> tf.Tensor:
+    """x less its mean, over its deviation, float32[B]; 0 where all are alike."""
+    centered = x - tf.reduce_mean(x)
+    return centered / (tf.sqrt(tf.reduce_mean(tf.square(centered))) + 1e-8)
+
+
+def clipped_objective(ratio: tf.Tensor, advantage: tf.Tensor, clip: tf.Tensor | float) -> tf.Tensor:
+    """Schulman et al. 2017, equation 7, float32[B]; to be increased.
+
+    No gradient where the ratio has left 1 by more than `clip` to the side that the advantage asks for.
+    """
+    return tf.minimum(ratio * advantage, tf.clip_by_value(ratio, 1.0 - clip, 1.0 + clip) * advantage)
+
+
+def clipped_value_error(
+    value: tf.Tensor, old: tf.Tensor, target: tf.Tensor, clip: tf.Tensor | float | None
+) -> tf.Tensor:
+    """Squared error float32[B]: the larger of the value's and of a value at most `clip` away from the old one's.
+
+    From the code beside Schulman et al. 2017. None does not clip.
+    """
+    error = tf.square(value - target)
+    if clip is None:
+        return error
+    return tf.maximum(error, tf.square(old + tf.clip_by_value(value - old, -clip, clip) - target))

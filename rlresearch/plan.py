@@ -15,6 +15,7 @@ from rlresearch.build import build, component_class, make, require
 from rlresearch.display import CONSOLES
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.noise import NoNoise
 from rlresearch.runners import Population, RunnerPart
 from rlresearch.trainer import Trainer
 
@@ -141,15 +142,18 @@ def _trainer(config: Mapping[str, Any], task: Task, packages: Sequence[str] | No
             raise ConfigError(f"network.{name} is missing: {algorithm.__name__} needs it; choose with network=OPTION.")
     parts = {name: build(node, f"network.{name}", packages=packages) for name, node in config["network"].items()}
     parts |= {name: build(config[name], name, packages=packages) for name in ("noise", "optimizer")}
+    if not (isinstance(parts["noise"], NoNoise) or any(each.name == "noise" for each in fields(algorithm))):
+        kind = type(parts["noise"]).__name__
+        raise ConfigError(f"noise: {algorithm.__name__} explores by itself and takes no {kind}; choose noise=none.")
     algo = build(config["algo"], "algo", parts | {"spec": task.spec}, packages)
-    parts = {name: build(config[name], name, packages=packages) for name in ("buffer", "normalize")}
-    trainer = make(Trainer, {}, "", {"algo": algo, "buffer": parts["buffer"], "normalizer": parts["normalize"]})
+    buffer = build(config["buffer"], "buffer", {"batch_size": algo.batch_size}, packages)
+    normalizer = build(config["normalize"], "normalize", packages=packages)
+    trainer = make(Trainer, {}, "", {"algo": algo, "buffer": buffer, "normalizer": normalizer})
     algo.check()
-    if algo.LEARNS_FROM != parts["buffer"].OFFERS:
-        offers, wants = parts["buffer"].OFFERS, algo.LEARNS_FROM
+    if algo.LEARNS_FROM != buffer.OFFERS:
         raise ConfigError(
-            f"buffer: {algorithm.__name__} learns from {wants}, but {type(parts['buffer']).__name__} offers {offers}; "
-            "leave out buffer=..., algo=... chooses one that fits."
+            f"buffer: {algorithm.__name__} learns from {algo.LEARNS_FROM}, but {type(buffer).__name__} offers "
+            f"{buffer.OFFERS}; leave out buffer=..., algo=... chooses one that fits."
         )
     return trainer
 
@@ -157,6 +161,11 @@ def _trainer(config: Mapping[str, Any], task: Task, packages: Sequence[str] | No
 def _check_fit(made: Plan) -> None:
     """What no part can know alone."""
     settings, algo, buffer = made.settings, made.trainer.algo, made.trainer.buffer
+    if algo.LEARNS_FROM == "rollout" and algo.batch_size > settings.total_steps:
+        raise ConfigError(
+            f"total_steps={settings.total_steps}: must be at least one rollout, which is {algo.batch_size}; "
+            "nothing would be learned."
+        )
     for key, count in (("algo.batch_size", algo.batch_size), ("env.num_envs", made.task.num_envs)):
         if buffer.capacity < count:
             raise ConfigError(f"buffer.capacity={buffer.capacity}: must be at least {key}, which is {count}.")

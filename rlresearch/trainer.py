@@ -99,7 +99,7 @@ class Trainer:
     ) -> RunState:
         """Stores the transition and counts episodes. `timestep`, `env`: what comes next."""
         rows = transition(state.timestep, action, outcome)
-        normalizer = self.normalizer.observe(state.normalizer, outcome, timestep, self.algo.gamma)
+        normalizer = self.normalizer.observe(state.normalizer, state.timestep, outcome, self.algo.gamma)
         return state._replace(
             buffer=self.buffer.add(state.buffer, rows),
             normalizer=normalizer,

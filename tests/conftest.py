@@ -4,7 +4,7 @@ import functools
 import importlib.util
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -29,13 +29,25 @@ ALGORITHMS = sorted(path.stem for path in (config_folder() / "algo").glob("*.yam
 
 
 @functools.cache
+def homes(name: str) -> tuple[str, ...]:
+    """Of Pendulum and CartPole (discrete actions), those that a shipped algorithm can learn in."""
+    found = []
+    for env in ("pendulum", "cartpole"):
+        with suppress(ConfigError):
+            plan(compose([f"algo={name}", f"env={env}", "tuned=none"]).config)
+            found.append(env)
+    return tuple(found)
+
+
 def home(name: str) -> str:
-    """An environment that a shipped algorithm can learn in: Pendulum, or CartPole for discrete actions."""
-    try:
-        plan(compose([f"algo={name}", "env=pendulum", "tuned=none"]).config)
-    except ConfigError:
-        return "cartpole"
-    return "pendulum"
+    """The first of them."""
+    return homes(name)[0]
+
+
+@functools.cache
+def on_policy(name: str) -> bool:
+    """Whether a shipped algorithm learns from rollouts."""
+    return make_algo(name).LEARNS_FROM == "rollout"
 
 
 def make_plan(name: str, *overrides: str, hidden=(8,), **settings) -> Plan:
@@ -44,9 +56,9 @@ def make_plan(name: str, *overrides: str, hidden=(8,), **settings) -> Plan:
     config = compose([f"algo={name}", *env, "tuned=none", *overrides]).config
     for part in config["network"].values():
         part["hidden"] = list(hidden)
-    small = {"batch_size": 16, "learning_starts": 32}
+    small = {"batch_size": 16, "learning_starts": 32, "rollout_steps": 8, "epochs": 2, "minibatches": 2}
     config["algo"] |= {key: value for key, value in (small | settings).items() if key in config["algo"]}
-    if config["buffer"]["capacity"] == 100_000:
+    if config["buffer"].get("capacity") == 100_000:
         config["buffer"]["capacity"] = 1_000
     return plan(config)
 
@@ -82,13 +94,20 @@ def make_batch(rows: int, observation: int = 3, action: int = 1, seed: int = 0, 
 
 
 def batch_for(algo, rows: int = 8, seed: int = 0, **columns) -> Batch:
-    """Random transitions such as `algo` learns from; `columns` replaces some of them."""
+    """Random transitions such as `algo` learns from; `columns` replaces some. A rollout is one step of them all."""
     spec = algo.spec
     if hasattr(spec.action_space, "n"):
         drawn = np.random.default_rng(seed + 1).integers(0, spec.num_actions, rows)
         batch = make_batch(rows, spec.observation_space.shape[0], 1, seed, **columns)
-        return batch._replace(action=tf.constant(columns.get("action", drawn), tf.int32))
-    return make_batch(rows, spec.observation_space.shape[0], spec.action_space.shape[0], seed, **columns)
+        batch = batch._replace(action=tf.constant(columns.get("action", drawn), tf.int32))
+    else:
+        batch = make_batch(rows, spec.observation_space.shape[0], spec.action_space.shape[0], seed, **columns)
+    return rollout_of(batch, 1) if algo.LEARNS_FROM == "rollout" else batch
+
+
+def rollout_of(batch: Batch, steps: int) -> Batch:
+    """The rows of a batch as [steps, environments], one step after the other."""
+    return tf.nest.map_structure(lambda leaf: tf.reshape(leaf, (steps, -1, *leaf.shape[1:])), batch)
 
 
 def replay_rows(state) -> Transition:

@@ -155,6 +155,13 @@ WRONG = [
     wrong("buffer.capacity=10", "algo.batch_size, which is"),
     wrong("env.num_envs=300 buffer.capacity=200", "env.num_envs, which is 300", about="buffer.capacity=200"),
     wrong("algo.learning_starts=30000", "below total_steps, which is 20000"),
+    wrong("algo=ppo buffer=uniform", "PPO learns from rollout, but Uniform offers transitions", about="buffer: "),
+    wrong("algo=dqn env=cartpole buffer=rollout", "DQN learns from transitions, but Rollout offers", about="buffer: "),
+    wrong("algo=ppo noise=gaussian", "PPO explores by itself", about="noise: "),
+    wrong("algo=ppo buffer.capacity=100", "buffer=rollout"),
+    wrong("algo=ppo algo.learning_starts=100", "rollout_steps"),
+    wrong("algo=ppo tuned=none algo.minibatches=3", "must divide the 2048 rows of a rollout"),
+    wrong("algo=ppo tuned=none total_steps=2047", "at least one rollout, which is 2048"),
     wrong(f"{CAR} runner=device", "needs a compiled environment", "runner=host"),
     wrong(f"{CAR} runner=population", "needs a compiled environment", "runner=host"),
     wrong("runner=population runner.seeds=0", "a whole number above 0"),
@@ -431,7 +438,8 @@ def test_every_shipped_option_composes_and_each_of_its_keys_is_read(name):
     settings = _own_settings(config_folder() / f"{name}.yaml")
     prefix = "" if "# @package _global_" in (config_folder() / f"{name}.yaml").read_text() else _place(command)
     for key, value in settings.items():
-        assert composed[prefix + key] == value
+        follows = str(value).startswith("${") and composed[str(value)[2:-1]]
+        assert composed[prefix + key] == (follows or value)
 
 
 def _first_plan(name):
@@ -447,6 +455,9 @@ def _first_plan(name):
             [f"algo={algo}", f"env={env}"] for algo in algos for env in envs if option in (f"{algo}_{env}", "none")
         ],
     }.get(group, [[f"{group}={option}", "tuned=none"]])
+    if group in ("network", "buffer", "noise"):
+        pairs = [[f"algo={algo}", f"env={env}"] for algo in algos for env in envs]
+        commands += [[f"{group}={option}", *pair, "tuned=none"] for pair in pairs]
     if name == "tuned/none":
         commands = [["tuned=none"]]
     if name == "env/gym":

@@ -38,7 +38,8 @@ class CompiledLoop:
             lambda old, new: old if new is old else tf.where(fresh, new, old), state, emptied
         )
         end = begin + iterations
-        state = self._loop(False, begin, tf.minimum(end, self._silent), state)
+        if self._silent:  # otherwise there is no first loop to compile
+            state = self._loop(False, begin, tf.minimum(end, self._silent), state)
         state = self._loop(True, tf.maximum(begin, self._silent), end, state)
         self._iteration.assign_add(iterations)
         self.store.write(state)

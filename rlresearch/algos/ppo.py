@@ -1,0 +1,200 @@
+"""Proximal policy optimization (PPO), with a clipped objective.
+
+Schulman, Wolski, Dhariwal, Radford, Klimov 2017, "Proximal policy optimization algorithms",
+https://arxiv.org/abs/1707.06347, Algorithm 1; equations by their numbers there. Advantages: Schulman et al.
+2016, https://arxiv.org/abs/1506.02438, equation 16 (`ops.generalized_advantage`).
+Shapes: T steps of N environments in a rollout, B rows of a minibatch, A actions or action dimensions.
+
+Of each rollout, old log-probabilities, values and advantages are computed once, from the parameters that acted.
+Then come `epochs` times `minibatches` steps down minus equation 9; each epoch deals all rows out anew.
+
+Differences from the paper:
+1. A time limit does not end a value: its last step bootstraps from the observation it led to. Only
+   `terminated` ends a value; both cut the sum of advantages.
+2. Policy and value share no layers.
+3. Advantages get mean 0 and deviation 1 in each minibatch; `value_clip` clips values too: as in the authors' code.
+4. Continuous actions are drawn from a normal distribution whose deviations do not depend on the observation
+   (the paper's section 6.1). What is learned from is what was drawn; only the environment clips it.
+5. Learning rate and `clip` may follow any schedule (the paper: to zero in a straight line, for Atari).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, NamedTuple
+
+import annotated_types as at
+import tensorflow as tf
+
+from rlresearch import distributions, networks, ops, optim, rng
+from rlresearch.errors import ConfigError
+from rlresearch.schedules import Constant, Schedule
+from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
+
+
+class PPOState(NamedTuple):
+    """Everything PPO knows; log_std: float32[A], of continuous actions, or ()."""
+
+    actor: networks.Params
+    critic: networks.Params
+    log_std: Tree
+    optimizer: Tree
+
+
+class Rows(NamedTuple):
+    """What gradient steps learn from, a row for each step of the rollout: its own, and what acted then thought."""
+
+    obs: tf.Tensor
+    action: tf.Tensor
+    log_prob: tf.Tensor
+    value: tf.Tensor
+    advantage: tf.Tensor
+    target: tf.Tensor
+
+
+@dataclass(frozen=True)
+class PPO:
+    """gamma: discount per step. gae_lambda: 0 trusts the values, 1 the rewards that came. rollout_steps: T.
+    epochs, minibatches: of each rollout. clip: how far the probability ratio may leave 1, times `clip_schedule`.
+    value_clip: the same for values, in units of return; None does not clip. value_weight, entropy_weight: c1 and
+    c2 of equation 9. normalize_advantages: in each minibatch. initial_log_std: of continuous actions.
+    """
+
+    spec: EnvSpec
+    actor: networks.Part
+    critic: networks.Part
+    optimizer: optim.Optimizer
+
+    gamma: Annotated[float, at.Interval(ge=0, le=1)] = 0.99
+    gae_lambda: Annotated[float, at.Interval(ge=0, le=1)] = 0.95
+    rollout_steps: Annotated[int, at.Gt(0)] = 2048
+    epochs: Annotated[int, at.Gt(0)] = 10
+    minibatches: Annotated[int, at.Gt(0)] = 32
+    clip: Annotated[float, at.Gt(0)] = 0.2
+    clip_schedule: Schedule = field(default_factory=Constant)
+    value_clip: Annotated[float, at.Gt(0)] | None = None
+    value_weight: Annotated[float, at.Ge(0)] = 0.5
+    entropy_weight: Annotated[float, at.Ge(0)] = 0.0
+    normalize_advantages: bool = True
+    initial_log_std: float = 0.0
+
+    learning_starts: ClassVar[int] = 0
+    random_start: ClassVar[bool] = False
+    updates: ClassVar[int] = 1
+    LEARNS_FROM: ClassVar[str] = "rollout"
+    METRICS: ClassVar[dict[str, str]] = {  # means over all minibatches of all epochs
+        "loss/policy": "minus the clipped objective, equation 7",
+        "loss/value": "mean squared error of values, in squared units of return",
+        "policy/entropy": "mean entropy of the policy, in nats",
+        "policy/kl": "divergence of the policy from the one that acted, estimated by mean(ratio - 1 - log ratio)",
+        "policy/clipped": "share of rows whose ratio is farther from 1 than clip",
+    }
+
+    def check(self) -> None:
+        if not hasattr(self.spec.action_space, "n"):
+            self.spec.require_continuous_actions("PPO")
+        if self.batch_size % self.minibatches:
+            raise ConfigError(
+                f"algo.minibatches={self.minibatches}: must divide the {self.batch_size} rows of a rollout, "
+                "algo.rollout_steps times env.num_envs."
+            )
+
+    @property
+    def update_every(self) -> int:
+        return self.rollout_steps
+
+    @property
+    def batch_size(self) -> int:
+        return self.rollout_steps * self.spec.num_envs
+
+    @property
+    def actor_net(self) -> networks.Network:
+        return networks.bind(self.actor, (self.spec.observation_space.shape,), self.spec.action_size)
+
+    @property
+    def critic_net(self) -> networks.Network:
+        return networks.bind(self.critic, (self.spec.observation_space.shape,), 1)
+
+    def init(self, key: Key) -> PPOState:
+        actor_key, critic_key = tf.unstack(rng.split(key, 2))
+        actor, critic = self.actor_net.init(actor_key), self.critic_net.init(critic_key)
+        log_std = () if hasattr(self.spec.action_space, "n") else tf.zeros(self.spec.action_size) + self.initial_log_std
+        optimizer = self.optimizer.init((actor.trainable, critic.trainable, log_std))
+        return PPOState(actor, critic, log_std, optimizer)
+
+    def policy(self, state: PPOState, obs: tf.Tensor) -> tf.Tensor:
+        action = self._distribution(self.actor_net.apply(state.actor, obs), state.log_std).mode()
+        return action if action.dtype == tf.int32 else tf.clip_by_value(action, -1.0, 1.0)
+
+    def act(self, state: PPOState, timestep: TimeStep, key: Key, progress: Progress) -> tuple[tf.Tensor, PPOState]:
+        return self._distribution(self.actor_net.apply(state.actor, timestep.obs), state.log_std).sample(key), state
+
+    def update(
+        self, state: PPOState, batch: Batch, key: Key, progress: Progress
+    ) -> tuple[PPOState, dict[str, tf.Tensor], None]:
+        rows = self._rows(state, batch)
+        size = rows.value.shape[0] // self.minibatches
+
+        def epoch(index: tf.Tensor, *carried: Tree) -> tuple:
+            order = tf.reshape(rng.permutation(rng.fold_in(key, index), rows.value.shape[0]), (-1, size))
+            dealt = tf.nest.map_structure(lambda leaf: tf.gather(leaf, order), rows)
+
+            def minibatch(index: tf.Tensor, state: PPOState, sums: dict[str, tf.Tensor]) -> tuple:
+                state, metrics = self._step(state, tf.nest.map_structure(lambda leaf: leaf[index], dealt), progress)
+                return index + 1, state, {name: total + metrics[name] for name, total in sums.items()}
+
+            return index + 1, *tf.while_loop(lambda i, *_: i < self.minibatches, minibatch, (0, *carried))[1:]
+
+        sums = {name: tf.constant(0.0) for name in self.METRICS}
+        _, state, sums = tf.while_loop(lambda i, *_: i < self.epochs, epoch, (0, state, sums))
+        return state, {name: total / (self.epochs * self.minibatches) for name, total in sums.items()}, None
+
+    def _distribution(self, outputs: tf.Tensor, log_std: Tree) -> Tree:
+        """The policy, by its network's outputs [B, A]."""
+        discrete = hasattr(self.spec.action_space, "n")
+        return distributions.Categorical(outputs) if discrete else distributions.DiagonalGaussian(outputs, log_std)
+
+    def _rows(self, state: PPOState, batch: Batch) -> Rows:
+        """The rollout, its two leading axes made one, with what the acting parameters make of it."""
+        flat = lambda leaf: tf.reshape(leaf, (-1, *leaf.shape[2:]))  # noqa: E731
+        value_of = lambda obs: self.critic_net.apply(state.critic, flat(obs))[:, 0]  # noqa: E731
+        obs, action, value = flat(batch.obs), flat(batch.action), value_of(batch.obs)
+        advantage = ops.generalized_advantage(
+            batch.reward,
+            ops.discount(self.gamma, batch.terminated),
+            tf.logical_or(batch.terminated, batch.truncated),
+            tf.reshape(value, batch.reward.shape),
+            tf.reshape(value_of(batch.next_obs), batch.reward.shape),
+            self.gae_lambda,
+        )
+        log_prob = self._distribution(self.actor_net.apply(state.actor, obs), state.log_std).log_prob(action)
+        return Rows(obs, action, log_prob, value, flat(advantage), flat(advantage) + value)
+
+    def _step(self, state: PPOState, rows: Rows, progress: Progress) -> tuple[PPOState, dict[str, tf.Tensor]]:
+        """One gradient step on one minibatch."""
+        clip = self.clip * self.clip_schedule(progress)
+        advantage = ops.standardized(rows.advantage) if self.normalize_advantages else rows.advantage
+
+        def loss(weights: tuple) -> tuple[tf.Tensor, tuple]:
+            actor, critic, log_std = weights
+            outputs, actor_frozen = self.actor_net.apply_training(state.actor._replace(trainable=actor), rows.obs)
+            values, critic_frozen = self.critic_net.apply_training(state.critic._replace(trainable=critic), rows.obs)
+            policy = self._distribution(outputs, log_std)
+            log_ratio = policy.log_prob(rows.action) - rows.log_prob
+            ratio = tf.exp(log_ratio)
+            errors = ops.clipped_value_error(values[:, 0], rows.value, rows.target, self.value_clip)
+            metrics = {
+                "loss/policy": -tf.reduce_mean(ops.clipped_objective(ratio, advantage, clip)),
+                "loss/value": tf.reduce_mean(errors),
+                "policy/entropy": tf.reduce_mean(policy.entropy()),
+                "policy/kl": tf.reduce_mean(ratio - 1.0 - log_ratio),
+                "policy/clipped": tf.reduce_mean(tf.cast(tf.abs(ratio - 1.0) > clip, tf.float32)),
+            }
+            value = metrics["loss/policy"] + self.value_weight * metrics["loss/value"]
+            return value - self.entropy_weight * metrics["policy/entropy"], (metrics, actor_frozen, critic_frozen)
+
+        weights = (state.actor.trainable, state.critic.trainable, state.log_std)
+        (_, (metrics, *frozen)), grads = ops.value_and_grad(loss, weights)
+        (actor, critic, log_std), optimizer = self.optimizer.update(grads, state.optimizer, weights, progress)
+        actor, critic = networks.Params(actor, frozen[0]), networks.Params(critic, frozen[1])
+        return PPOState(actor, critic, log_std, optimizer), metrics
