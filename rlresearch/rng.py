@@ -86,6 +86,16 @@ def normal(key: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
     return tf.reshape(pairs[:size], shape)
 
 
+def gumbel(key: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
+    """Standard Gumbel float32[shape], from -2.9 to 22.9: minus the logarithm of an exponential number.
+
+    Of logits plus such numbers the largest is action i with probability softmax(logits)_i.
+    """
+    # All 32 bits go into the upper tail, which decides; the bound keeps the inner logarithm from infinity.
+    unit = tf.minimum((tf.cast(bits(key, shape), tf.float32) + 0.5) * 2.0**-32, 1.0 - 2.0**-24)
+    return -tf.math.log(-tf.math.log1p(-unit))
+
+
 def randint(key: tf.Tensor, shape: tuple[int, ...], maximum: tf.Tensor | int) -> tf.Tensor:
     """Uniform int32[shape] in [0, maximum); maximum: int or integer scalar tensor from 1 to 2**31.
 
