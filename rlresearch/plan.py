@@ -15,6 +15,7 @@ from rlresearch.build import build, component_class, make, require
 from rlresearch.display import CONSOLES
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.noise import NoNoise
 from rlresearch.runners import Population, RunnerPart
 from rlresearch.trainer import Trainer
 
@@ -141,6 +142,9 @@ def _trainer(config: Mapping[str, Any], task: Task, packages: Sequence[str] | No
             raise ConfigError(f"network.{name} is missing: {algorithm.__name__} needs it; choose with network=OPTION.")
     parts = {name: build(node, f"network.{name}", packages=packages) for name, node in config["network"].items()}
     parts |= {name: build(config[name], name, packages=packages) for name in ("noise", "optimizer")}
+    if not (isinstance(parts["noise"], NoNoise) or any(each.name == "noise" for each in fields(algorithm))):
+        kind = type(parts["noise"]).__name__
+        raise ConfigError(f"noise: {algorithm.__name__} explores by itself and takes no {kind}; choose noise=none.")
     algo = build(config["algo"], "algo", parts | {"spec": task.spec}, packages)
     parts = {name: build(config[name], name, packages=packages) for name in ("buffer", "normalize")}
     trainer = make(Trainer, {}, "", {"algo": algo, "buffer": parts["buffer"], "normalizer": parts["normalize"]})
