@@ -172,3 +172,24 @@ def clipped_value_error(
     if clip is None:
         return error
     return tf.maximum(error, tf.square(old + tf.clip_by_value(value - old, -clip, clip) - target))
+
+
+# Soft values: return plus temperature times entropy.
+
+
+def soft_value(q: tf.Tensor, log_prob: tf.Tensor, temperature: tf.Tensor | float) -> tf.Tensor:
+    """q - temperature * log_prob, float32[B], of drawn actions: one draw of V (Haarnoja et al. 2018b, eq. 3)."""
+    return q - temperature * log_prob
+
+
+def expected_soft_value(q: tf.Tensor, log_probs: tf.Tensor, temperature: tf.Tensor | float) -> tf.Tensor:
+    """V float32[B] over all actions' q and log_probs [B, A] (Christodoulou 2019, eq. 10)."""
+    return tf.reduce_sum(tf.exp(log_probs) * soft_value(q, log_probs, temperature), axis=-1)
+
+
+def temperature_loss(log_temperature: tf.Tensor, entropy: tf.Tensor, target_entropy: tf.Tensor | float) -> tf.Tensor:
+    """log_temperature * (entropy - target_entropy), whose descent raises the temperature where the entropy is low.
+
+    Haarnoja et al. 2018b, eq. 18, with the logarithm in the temperature's place. No gradient reaches `entropy`.
+    """
+    return log_temperature * tf.stop_gradient(entropy - target_entropy)

@@ -197,7 +197,8 @@ def global_norm(grads: Tree) -> tf.Tensor:
     """The Euclidean norm of all gradients laid end to end, float32 scalar."""
     # Written out: the L2Loss inside tf.linalg.global_norm cannot be mapped over members. Column by column
     # first: XLA adds a whole tensor up one number after the other, columns side by side.
-    return tf.sqrt(tf.add_n([tf.reduce_sum(tf.reduce_sum(tf.square(g), axis=0)) for g in tf.nest.flatten(grads)]))
+    columns = [tf.reduce_sum(tf.square(g), axis=0 if g.shape.rank else None) for g in tf.nest.flatten(grads)]
+    return tf.sqrt(tf.add_n([tf.reduce_sum(column) for column in columns]))
 
 
 def _adam_init(params: Tree) -> AdamState:

@@ -1,0 +1,193 @@
+"""Soft actor-critic for discrete actions.
+
+Christodoulou 2019, "Soft actor-critic for discrete action settings", https://arxiv.org/abs/1910.07207,
+Algorithm 1; equations by their numbers there.
+Shapes: N environments, B batch rows, A actions.
+
+The policy is a categorical distribution over A logits, a critic gives the values of all A actions, and so each
+expectation over actions is a sum, not a draw:
+
+    soft value        V(s) = sum_a pi(a | s) (Q(s, a) - temperature log pi(a | s))          (10)
+    critics           Q(s, a) of the action taken towards r + gamma V(s'), V from the target critics
+    temperature       falls where the entropy is above its target, and rises below          (11)
+    policy            minimises sum_a pi(a | s) (temperature log pi(a | s) - Q(s, a))       (12)
+
+Both values are the smaller of two critics', action by action.
+
+Differences from the paper:
+1. A time limit does not end a value: only `terminated` does (`ops.discount`).
+2. The temperature's loss is linear in its logarithm, which is learned, where (11) is linear in the temperature
+   itself: its slope does not fade with the temperature.
+3. `learning_starts` transitions come first, of uniform actions with `random_start`; learning starts after them.
+4. The critics' losses are squared errors without the half, reported as a mean over both.
+5. The target entropy is `entropy_ratio` of log A, the entropy of uniform choice; 0.98 is the paper's. With two
+   actions that is a policy that chooses the likelier with 58 %. Where such a policy cannot keep an episode going,
+   nor its entropy be reached where it can, the temperature rises without end: CartPole needs 0.5 to 0.6.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, NamedTuple
+
+import annotated_types as at
+import tensorflow as tf
+
+from rlresearch import networks, ops, optim, rng
+from rlresearch.distributions import Categorical
+from rlresearch.errors import ConfigError, shown
+from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
+
+
+class DiscreteSACState(NamedTuple):
+    """Everything discrete SAC knows; critics are pairs, log_temperature float32 scalar, or () where it is fixed."""
+
+    actor: networks.Params
+    critics: list[networks.Params]
+    target_critics: list[networks.Params]
+    log_temperature: Tree
+    actor_optimizer: Tree
+    critic_optimizer: Tree
+    temperature_optimizer: Tree
+
+
+@dataclass(frozen=True)
+class DiscreteSAC:
+    """gamma: discount per step. tau: share of the online critics taken into the targets. temperature:
+    what a nat of entropy is worth, in units of reward; with `learn_temperature` only at first, then it
+    keeps the entropy at `entropy_ratio` of the largest possible, log A. The other fields are described
+    in `types.Algorithm`.
+    """
+
+    spec: EnvSpec
+    actor: networks.Part
+    critic: networks.Part
+    optimizer: optim.Optimizer
+
+    gamma: Annotated[float, at.Interval(ge=0, le=1)] = 0.99
+    tau: Annotated[float, at.Interval(gt=0, le=1)] = 0.005
+    temperature: Annotated[float, at.Ge(0)] = 1.0
+    learn_temperature: bool = True
+    entropy_ratio: Annotated[float, at.Interval(ge=0, le=1)] = 0.98
+    batch_size: Annotated[int, at.Gt(0)] = 64
+    learning_starts: Annotated[int, at.Ge(0)] = 1_000
+    random_start: bool = True
+    update_every: Annotated[int, at.Gt(0)] = 1
+    updates: Annotated[int, at.Gt(0)] = 1
+
+    LEARNS_FROM: ClassVar[str] = "transitions"
+    METRICS: ClassVar[dict[str, str]] = {
+        "loss/critic": "mean squared soft TD error over the batch and both critics, in squared units of return",
+        "loss/actor": "minus the policy's mean soft value by the smaller critic, in units of return",
+        "value/q": "both critics' mean soft value of the batch's stored actions, in units of return",
+        "policy/entropy": "mean entropy of the policy over the batch, in nats",
+        "policy/temperature": "what a nat of entropy is worth, in units of reward",
+    }
+
+    def check(self) -> None:
+        self.spec.require_discrete_actions("DiscreteSAC")
+        if self.learn_temperature and self.temperature == 0:
+            raise ConfigError("algo.temperature=0.0: must be above 0, or fixed with algo.learn_temperature=false.")
+        activation = getattr(self.actor, "output_activation", "linear")
+        if activation != "linear":
+            wrong = f"network.actor.output_activation={shown(activation)}: must be linear for DiscreteSAC"
+            raise ConfigError(f"{wrong}, which reads logits; network=stochastic_actor_critic fits.")
+
+    @property
+    def actor_net(self) -> networks.Network:
+        return networks.bind(self.actor, (self.spec.observation_space.shape,), self.spec.num_actions)
+
+    @property
+    def critic_net(self) -> networks.Network:
+        return networks.bind(self.critic, (self.spec.observation_space.shape,), self.spec.num_actions)
+
+    def init(self, key: Key) -> DiscreteSACState:
+        actor_key, *critic_keys = tf.unstack(rng.split(key, 3))
+        actor = self.actor_net.init(actor_key)
+        critics = [self.critic_net.init(critic_key) for critic_key in critic_keys]
+        log_temperature = tf.math.log(tf.cast(self.temperature, tf.float32)) if self.learn_temperature else ()
+        return DiscreteSACState(
+            actor=actor,
+            critics=critics,
+            target_critics=critics,
+            log_temperature=log_temperature,
+            actor_optimizer=self.optimizer.init(actor.trainable),
+            critic_optimizer=self.optimizer.init([critic.trainable for critic in critics]),
+            temperature_optimizer=self.optimizer.init(log_temperature),
+        )
+
+    def policy(self, state: DiscreteSACState, obs: tf.Tensor) -> tf.Tensor:
+        return Categorical(self.actor_net.apply(state.actor, obs)).mode()
+
+    def act(
+        self, state: DiscreteSACState, timestep: TimeStep, key: Key, progress: Progress
+    ) -> tuple[tf.Tensor, DiscreteSACState]:
+        return Categorical(self.actor_net.apply(state.actor, timestep.obs)).sample(key), state
+
+    def update(
+        self, state: DiscreteSACState, batch: Batch, key: Key, progress: Progress
+    ) -> tuple[DiscreteSACState, dict[str, tf.Tensor], tf.Tensor]:
+        temperature = tf.exp(state.log_temperature) if self.learn_temperature else tf.cast(self.temperature, tf.float32)
+        target = self._target(state, batch, temperature)
+
+        def critic_loss(trainables: list[list[tf.Tensor]]) -> tuple[tf.Tensor, tuple]:
+            params = [critic._replace(trainable=own) for critic, own in zip(state.critics, trainables, strict=True)]
+            called = [self.critic_net.apply_training(each, batch.obs) for each in params]
+            q_tm1 = tf.stack([ops.chosen(q, batch.action) for q, _ in called])
+            td_errors = target - q_tm1
+            losses = tf.reduce_mean(batch.weight * tf.square(td_errors), axis=1)
+            frozen = [each for _, each in called]
+            return tf.reduce_sum(losses), (tf.reduce_mean(losses), td_errors, tf.reduce_mean(q_tm1), frozen)
+
+        weights = [critic.trainable for critic in state.critics]
+        (_, (critic_value, td_errors, q_mean, frozen)), grads = ops.value_and_grad(critic_loss, weights)
+        weights, critic_optimizer = self.optimizer.update(grads, state.critic_optimizer, weights, progress)
+        critics = [networks.Params(*both) for both in zip(weights, frozen, strict=True)]
+        q = self._smaller(critics, batch.obs)
+
+        def actor_loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, tuple]:
+            logits, frozen = self.actor_net.apply_training(state.actor._replace(trainable=trainable), batch.obs)
+            pi = Categorical(logits)
+            value = ops.expected_soft_value(q, pi.log_probs(), temperature)
+            return -tf.reduce_mean(value), (tf.reduce_mean(pi.entropy()), frozen)
+
+        (actor_value, (entropy, frozen)), grads = ops.value_and_grad(actor_loss, state.actor.trainable)
+        weights, actor_optimizer = self.optimizer.update(grads, state.actor_optimizer, state.actor.trainable, progress)
+
+        state = state._replace(
+            actor=networks.Params(weights, frozen),
+            critics=critics,
+            target_critics=ops.polyak(state.target_critics, critics, self.tau),
+            actor_optimizer=actor_optimizer,
+            critic_optimizer=critic_optimizer,
+        )
+        metrics = {
+            "loss/critic": critic_value,
+            "loss/actor": actor_value,
+            "value/q": q_mean,
+            "policy/entropy": entropy,
+            "policy/temperature": temperature,
+        }
+        return self._tempered(state, entropy, progress), metrics, tf.reduce_mean(tf.abs(td_errors), axis=0)
+
+    def _target(self, state: DiscreteSACState, batch: Batch, temperature: tf.Tensor) -> tf.Tensor:
+        """r + gamma V(s'), float32[B]: the target critics under the online policy (10)."""
+        log_probs = Categorical(self.actor_net.apply(state.actor, batch.next_obs)).log_probs()
+        v_t = ops.expected_soft_value(self._smaller(state.target_critics, batch.next_obs), log_probs, temperature)
+        return ops.td_target(batch.reward, ops.discount(self.gamma, batch.terminated, batch.steps), v_t)
+
+    def _smaller(self, critics: list[networks.Params], obs: tf.Tensor) -> tf.Tensor:
+        """Action by action the smaller of both critics' values, float32[B, A]."""
+        return tf.reduce_min(tf.stack([self.critic_net.apply(each, obs) for each in critics]), axis=0)
+
+    def _tempered(self, state: DiscreteSACState, entropy: tf.Tensor, progress: Progress) -> DiscreteSACState:
+        """The state after the temperature's step (11), if it is learned."""
+        if not self.learn_temperature:
+            return state
+        aim = self.entropy_ratio * math.log(self.spec.num_actions)
+        slope = ops.grad(lambda own: ops.temperature_loss(own, entropy, aim), state.log_temperature)
+        log_temperature, optimizer = self.optimizer.update(
+            slope, state.temperature_optimizer, state.log_temperature, progress
+        )
+        return state._replace(log_temperature=log_temperature, temperature_optimizer=optimizer)
