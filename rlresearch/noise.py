@@ -112,9 +112,10 @@ class Boltzmann:
 
     def choose(self, values: tf.Tensor, key: Key, progress: Progress) -> tf.Tensor:
         temperature = tf.maximum(self.temperature * self.schedule(progress), 1e-8)
-        # The half keeps both logarithms from infinity.
+        # Half a step above 0 keeps the noise below 18. Next to 1 it is lost to rounding, or makes -inf, which never wins.
         unit = rng.uniform(key, values.shape) + 2.0**-25
-        return tf.argmax(values / temperature - tf.math.log(-tf.math.log(unit)), axis=1, output_type=tf.int32)
+        gumbel = -tf.math.log(-tf.math.log1p(-unit))
+        return tf.argmax(values / temperature + gumbel, axis=1, output_type=tf.int32)
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,13 @@ def home(name: str) -> str:
     return "pendulum"
 
 
+NEEDED = {"c51": ["algo.v_min=-1", "algo.v_max=3"]}  # what `conf` leaves to the task
+
+
 def make_plan(name: str, *overrides: str, hidden=(8,), **settings) -> Plan:
     """The plan of a shipped algorithm with small networks and batches; `settings` are the algorithm's own."""
     env = [] if any(each.startswith("env=") for each in overrides) else [f"env={home(name)}"]
-    config = compose([f"algo={name}", *env, "tuned=none", *overrides]).config
+    config = compose([f"algo={name}", *env, *NEEDED.get(name, []), "tuned=none", *overrides]).config
     for part in config["network"].values():
         part["hidden"] = list(hidden)
     small = {"batch_size": 16, "learning_starts": 32}

@@ -200,7 +200,7 @@ CONSTANT, LEFT, RIGHT, FIRST, SECOND = np.float32(
 def values_of(algo, state, obs):
     """What an algorithm thinks its policy's returns are, from observations."""
     if "q" in state._fields:
-        return tf.reduce_max(algo.q_net.apply(state.q, obs), axis=1)
+        return tf.reduce_max(algo.values(state.q, obs), axis=1)
     critic = next(iter(networks_of(state, "critic").values()))
     critic = critic[0] if isinstance(critic, list) else critic
     return algo.critic_net.apply(critic, obs, algo.policy(state, obs))[:, 0]

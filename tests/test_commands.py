@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import NEEDED
 
 from rlresearch.compose import compose, config_folder, sweep_samples
 from rlresearch.errors import ConfigError
@@ -439,14 +440,15 @@ def _first_plan(name):
     group, option = name.split("/")
     algos = [Path(each).name for each in OPTIONS if each.startswith("algo/")]
     envs = [Path(each).name for each in OPTIONS if each.startswith("env/") and each != "env/gym"]
+    learner = {(a, e): [f"algo={a}", f"env={e}", *NEEDED.get(a, []), "tuned=none"] for a in algos for e in envs}
     commands = {
-        "algo": [[f"algo={option}", f"env={env}", "tuned=none"] for env in envs],
-        "env": [[f"algo={algo}", f"env={option}", "tuned=none"] for algo in algos],
+        "algo": [learner[option, env] for env in envs if group == "algo"],
+        "env": [[f"algo={algo}", f"env={option}", *NEEDED.get(algo, []), "tuned=none"] for algo in algos],
         "schedule": [[f"schedule@optimizer.schedule={option}"]],
         "tuned": [
             [f"algo={algo}", f"env={env}"] for algo in algos for env in envs if option in (f"{algo}_{env}", "none")
         ],
-    }.get(group, [[f"{group}={option}", "tuned=none"]])
+    }.get(group, [[f"{group}={option}", *each] for each in learner.values()])
     if name == "tuned/none":
         commands = [["tuned=none"]]
     if name == "env/gym":
@@ -472,7 +474,8 @@ def _place(command):
 def _own_settings(file):
     own = yaml.safe_load(file.read_text()) or {}
     own.pop("defaults", None)
-    return {key: value for key, value in flattened(own).items() if value != "???"}
+    elsewhere = lambda value: isinstance(value, str) and (value == "???" or "${" in value)  # noqa: E731
+    return {key: value for key, value in flattened(own).items() if not elsewhere(value)}
 
 
 def test_a_key_that_nothing_reads_would_be_refused(folder):

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "rlresearch"
 LAYERS = {
     "ground": {"rlresearch", "errors"},
     "types": {"types"},
-    "maths": {"rng", "trees", "ops", "optim", "schedules", "fence"},
+    "maths": {"rng", "trees", "ops", "optim", "schedules", "fence", "sum_tree"},
     "parts": {"layers", "networks", "noise", "buffers", "normalize", "envs"},
     "algos": {"algos"},
     "trainer": {"trainer"},
