@@ -36,9 +36,9 @@ class SpectralDense(tf.keras.layers.Dense):
 class NoisyDense(tf.keras.layers.Layer):
     """A dense layer with factorised Gaussian noise on its numbers (Fortunato et al. 2018, equations 9 to 11).
 
-    y = x (mu_w + sigma_w * f(e_in) f(e_out)) + mu_b + sigma_b * f(e_out), with f(e) = sign(e) sqrt|e|; e_in and
-    e_out lie one after the other in the non-trainable `noise`; whatever is called so, `networks.Network` fills at each call.
-    All sigma begin at sigma0 / sqrt(inputs).
+    y = x (mu_w + sigma_w * f(e_in) f(e_out)) + mu_b + sigma_b * f(e_out), with f(e) = sign(e) sqrt|e|. e_in and
+    e_out lie one after the other in `noise`: a non-trainable variable of this name is filled by `networks.Network`
+    at each call. All sigma begin at sigma0 / sqrt(inputs).
     """
 
     def __init__(self, units: int, kernel_initializer: Any, sigma0: float) -> None:

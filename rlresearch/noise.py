@@ -112,7 +112,7 @@ class Boltzmann:
 
     def choose(self, values: tf.Tensor, key: Key, progress: Progress) -> tf.Tensor:
         temperature = tf.maximum(self.temperature * self.schedule(progress), 1e-8)
-        # Half a step above 0 keeps the noise below 18. Next to 1 it is lost to rounding, or makes -inf, which never wins.
+        # The half keeps the noise below 18; a unit that it rounds to 1 makes -inf, which never wins.
         unit = rng.uniform(key, values.shape) + 2.0**-25
         gumbel = -tf.math.log(-tf.math.log1p(-unit))
         return tf.argmax(values / temperature + gumbel, axis=1, output_type=tf.int32)

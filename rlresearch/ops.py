@@ -125,7 +125,7 @@ def categorical_projection(places: tf.Tensor, probabilities: tf.Tensor, support:
 
 
 def kl_divergence(target: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """KL(target || softmax(logits)), float32[B], of probabilities [B, K], through which no gradient flows, to logits."""
+    """KL(target || softmax(logits)), float32[B]: of probabilities [B, K], which get no gradient, from logits [B, K]."""
     target = tf.stop_gradient(target)
     return tf.reduce_sum(tf.math.xlogy(target, target) - target * tf.nn.log_softmax(logits), axis=1)
 

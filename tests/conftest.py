@@ -47,7 +47,7 @@ def make_plan(name: str, *overrides: str, hidden=(8,), **settings) -> Plan:
     config = compose([f"algo={name}", *env, *NEEDED.get(name, []), "tuned=none", *overrides]).config
     for part in config["network"].values():
         part["hidden"] = list(hidden)
-    small = {"batch_size": 16, "learning_starts": 32}
+    small = {"batch_size": 16, "learning_starts": 32, "atoms": 21, "quantiles": 8}
     config["algo"] |= {key: value for key, value in (small | settings).items() if key in config["algo"]}
     if config["buffer"]["capacity"] == 100_000:
         config["buffer"]["capacity"] = 1_000

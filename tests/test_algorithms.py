@@ -119,7 +119,10 @@ def test_termination_stops_bootstrapping(name):
     algo, state = started(name)
     ended = batch_for(algo, terminated=np.ones(8, bool))
     elsewhere = ended._replace(next_obs=ended.next_obs + 1.0)
-    assert same_bits(update(algo, state, ended), update(algo, state, elsewhere))
+    if hasattr(algo, "atoms"):  # whose probabilities, all at one place then, sum to 1 but for rounding
+        assert apart(update(algo, state, ended), update(algo, state, elsewhere)) < 1e-6
+    else:
+        assert same_bits(update(algo, state, ended), update(algo, state, elsewhere))
     assert apart(update(algo, state, ended)[1], update(algo, state, batch_for(algo))[1]) > 1e-3
 
 
