@@ -102,7 +102,6 @@ class Prioritized:
         within = coarse + fine * 2.0**-24  # 48 random bits: 24 cannot tell a million rows apart
         heights = (tf.range(batch_size, dtype=tf.float64) + within) / batch_size * total
         places = sum_tree.find(state.tree, heights, self.capacity)
-        places = tf.minimum(places, tf.cast(stored, tf.int32) - 1)  # rounding may lead past the last one
         probability = sum_tree.sizes_of(state.tree, places, self.capacity) / total
         exponent = tf.minimum(self.beta * self.schedule(progress), 1.0)
         weight = tf.pow(tf.cast(stored, tf.float64) * probability, -tf.cast(exponent, tf.float64))

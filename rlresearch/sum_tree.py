@@ -42,13 +42,17 @@ def sizes_of(tree: tf.Tensor, leaves: tf.Tensor, capacity: int) -> tf.Tensor:
 
 
 def find(tree: tf.Tensor, heights: tf.Tensor, capacity: int) -> tf.Tensor:
-    """The leaves int32[B] on which heights float64[B] in [0, total) fall, all leaves stacked in their order."""
+    """The leaves int32[B] on which heights float64[B] in [0, total) fall, all leaves stacked in their order.
+
+    A leaf of size 0 is never found, as long as there is another.
+    """
     place = tf.zeros(heights.shape, tf.int32)
     for begin in _levels(capacity):
         children = _children(tree, begin, place)
         ends = tf.cumsum(children, axis=1)
-        # Rounding may put a height at the end of them all.
-        child = tf.minimum(tf.reduce_sum(tf.cast(ends <= heights[:, None], tf.int32), axis=1), FANOUT - 1)
+        child = tf.reduce_sum(tf.cast(ends <= heights[:, None], tf.int32), axis=1)
+        # Rounding may put a height beyond them all.
+        child = tf.minimum(child, tf.reduce_max(tf.where(children > 0.0, tf.range(FANOUT), 0), axis=1))
         before = tf.sequence_mask(child, FANOUT, tf.float64)
         heights = heights - tf.reduce_sum(children * before, axis=1)
         place = place * FANOUT + child

@@ -89,8 +89,8 @@ def batch_for(algo, rows: int = 8, seed: int = 0, **columns) -> Batch:
     spec = algo.spec
     if hasattr(spec.action_space, "n"):
         drawn = np.random.default_rng(seed + 1).integers(0, spec.num_actions, rows)
-        batch = make_batch(rows, spec.observation_space.shape[0], 1, seed, **columns)
-        return batch._replace(action=tf.constant(columns.get("action", drawn), tf.int32))
+        action = tf.constant(columns.pop("action", drawn), tf.int32)
+        return make_batch(rows, spec.observation_space.shape[0], 1, seed, **columns)._replace(action=action)
     return make_batch(rows, spec.observation_space.shape[0], spec.action_space.shape[0], seed, **columns)
 
 
