@@ -46,7 +46,7 @@ def batch(algo, **columns):
 @pytest.mark.parametrize("name", FAMILY)
 @pytest.mark.parametrize("double, bootstrap", [(False, 10.0), (True, 4.0)])
 def test_the_target_network_values_and_with_double_the_online_network_chooses(name, double, bootstrap):
-    """Online 1 and 2, target 10 and 4, gamma 1/2: y = 1 + 10 / 2, or of online's best action 1 + 4 / 2; 1 at the end."""
+    """Online 1 and 2, target 10 and 4, gamma 1/2: y = 1 + 10 / 2, or, of online's best, 1 + 4 / 2; 1 at the end."""
     algo = linear(name, double=double, gamma=0.5)
     state = algo.init(KEY)._replace(q=worth(algo, 1, 2), target_q=worth(algo, 10, 4))
     _, metrics = update(algo, state, batch(algo))
