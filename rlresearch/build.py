@@ -156,7 +156,7 @@ def require(component: Any, protocol: type, path: str) -> None:
 def _explained(cls: type, problem: Mapping[str, Any], path: str, values: Mapping[str, Any], known: list[str]) -> str:
     name = str(problem["loc"][0])
     setting = f"{path}.{name}".lstrip(".")
-    if problem["type"] == "missing":
+    if problem["type"] == "missing" or values[name] == "???":
         return f"{setting} is missing: {cls.__name__} needs {_allowed(_hints(cls)[name])}."
     value = values[name]
     if problem["type"] == "extra_forbidden":

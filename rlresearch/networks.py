@@ -2,15 +2,17 @@
 
 The only file that knows Keras. A network *part* is a frozen dataclass with one method,
 
-    def model(self, input_shapes: tuple[tuple[int, ...], ...], outputs: int) -> keras.Model
+    def model(self, input_shapes: tuple[tuple[int, ...], ...], outputs: Outputs) -> keras.Model
 
-which returns a built Keras model for inputs of those shapes (without the batch axis). Any such
+which returns a built Keras model for inputs of those shapes (without the batch axis); outputs is how many
+numbers it gives for a row, or their shape where an algorithm of distributions asks for that. Any such
 class, inside or outside this package, can stand in `conf/network`. `bind` turns a part into
 functions. Shapes come from the environment, never from the user.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +28,7 @@ from rlresearch.types import Key
 Activation = Literal[
     "linear", "relu", "tanh", "sigmoid", "elu", "selu", "silu", "gelu", "leaky_relu", "softplus", "softsign"
 ]
+Outputs = int | tuple[int, ...]
 INITIALIZERS = {
     "zeros": "all zero",
     "fan_in_uniform": "uniform in +-1/sqrt(fan in): Lillicrap et al. 2016, and PyTorch's default",
@@ -54,7 +57,7 @@ class Params(NamedTuple):
 class Part(Protocol):
     """What `conf/network` names: a description from which a Keras model is built."""
 
-    def model(self, input_shapes: tuple[tuple[int, ...], ...], outputs: int) -> Any:
+    def model(self, input_shapes: tuple[tuple[int, ...], ...], outputs: Outputs) -> Any:
         """A built Keras model; several inputs are passed to it as a list."""
 
 
@@ -80,29 +83,104 @@ class MLP:
         for field in ("kernel_initializer", "output_initializer"):
             parse_initializer(field, getattr(self, field))
 
-    def model(self, input_shapes: tuple[tuple[int, ...], ...], outputs: int) -> Any:
+    def model(self, input_shapes: tuple[tuple[int, ...], ...], outputs: Outputs) -> Any:
         from rlresearch import layers
 
         dense = layers.SpectralDense if self.spectral_norm else tf.keras.layers.Dense
-        inputs = [tf.keras.Input(shape) for shape in input_shapes]
-        flat = [x if len(x.shape) == 2 else tf.keras.layers.Flatten()(x) for x in inputs]
-        x = flat[0] if len(flat) == 1 else tf.keras.layers.Concatenate()(flat)
+        inputs, x = _joined(input_shapes)
         for units in self.hidden:
             x = dense(units, kernel_initializer=keras_initializer(self.kernel_initializer))(x)
             if self.layer_norm:
                 x = tf.keras.layers.LayerNormalization()(x)
             x = tf.keras.layers.Activation(self.activation)(x)
-        x = dense(outputs, kernel_initializer=keras_initializer(self.output_initializer))(x)
-        output = tf.keras.layers.Activation(self.output_activation)(x)
-        return tf.keras.Model(inputs[0] if len(inputs) == 1 else inputs, output)
+        x = dense(size_of(outputs), kernel_initializer=keras_initializer(self.output_initializer))(x)
+        x = tf.keras.layers.Activation(self.output_activation)(x)
+        return tf.keras.Model(inputs, _reshaped(x, outputs))
+
+
+@dataclass(frozen=True)
+class QMLP:
+    """A multilayer perceptron for values of discrete actions, with what the DQN family adds to one.
+
+    The first of `outputs` counts actions, a second one the numbers that describe an action's return.
+    hidden, activation, initializers: as in `MLP`. dueling: behind all but the last hidden layer the network parts
+    into a value V and advantages A, each with a hidden layer of that last size; Q = V + A - mean A over actions
+    (Wang et al. 2016, https://arxiv.org/abs/1511.06581, equation 9; the gradient into the shared part is not
+    rescaled). noisy: every layer is noisy, see `layers.NoisyDense`; sigma0: of its noise.
+    """
+
+    hidden: tuple[Annotated[int, at.Gt(0)], ...] = (256, 256)
+    activation: Activation = "relu"
+    kernel_initializer: str = "fan_in_uniform"
+    output_initializer: str = "fan_in_uniform"
+    dueling: bool = False
+    noisy: bool = False
+    sigma0: Annotated[float, at.Ge(0)] = 0.5
+
+    def __post_init__(self) -> None:
+        for field in ("kernel_initializer", "output_initializer"):
+            parse_initializer(field, getattr(self, field))
+        if self.dueling and not self.hidden:
+            raise ConfigError("hidden=[]: dueling needs at least one layer, that of its two streams.")
+
+    def model(self, input_shapes: tuple[tuple[int, ...], ...], outputs: Outputs) -> Any:
+        inputs, x = _joined(input_shapes)
+        if not self.dueling:
+            return tf.keras.Model(inputs, self._stream(x, self.hidden, outputs))
+        actions, *described = (outputs,) if isinstance(outputs, int) else outputs
+        x = self._layers(x, self.hidden[:-1])
+        value = self._stream(x, self.hidden[-1:], (1, *described))
+        advantage = self._stream(x, self.hidden[-1:], (actions, *described))
+        centred = advantage - tf.keras.ops.mean(advantage, axis=1, keepdims=True)
+        return tf.keras.Model(inputs, value + centred)
+
+    def _stream(self, x: Any, hidden: tuple[int, ...], outputs: Outputs) -> Any:
+        x = self._dense(size_of(outputs), self.output_initializer)(self._layers(x, hidden))
+        return _reshaped(x, outputs)
+
+    def _layers(self, x: Any, hidden: tuple[int, ...]) -> Any:
+        for units in hidden:
+            x = self._dense(units, self.kernel_initializer)(x)
+            x = tf.keras.layers.Activation(self.activation)(x)
+        return x
+
+    def _dense(self, units: int, initializer: str) -> Any:
+        from rlresearch import layers
+
+        if self.noisy:
+            return layers.NoisyDense(units, keras_initializer(initializer), self.sigma0)
+        return tf.keras.layers.Dense(units, kernel_initializer=keras_initializer(initializer))
+
+
+def size_of(outputs: Outputs) -> int:
+    """How many numbers a network puts out for a row."""
+    return outputs if isinstance(outputs, int) else math.prod(outputs)
+
+
+def _joined(input_shapes: tuple[tuple[int, ...], ...]) -> tuple[Any, Any]:
+    """A model's inputs, and all of them as one vector."""
+    inputs = [tf.keras.Input(shape) for shape in input_shapes]
+    flat = [x if len(x.shape) == 2 else tf.keras.layers.Flatten()(x) for x in inputs]
+    if len(inputs) == 1:
+        return inputs[0], flat[0]
+    return inputs, tf.keras.layers.Concatenate()(flat)
+
+
+def _reshaped(x: Any, outputs: Outputs) -> Any:
+    return x if isinstance(outputs, int) else tf.keras.layers.Reshape(outputs)(x)
 
 
 class Network:
-    """A part bound to shapes. Pure: its numbers live in `Params`, never in the Keras model."""
+    """A part bound to shapes. Pure: its numbers live in `Params`, never in the Keras model.
+
+    Noise of noisy layers is no part of `Params` either: each call with a `key` draws its own, the same for all
+    rows; a call without one has none, and so uses the mean weights. Networks without such layers ignore it.
+    """
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self._draws = [_initializer_of(model, variable) for variable in model.trainable_variables]
+        self._noisy = [variable.name == "noise" for variable in model.non_trainable_variables]
 
     def init(self, key: Key) -> Params:
         """Fresh parameters drawn by the Keras initializers from `key` (not inside a tf.function)."""
@@ -111,23 +189,41 @@ class Network:
             _draw(initializer, int(seed), variable)
             for initializer, seed, variable in zip(self._draws, seeds, self.model.trainable_variables, strict=False)
         ]
-        return Params(trainable, [tf.identity(v.value) for v in self.model.non_trainable_variables])
+        return Params(trainable, self._statistics([tf.identity(v.value) for v in self.model.non_trainable_variables]))
 
-    def apply(self, params: Params, *inputs: tf.Tensor) -> tf.Tensor:
+    def apply(self, params: Params, *inputs: tf.Tensor, key: Key | None = None) -> tf.Tensor:
         """The output [B, outputs] for inputs [B, ...]; statistics stand still."""
-        return self._call(params, inputs, training=False)[0]
+        return self._call(params, inputs, key, training=False)[0]
 
-    def apply_training(self, params: Params, *inputs: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    def apply_training(
+        self, params: Params, *inputs: tf.Tensor, key: Key | None = None
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """As `apply`, with what is particular to training; also returns the new `frozen`."""
-        return self._call(params, inputs, training=True)
+        return self._call(params, inputs, key, training=True)
 
-    def _call(self, params: Params, inputs: tuple[tf.Tensor, ...], training: bool) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    def _call(
+        self, params: Params, inputs: tuple[tf.Tensor, ...], key: Key | None, training: bool
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         arguments = inputs[0] if len(inputs) == 1 else list(inputs)
-        return self.model.stateless_call(params.trainable, params.frozen, arguments, training=training)
+        fixed = self._with_noise(params.frozen, key)
+        output, fixed = self.model.stateless_call(params.trainable, fixed, arguments, training=training)
+        return output, self._statistics(fixed)
+
+    def _with_noise(self, frozen: list[tf.Tensor], key: Key | None) -> list[tf.Tensor]:
+        """All that Keras calls non-trainable: the statistics, and noise in its places."""
+        if not any(self._noisy):
+            return frozen
+        sizes = [v.shape[0] for v, noisy in zip(self.model.non_trainable_variables, self._noisy) if noisy]
+        drawn = tf.zeros(sum(sizes)) if key is None else rng.normal(key, (sum(sizes),))
+        noise, statistics = iter(tf.split(drawn, sizes)), iter(frozen)
+        return [next(noise if noisy else statistics) for noisy in self._noisy]
+
+    def _statistics(self, fixed: list[tf.Tensor]) -> list[tf.Tensor]:
+        return [each for each, noisy in zip(fixed, self._noisy) if not noisy]
 
 
 @lru_cache(maxsize=256)
-def bind(part: Part, input_shapes: tuple[tuple[int, ...], ...], outputs: int) -> Network:
+def bind(part: Part, input_shapes: tuple[tuple[int, ...], ...], outputs: Outputs) -> Network:
     """The network that `part` describes, for these shapes; the same object for the same question."""
     return Network(part.model(input_shapes, outputs))
 

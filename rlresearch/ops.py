@@ -47,20 +47,21 @@ def n_step_return(
 
 
 def chosen(values: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
-    """The value float32[B] of each row's action int32[B], out of [B, A]."""
-    return tf.reduce_sum(values * tf.one_hot(action, values.shape[1]), axis=1)
+    """The value float32[B] of each row's action int32[B], out of [B, A]; also [B, K] out of [B, A, K]."""
+    mask = tf.one_hot(action, values.shape[1])
+    return tf.reduce_sum(values * tf.reshape(mask, (*mask.shape, *[1] * (len(values.shape) - 2))), axis=1)
 
 
-def huber(error: tf.Tensor) -> tf.Tensor:
-    """Half the square up to 1, linear with slope 1 beyond (Huber 1964)."""
+def huber(error: tf.Tensor, kappa: tf.Tensor | float = 1.0) -> tf.Tensor:
+    """Half the square up to `kappa`, linear with slope `kappa` beyond (Huber 1964)."""
     size = tf.abs(error)
-    quadratic = tf.minimum(size, 1.0)
-    return 0.5 * tf.square(quadratic) + size - quadratic
+    quadratic = tf.minimum(size, kappa)
+    return 0.5 * tf.square(quadratic) + kappa * (size - quadratic)
 
 
-def due(round_of_learning: tf.Tensor, every: int) -> tf.Tensor:
-    """float32 scalar: 1 in every `every`-th round of learning (counted from 0), otherwise 0."""
-    return tf.cast(tf.equal((round_of_learning + 1) % every, 0), tf.float32)
+def due(update: tf.Tensor, every: int) -> tf.Tensor:
+    """float32 scalar: 1 in every `every`-th gradient step (counted from 0), otherwise 0."""
+    return tf.cast(tf.equal((update + 1) % every, 0), tf.float32)
 
 
 def polyak(target: Tree, online: Tree, tau: tf.Tensor | float) -> Tree:
@@ -193,3 +194,38 @@ def temperature_loss(log_temperature: tf.Tensor, entropy: tf.Tensor, target_entr
     Haarnoja et al. 2018b, eq. 18, with the logarithm in the temperature's place. No gradient reaches `entropy`.
     """
     return log_temperature * tf.stop_gradient(entropy - target_entropy)
+
+
+# Distributions of returns. K: atoms or quantiles of one.
+
+
+def categorical_projection(places: tf.Tensor, probabilities: tf.Tensor, support: tf.Tensor) -> tf.Tensor:
+    """Moves probabilities [B, J] at `places` [B, J] to the K evenly spaced places of `support`, float32[B, K].
+
+    What lies between two of them is shared by nearness, what lies outside goes to the end: the projection of
+    Bellemare, Dabney & Munos 2017, https://arxiv.org/abs/1707.06887, equation 7. Sums and, inside, means stay.
+    """
+    within = tf.clip_by_value(places, support[0], support[-1])
+    distance = tf.abs(within[:, :, None] - support) / (support[1] - support[0])
+    return tf.reduce_sum(probabilities[:, :, None] * tf.maximum(1.0 - distance, 0.0), axis=1)
+
+
+def kl_divergence(target: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """KL(target || softmax(logits)), float32[B]: of probabilities [B, K], which get no gradient, from logits [B, K]."""
+    target = tf.stop_gradient(target)
+    return tf.reduce_sum(tf.math.xlogy(target, target) - target * tf.nn.log_softmax(logits), axis=1)
+
+
+def quantile_huber_loss(quantiles: tf.Tensor, target: tf.Tensor, kappa: tf.Tensor | float = 1.0) -> tf.Tensor:
+    """How far quantiles [B, K] at (2 i + 1) / (2 K) are from samples `target` [B, J]: float32[B].
+
+    Over quantiles the sum, over samples the mean of |tau - 1{u < 0}| huber(u, kappa) / kappa with u = sample - quantile
+    (Dabney et al. 2018, https://arxiv.org/abs/1710.10044, equation 10; divided by kappa as in their later
+    https://arxiv.org/abs/1806.06923, equation 3, so that a small kappa is plain quantile regression). No gradient
+    flows through `target`.
+    """
+    u = tf.stop_gradient(target)[:, None, :] - quantiles[:, :, None]
+    count = quantiles.shape[1]
+    tau = (2.0 * tf.range(count, dtype=tf.float32)[:, None] + 1.0) / (2.0 * count)
+    side = tf.abs(tau - tf.cast(u < 0.0, tf.float32))
+    return tf.reduce_sum(tf.reduce_mean(side * huber(u, kappa) / kappa, axis=2), axis=1)

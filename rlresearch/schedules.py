@@ -1,7 +1,7 @@
 """Factors that change as a run proceeds, and multiply a base value: a learning rate, the scale of noise.
 
 A schedule is a frozen dataclass called with the run's `Progress`; it returns a float32 scalar. `per` says
-what it counts: environment transitions ("step"), finished episodes ("episode") or rounds of learning
+what it counts: environment transitions ("step"), finished episodes ("episode") or gradient steps
 ("update"). Float fields may be replaced by float32 scalar tensors, one value per member of a population.
 """
 

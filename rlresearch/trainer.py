@@ -143,15 +143,18 @@ class Trainer:
 
     def _updates(self, state: RunState, iteration: tf.Tensor, key: Key) -> RunState:
         if self.algo.updates == 1:
-            state = self._update(state, iteration, key)
+            state = self._update(state, iteration, key, 0)
         else:
-            body = lambda i, state: (i + 1, self._update(state, iteration, rng.fold_in(key, i)))  # noqa: E731
+            body = lambda i, state: (i + 1, self._update(state, iteration, rng.fold_in(key, i), i))  # noqa: E731
             state = tf.while_loop(lambda i, _: i < self.algo.updates, body, (tf.constant(0), state))[1]
         return state._replace(normalizer=self.normalizer.moved(state.normalizer))
 
-    def _update(self, state: RunState, iteration: tf.Tensor, key: Key) -> RunState:
+    def _update(self, state: RunState, iteration: tf.Tensor, key: Key, i: tf.Tensor | int) -> RunState:
+        """Gradient step i of this iteration's round."""
         sample_key, update_key = tf.unstack(rng.split(key, 2))
         progress = self._progress(state, iteration)
+        before = progress.update - self.algo.updates  # `iteration` already counts this round
+        progress = progress._replace(update=before + tf.cast(i, tf.int64))
         batch = self.buffer.sample(state.buffer, sample_key, self.algo.batch_size, self.algo.gamma, progress)
         batch = self._shown(state, batch)
         algo, metrics, priority = self.algo.update(state.algo, batch, update_key, progress)
@@ -168,7 +171,7 @@ class Trainer:
     def _progress(self, state: RunState, iteration: tf.Tensor) -> Progress:
         every = self.algo.update_every
         rounds = tf.maximum(iteration // every - self.silent_iterations // every, 0)
-        return Progress(iteration * self.algo.spec.num_envs, state.episodes.finished, rounds)
+        return Progress(iteration * self.algo.spec.num_envs, state.episodes.finished, rounds * self.algo.updates)
 
     def _key(self, state: RunState, iteration: tf.Tensor) -> Key:
         return rng.fold_in(state.key, iteration)

@@ -91,7 +91,7 @@ class Progress(NamedTuple):
 
     step: int64 scalar, environment transitions so far (all environments together); the same for
     every member of a population. episode: float32 scalar, episodes finished so far.
-    update: int64 scalar, rounds of learning so far; also the same for every member.
+    update: int64 scalar, gradient steps so far, `updates` a round; also the same for every member.
     """
 
     step: tf.Tensor

@@ -50,13 +50,17 @@ def on_policy(name: str) -> bool:
     return make_algo(name).LEARNS_FROM == "rollout"
 
 
+NEEDED = {"c51": ["algo.v_min=-1", "algo.v_max=3"]}  # what `conf` leaves to the task
+
+
 def make_plan(name: str, *overrides: str, hidden=(8,), **settings) -> Plan:
     """The plan of a shipped algorithm with small networks and batches; `settings` are the algorithm's own."""
     env = [] if any(each.startswith("env=") for each in overrides) else [f"env={home(name)}"]
-    config = compose([f"algo={name}", *env, "tuned=none", *overrides]).config
+    config = compose([f"algo={name}", *env, *NEEDED.get(name, []), "tuned=none", *overrides]).config
     for part in config["network"].values():
         part["hidden"] = list(hidden)
     small = {"batch_size": 16, "learning_starts": 32, "rollout_steps": 8, "epochs": 2, "minibatches": 2}
+    small |= {"atoms": 21, "quantiles": 8}
     config["algo"] |= {key: value for key, value in (small | settings).items() if key in config["algo"]}
     if config["buffer"].get("capacity") == 100_000:
         config["buffer"]["capacity"] = 1_000
@@ -98,8 +102,8 @@ def batch_for(algo, rows: int = 8, seed: int = 0, **columns) -> Batch:
     spec = algo.spec
     if hasattr(spec.action_space, "n"):
         drawn = np.random.default_rng(seed + 1).integers(0, spec.num_actions, rows)
-        batch = make_batch(rows, spec.observation_space.shape[0], 1, seed, **columns)
-        batch = batch._replace(action=tf.constant(columns.get("action", drawn), tf.int32))
+        action = tf.constant(columns.pop("action", drawn), tf.int32)
+        batch = make_batch(rows, spec.observation_space.shape[0], 1, seed, **columns)._replace(action=action)
     else:
         batch = make_batch(rows, spec.observation_space.shape[0], spec.action_space.shape[0], seed, **columns)
     return rollout_of(batch, 1) if algo.LEARNS_FROM == "rollout" else batch

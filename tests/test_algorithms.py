@@ -121,7 +121,10 @@ def test_termination_stops_bootstrapping(name):
     algo, state = started(name)
     ended = batch_for(algo, terminated=np.ones(8, bool))
     elsewhere = ended._replace(next_obs=ended.next_obs + 1.0)
-    assert same_bits(update(algo, state, ended), update(algo, state, elsewhere))
+    if hasattr(algo, "atoms"):  # whose probabilities, all at one place then, sum to 1 but for rounding
+        assert apart(update(algo, state, ended), update(algo, state, elsewhere)) < 1e-6
+    else:
+        assert same_bits(update(algo, state, ended), update(algo, state, elsewhere))
     assert apart(update(algo, state, ended)[1], update(algo, state, batch_for(algo))[1]) > 1e-3
 
 
@@ -202,7 +205,7 @@ CONSTANT, LEFT, RIGHT, FIRST, SECOND = np.float32(
 def values_of(algo, state, obs):
     """What an algorithm thinks its policy's returns are, from observations."""
     if "q" in state._fields:
-        return tf.reduce_max(algo.q_net.apply(state.q, obs), axis=1)
+        return tf.reduce_max(algo.values(state.q, obs), axis=1)
     if algo.LEARNS_FROM == "rollout":
         return algo.critic_net.apply(state.critic, obs)[:, 0]
     critic = next(iter(networks_of(state, "critic").values()))

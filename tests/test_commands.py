@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import NEEDED
 
 from rlresearch.compose import compose, config_folder, sweep_samples
 from rlresearch.errors import ConfigError
@@ -28,7 +29,7 @@ def wrong(command, *fragments, about=None, id=None):
 # FOLDER is a folder with a file `file`, modules `odd`, which registers environments, and `unfinished`.
 WRONG = [
     # names of groups and options
-    wrong("algo=td4", "did you mean 'td3'?", "ddpg, td3"),
+    wrong("algo=td4", "did you mean 'td3'?", "c51, ", "ddpg, "),
     wrong("algo=DPG", "did you mean 'ddpg'?"),
     wrong("env=pendulm", "did you mean 'pendulum'?", "gym"),
     wrong("network=actor_critc", "did you mean 'actor_critic'?"),
@@ -41,7 +42,7 @@ WRONG = [
     wrong("tuned=nothing", "did you mean 'none'?"),
     wrong("experiment=nothing", "there is no such option"),
     wrong("alg=ddpg", "did you mean 'algo'?", "total_steps"),
-    wrong("algo=null", "ddpg, td3"),
+    wrong("algo=null", "c51, ", "ddpg, "),
     wrong("algo=[ddpg,td3]", "must be one option"),
     wrong("schedule@noise.schedule=linier", "did you mean 'linear'?", "constant"),
     wrong("schedule@noise.schdule=linear", "did you mean 'schedule@noise.schedule'?"),
@@ -131,7 +132,7 @@ WRONG = [
     ),
     wrong("~network.actor", "DDPG needs it", about="network.actor is missing"),
     wrong(
-        "~buffer.capacity buffer._target_=rlresearch.noise.NoNoise",
+        "~buffer.capacity ~buffer.n_step buffer._target_=rlresearch.noise.NoNoise",
         "lacks add",
         about="buffer: NoNoise cannot stand here",
     ),
@@ -447,17 +448,15 @@ def _first_plan(name):
     group, option = name.split("/")
     algos = [Path(each).name for each in OPTIONS if each.startswith("algo/")]
     envs = [Path(each).name for each in OPTIONS if each.startswith("env/") and each != "env/gym"]
+    learner = {(a, e): [f"algo={a}", f"env={e}", *NEEDED.get(a, []), "tuned=none"] for a in algos for e in envs}
     commands = {
-        "algo": [[f"algo={option}", f"env={env}", "tuned=none"] for env in envs],
-        "env": [[f"algo={algo}", f"env={option}", "tuned=none"] for algo in algos],
+        "algo": [learner[option, env] for env in envs if group == "algo"],
+        "env": [[f"algo={algo}", f"env={option}", *NEEDED.get(algo, []), "tuned=none"] for algo in algos],
         "schedule": [[f"schedule@optimizer.schedule={option}"]],
         "tuned": [
             [f"algo={algo}", f"env={env}"] for algo in algos for env in envs if option in (f"{algo}_{env}", "none")
         ],
-    }.get(group, [[f"{group}={option}", "tuned=none"]])
-    if group in ("network", "buffer", "noise"):
-        pairs = [[f"algo={algo}", f"env={env}"] for algo in algos for env in envs]
-        commands += [[f"{group}={option}", *pair, "tuned=none"] for pair in pairs]
+    }.get(group, [[f"{group}={option}", "tuned=none"], *([f"{group}={option}", *each] for each in learner.values())])
     if name == "tuned/none":
         commands = [["tuned=none"]]
     if name == "env/gym":
@@ -483,7 +482,8 @@ def _place(command):
 def _own_settings(file):
     own = yaml.safe_load(file.read_text()) or {}
     own.pop("defaults", None)
-    return {key: value for key, value in flattened(own).items() if value != "???"}
+    elsewhere = lambda value: isinstance(value, str) and (value == "???" or "${" in value)  # noqa: E731
+    return {key: value for key, value in flattened(own).items() if not elsewhere(value)}
 
 
 def test_a_key_that_nothing_reads_would_be_refused(folder):

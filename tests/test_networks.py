@@ -9,7 +9,7 @@ from conftest import apart, leaves, same_bits
 
 from rlresearch import networks, ops, rng
 from rlresearch.errors import ConfigError
-from rlresearch.networks import MLP, bind
+from rlresearch.networks import MLP, QMLP, bind
 
 OBS = tf.constant(np.random.default_rng(0).normal(size=(5, 3)), tf.float32)
 FAN_IN = 50
@@ -177,7 +177,13 @@ def test_statistics_stand_still_outside_training():
 
 
 @pytest.mark.parametrize(
-    "part", [MLP(hidden=(4,)), MLP(hidden=(4,), layer_norm=True), MLP(hidden=(4,), spectral_norm=True)]
+    "part",
+    [
+        MLP(hidden=(4,)),
+        MLP(hidden=(4,), layer_norm=True),
+        MLP(hidden=(4,), spectral_norm=True),
+        QMLP(hidden=(4,), dueling=True, noisy=True),
+    ],
 )
 def test_eager_compiled_and_mapped_agree(part):
     net = bind(part, ((3,),), 2)
@@ -185,7 +191,7 @@ def test_eager_compiled_and_mapped_agree(part):
     stacked = tf.nest.map_structure(lambda *rows: tf.stack(rows), *members)
 
     def both(params):
-        return net.apply(params, OBS), net.apply_training(params, OBS)
+        return net.apply(params, OBS), net.apply_training(params, OBS, key=rng.key(5))
 
     eager = [both(params) for params in members]
     graph = tf.function(both, autograph=False)(members[1])
@@ -237,3 +243,85 @@ def test_a_users_model_is_drawn_by_its_own_initializers():
 def test_a_users_model_without_initializers_is_refused_with_the_way_out():
     with pytest.raises(ConfigError, match="scale_initializer"):
         built(OwnPart(False))
+
+
+# Values of discrete actions: dueling and noisy.
+
+
+def numbers(params, draw=np.random.default_rng(4)):
+    """The same structure with other numbers, biases too."""
+    return params._replace(trainable=[w + tf.constant(draw.normal(size=w.shape), tf.float32) for w in params.trainable])
+
+
+def test_dueling_values_are_the_value_and_centred_advantages():
+    net, params = built(QMLP(hidden=(6, 5), dueling=True), outputs=3)
+    params = numbers(params)
+    w, b, *streams = params.trainable
+    kernels = {tuple(kernel.shape) for kernel in streams[::2]}
+    assert kernels == {(6, 5), (5, 1), (5, 3)}
+    shared = tf.nn.relu(OBS @ w + b)
+    hidden, heads = [], {}
+    for kernel, bias in zip(streams[::2], streams[1::2]):
+        if kernel.shape[0] == 6:
+            hidden.append(tf.nn.relu(shared @ kernel + bias))
+        else:
+            heads[kernel.shape[1]] = (kernel, bias)
+    expected = []
+    for x in (hidden, hidden[::-1]):  # Keras has its own order of the two streams
+        value, advantage = (each @ heads[size][0] + heads[size][1] for each, size in zip(x, (1, 3)))
+        expected.append(value + advantage - tf.reduce_mean(advantage, axis=1, keepdims=True))
+    out = net.apply(params, OBS)
+    assert sorted(apart(out, each) < 1e-5 for each in expected) == [False, True]
+
+
+def test_dueling_distributions_are_centred_over_actions():
+    """A change of all advantages alike changes nothing; of the value, every action's atoms alike."""
+    net, params = built(QMLP(hidden=(6,), dueling=True), outputs=(3, 4))
+    out = net.apply(params, OBS)
+    assert out.shape == (5, 3, 4)
+    biases = {w.shape[0]: i for i, w in enumerate(params.trainable) if w.shape.rank == 1}
+    moved = lambda i, by: net.apply(  # noqa: E731
+        params._replace(trainable=[w + by if j == i else w for j, w in enumerate(params.trainable)]), OBS
+    )
+    np.testing.assert_allclose(moved(biases[12], tf.tile([1.0, 2.0, 3.0, 4.0], [3])), out, atol=1e-5)
+    np.testing.assert_allclose(moved(biases[4], [1.0, 2.0, 3.0, 4.0]), out + [1.0, 2.0, 3.0, 4.0], atol=1e-5)
+
+
+def test_outputs_of_several_axes_are_the_same_numbers():
+    for part in (MLP(hidden=(4,)), QMLP(hidden=(4,))):
+        (flat, params), (shaped, _) = built(part, outputs=6), built(part, outputs=(2, 3))
+        np.testing.assert_array_equal(tf.reshape(flat.apply(params, OBS), (5, 2, 3)), shaped.apply(params, OBS))
+
+
+def test_a_noisy_layer_is_the_formula_of_its_paper():
+    net, params = built(QMLP(hidden=(), noisy=True, sigma0=0.5))
+    kernel, bias, kernel_sigma, bias_sigma = params.trainable
+    np.testing.assert_allclose(kernel_sigma, np.full((3, 2), 0.5 / math.sqrt(3)), rtol=1e-6)
+    np.testing.assert_allclose(bias_sigma, np.full(2, 0.5 / math.sqrt(3)), rtol=1e-6)
+    params = numbers(params)
+    kernel, bias, kernel_sigma, bias_sigma = (w.numpy() for w in params.trainable)
+    e = rng.normal(rng.key(3), (5,)).numpy()
+    e_in, e_out = np.split(np.sign(e) * np.sqrt(np.abs(e)), [3])
+    expected = OBS @ (kernel + kernel_sigma * np.outer(e_in, e_out)) + bias + bias_sigma * e_out
+    np.testing.assert_allclose(net.apply(params, OBS, key=rng.key(3)), expected, atol=1e-5)
+    np.testing.assert_allclose(net.apply(params, OBS), OBS @ kernel + bias, atol=1e-5)  # the mean, without a key
+
+
+def test_noise_is_fresh_with_each_key_differs_between_layers_and_is_never_kept():
+    net, params = built(QMLP(hidden=(3, 3, 3), noisy=True, dueling=True), outputs=3)
+    assert params.frozen == []
+    one, again, two = (net.apply_training(params, OBS, key=rng.key(seed)) for seed in (1, 1, 2))
+    assert same_bits(one, again) and apart(one[0], two[0]) > 1e-2
+    assert one[1] == []
+    noise = np.concatenate([np.ravel(each) for each in net._with_noise([], rng.key(1))])
+    assert len(set(noise.tolist())) == len(noise) == 5 * (3 + 3) + (3 + 1)
+
+
+def test_networks_without_noisy_layers_ignore_the_key():
+    net, params = built(MLP(hidden=(4,), spectral_norm=True))
+    assert same_bits(net.apply_training(params, OBS, key=rng.key(1)), net.apply_training(params, OBS))
+
+
+def test_dueling_without_a_hidden_layer_is_refused():
+    with pytest.raises(ConfigError, match="hidden=.*: dueling needs at least one layer"):
+        QMLP(hidden=(), dueling=True)

@@ -1,0 +1,117 @@
+"""The mathematics of reinforcement learning, against tables made by hand and references in float64."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from rlresearch import ops
+
+# Values of actions, errors, sums of several steps.
+
+
+def test_chosen_takes_each_rows_own_action_from_values_and_from_distributions():
+    values = tf.reshape(tf.range(24.0), (2, 3, 4))
+    np.testing.assert_array_equal(ops.chosen(values, tf.constant([2, 0])), [[8, 9, 10, 11], [12, 13, 14, 15]])
+    np.testing.assert_array_equal(ops.chosen(values[:, :, 0], tf.constant([2, 0])), [8, 12])
+
+
+@pytest.mark.parametrize(
+    "kappa, expected", [(1.0, [0.125, 0.5, 2.5]), (2.0, [0.125, 0.5, 4.0]), (0.5, [0.125, 0.375, 1.375])]
+)
+def test_huber_is_half_the_square_up_to_kappa_and_linear_beyond(kappa, expected):
+    np.testing.assert_allclose(ops.huber(tf.constant([0.5, -1.0, 3.0]), kappa), expected, rtol=1e-6)
+    slopes = ops.batch_grad(lambda x: ops.huber(x, kappa), tf.constant([0.25, -9.0, 9.0]))
+    np.testing.assert_allclose(slopes, [0.25, -kappa, kappa], rtol=1e-6)
+
+
+def test_n_step_return_ends_with_the_episode_or_with_what_is_stored():
+    """Rewards 1, 10, 100 at gamma 1/2; an end at the first or second step, or no third one yet."""
+    flags = lambda *rows: tf.constant(rows) > 0  # noqa: E731
+    reward = tf.tile([[1.0, 10.0, 100.0]], (5, 1))
+    terminated = flags([0, 0, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 1])
+    truncated = flags([0, 0, 0], [0, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0])
+    stored = flags([1, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 0], [1, 1, 1])
+    total, steps = ops.n_step_return(reward, terminated, truncated, stored, 0.5)
+    np.testing.assert_allclose(total, [31.0, 1.0, 6.0, 6.0, 31.0])
+    np.testing.assert_array_equal(steps, [3, 1, 2, 2, 3])
+
+
+# Distributions of returns.
+
+
+def projected(places, probabilities, support):
+    """Bellemare et al. 2017, Algorithm 1, one atom after the other in float64."""
+    result = np.zeros((len(places), len(support)))
+    spacing = (support[-1] - support[0]) / (len(support) - 1)
+    for row in range(len(places)):
+        for place, probability in zip(places[row], probabilities[row]):
+            b = (np.clip(place, support[0], support[-1]) - support[0]) / spacing
+            low, high = int(np.floor(b)), int(np.ceil(b))
+            if low == high:
+                result[row, low] += probability
+            else:
+                result[row, low] += probability * (high - b)
+                result[row, high] += probability * (b - low)
+    return result
+
+
+@pytest.mark.parametrize("atoms, low, high", [(2, 0.0, 1.0), (11, -3.0, 2.0), (51, -10.0, 10.0)])
+def test_categorical_projection_is_the_papers_algorithm(atoms, low, high):
+    draw = np.random.default_rng(atoms)
+    places = draw.uniform(low - 2.0, high + 2.0, (40, 7)).astype(np.float32)
+    probabilities = draw.dirichlet(np.ones(7), 40).astype(np.float32)
+    support = np.linspace(low, high, atoms)
+    out = ops.categorical_projection(places, probabilities, tf.constant(support, tf.float32)).numpy()
+    np.testing.assert_allclose(out, projected(places, probabilities, support), atol=2e-5)
+    np.testing.assert_allclose(out.sum(1), 1.0, atol=1e-5)
+    inside = np.clip(places, low, high)
+    np.testing.assert_allclose(out @ support, (inside * probabilities).sum(1), atol=1e-4)
+
+
+def test_categorical_projection_by_hand():
+    """On 0, 1, 2: 0.25 shares 3 to 1, 1 stays, 7 is the end's."""
+    out = ops.categorical_projection(tf.constant([[0.25, 1.0, 7.0]]), tf.constant([[0.4, 0.5, 0.1]]), tf.range(3.0))
+    np.testing.assert_allclose(out, [[0.3, 0.6, 0.1]], atol=1e-6)
+
+
+def test_kl_divergence_is_zero_at_the_target_and_its_slope_the_difference():
+    logits = tf.constant([[0.0, 0.0], [1.0, 3.0]])
+    target = tf.constant([[1.0, 0.0], tf.nn.softmax([1.0, 3.0]).numpy()])
+    np.testing.assert_allclose(ops.kl_divergence(target, logits), [np.log(2.0), 0.0], atol=1e-6)
+    slope = ops.grad(lambda x: tf.reduce_sum(ops.kl_divergence(target, x)), logits)
+    np.testing.assert_allclose(slope, tf.nn.softmax(logits) - target, atol=1e-6)
+    np.testing.assert_array_equal(ops.grad(lambda x: tf.reduce_sum(ops.kl_divergence(x, logits)), target), 0.0)
+
+
+def quantile_loss(quantiles, target, kappa):
+    """Dabney et al. 2018, equations 9 and 10, pair by pair in float64, divided by kappa."""
+    total = np.zeros(len(quantiles))
+    for row in range(len(quantiles)):
+        for i, theta in enumerate(quantiles[row]):
+            tau = (2 * i + 1) / (2 * len(quantiles[row]))
+            for sample in target[row]:
+                u = float(sample) - float(theta)
+                huber = 0.5 * u * u if abs(u) <= kappa else kappa * (abs(u) - 0.5 * kappa)
+                total[row] += abs(tau - (u < 0)) * huber / kappa / len(target[row])
+    return total
+
+
+@pytest.mark.parametrize("count, samples, kappa", [(1, 1, 1.0), (5, 8, 1.0), (8, 5, 0.3), (20, 20, 2.0)])
+def test_quantile_huber_loss_is_the_papers_sum(count, samples, kappa):
+    draw = np.random.default_rng(count)
+    quantiles, target = (2.0 * draw.normal(size=(10, size)).astype(np.float32) for size in (count, samples))
+    loss = ops.quantile_huber_loss(tf.constant(quantiles), tf.constant(target), kappa)
+    np.testing.assert_allclose(loss, quantile_loss(quantiles, target, kappa), rtol=1e-5)
+
+
+def test_quantile_huber_loss_finds_the_quantiles():
+    """Of 0 to 99, quantiles at 1/8, 3/8, 5/8, 7/8, by gradient descent."""
+    target, theta = tf.range(100.0)[None], tf.zeros((1, 4))
+    for _ in range(800):
+        theta -= 2.0 * ops.grad(lambda x: tf.reduce_sum(ops.quantile_huber_loss(x, target, 0.1)), theta)
+    np.testing.assert_allclose(theta, [[12.0, 37.0, 62.0, 87.0]], atol=1.0)
+
+
+def test_the_targets_of_the_quantile_loss_get_no_gradient():
+    slope = ops.grad(lambda x: tf.reduce_sum(ops.quantile_huber_loss(tf.zeros((2, 3)), x)), tf.ones((2, 4)))
+    np.testing.assert_array_equal(slope, 0.0)

@@ -5,12 +5,14 @@ https://doi.org/10.1038/nature14236, Algorithm 1; double: van Hasselt, Guez & Si
 https://arxiv.org/abs/1509.06461, equation 4.
 Shapes: N environments, B batch rows, A actions.
 
-Dueling is a network, prioritized replay and n-step returns are settings of the buffer, exploration is
-the group noise: each of them combines with the others.
+Dueling and noisy layers are the network's, prioritized replay and n-step returns the buffer's, exploration is
+the group noise: each of them combines with the others. Noise of a noisy network is drawn anew for every action
+and, apart for the three roles of a network, for every gradient step (Fortunato et al. 2018,
+https://arxiv.org/abs/1706.10295, section 3.1); all rows share it. Evaluation has none.
 
 Differences from the paper:
 1. A time limit does not end a value: only `terminated` does (`ops.discount`).
-2. Targets move by a share `tau` every `target_every` rounds of learning; 1 copies, as in the paper.
+2. Targets move by a share `tau` every `target_every` gradient steps; 1 copies, as in the paper.
 3. The error is Huber's with `huber`, which is what the paper's clipping of the error's gradient to
    [-1, 1] means; otherwise half the square.
 4. Adam or any other optimizer rather than the paper's RMSProp; no frames are skipped or stacked here.
@@ -24,7 +26,7 @@ from typing import Annotated, ClassVar, NamedTuple
 import annotated_types as at
 import tensorflow as tf
 
-from rlresearch import networks, noise, ops, optim
+from rlresearch import networks, noise, ops, optim, rng
 from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
 
 
@@ -39,7 +41,7 @@ class DQNState(NamedTuple):
 @dataclass(frozen=True)
 class DQN:
     """gamma: discount per step. tau: share of the online network taken into the target, every
-    `target_every` rounds of learning. double: the online network chooses the action that the target
+    `target_every` gradient steps. double: the online network chooses the action that the target
     values. huber: absolute errors above 1 count linearly. The others: `types.Algorithm`.
     """
 
@@ -77,19 +79,27 @@ class DQN:
         q = self.q_net.init(key)
         return DQNState(q=q, target_q=q, optimizer=self.optimizer.init(q.trainable))
 
+    def values(self, q: networks.Params, obs: tf.Tensor, key: Key | None = None) -> tf.Tensor:
+        """Q(s, a), float32[B, A]; key: of the noise in a noisy network, which has none without."""
+        return self.q_net.apply(q, obs, key=key)
+
     def policy(self, state: DQNState, obs: tf.Tensor) -> tf.Tensor:
-        return tf.argmax(self.q_net.apply(state.q, obs), axis=1, output_type=tf.int32)
+        return tf.argmax(self.values(state.q, obs), axis=1, output_type=tf.int32)
 
     def act(self, state: DQNState, timestep: TimeStep, key: Key, progress: Progress) -> tuple[tf.Tensor, DQNState]:
-        return self.noise.choose(self.q_net.apply(state.q, timestep.obs), key, progress), state
+        noise_key, choice_key = tf.unstack(rng.split(key, 2))
+        return self.noise.choose(self.values(state.q, timestep.obs, noise_key), choice_key, progress), state
 
     def update(
         self, state: DQNState, batch: Batch, key: Key, progress: Progress
     ) -> tuple[DQNState, dict[str, tf.Tensor], tf.Tensor]:
-        target = self._target(state, batch)
+        online_key, target_key, chooser_key = tf.unstack(rng.split(key, 3))
+        target = self._target(state, batch, target_key, chooser_key)
 
         def loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, tuple]:
-            values, frozen = self.q_net.apply_training(state.q._replace(trainable=trainable), batch.obs)
+            values, frozen = self.q_net.apply_training(
+                state.q._replace(trainable=trainable), batch.obs, key=online_key
+            )
             q_tm1 = ops.chosen(values, batch.action)
             td_error = target - q_tm1
             error = ops.huber(td_error) if self.huber else 0.5 * tf.square(td_error)
@@ -103,9 +113,9 @@ class DQN:
         metrics = {"loss/q": value, "value/q": q_mean, "value/target": tf.reduce_mean(target)}
         return state, metrics, tf.abs(td_error)
 
-    def _target(self, state: DQNState, batch: Batch) -> tf.Tensor:
+    def _target(self, state: DQNState, batch: Batch, target_key: Key, chooser_key: Key) -> tf.Tensor:
         """y of Algorithm 1, float32[B]."""
-        values = self.q_net.apply(state.target_q, batch.next_obs)
-        chooser = self.q_net.apply(state.q, batch.next_obs) if self.double else values
+        values = self.values(state.target_q, batch.next_obs, target_key)
+        chooser = self.values(state.q, batch.next_obs, chooser_key) if self.double else values
         q_t = ops.chosen(values, tf.argmax(chooser, axis=1, output_type=tf.int32))
         return ops.td_target(batch.reward, ops.discount(self.gamma, batch.terminated, batch.steps), q_t)

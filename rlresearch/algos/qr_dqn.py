@@ -1,0 +1,124 @@
+"""Quantile regression DQN (QR-DQN): the distribution of returns by its quantiles, with double Q-learning.
+
+Dabney, Rowland, Bellemare & Munos 2018, "Distributional reinforcement learning with quantile regression",
+https://arxiv.org/abs/1710.10044, Algorithm 1; equations by their numbers there.
+Shapes: N environments, B batch rows, A actions, K quantiles.
+
+The network gives theta [B, A, K], the quantiles of the return at tau_i = (2 i + 1) / (2 K); an action's value is
+their mean. Targets are r + discount theta_j of the best next action; the loss is the quantile Huber loss (equation
+10) between all pairs (`ops.quantile_huber_loss`). No range of returns has to be known.
+
+Differences from the paper:
+1. A time limit does not end a value: only `terminated` does (`ops.discount`).
+2. The Huber loss is divided by `kappa`, as the authors do later; at their kappa of 1 it is the same.
+3. Targets move by a share `tau` every `target_every` gradient steps; 1 copies, as in the paper.
+4. `double` lets the online network choose the next action; the paper's does not.
+5. Adam's epsilon is the optimizer's own; the paper's is 0.01 / 32.
+6. The priority of a row, where the buffer asks for it, is its loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, NamedTuple
+
+import annotated_types as at
+import tensorflow as tf
+
+from rlresearch import networks, noise, ops, optim, rng
+from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
+
+
+class QRDQNState(NamedTuple):
+    """Everything QR-DQN knows."""
+
+    q: networks.Params
+    target_q: networks.Params
+    optimizer: Tree
+
+
+@dataclass(frozen=True)
+class QRDQN:
+    """quantiles: how many. kappa: errors above it count linearly, in units of return. gamma: discount per step.
+    tau: share of the online network taken into the target, every `target_every` gradient steps. double: the
+    online network chooses the action whose distribution the target gives. The others: `types.Algorithm`.
+    """
+
+    spec: EnvSpec
+    q: networks.Part
+    optimizer: optim.Optimizer
+    noise: noise.Exploration
+
+    quantiles: Annotated[int, at.Gt(0)] = 200
+    kappa: Annotated[float, at.Gt(0)] = 1.0
+    gamma: Annotated[float, at.Interval(ge=0, le=1)] = 0.99
+    tau: Annotated[float, at.Interval(gt=0, le=1)] = 1.0
+    target_every: Annotated[int, at.Gt(0)] = 250
+    double: bool = False
+    batch_size: Annotated[int, at.Gt(0)] = 64
+    learning_starts: Annotated[int, at.Ge(0)] = 1_000
+    random_start: bool = False
+    update_every: Annotated[int, at.Gt(0)] = 1
+    updates: Annotated[int, at.Gt(0)] = 1
+
+    LEARNS_FROM: ClassVar[str] = "transitions"
+    METRICS: ClassVar[dict[str, str]] = {
+        "loss/q": "mean quantile Huber loss over the batch: a sum over quantiles, a mean over target samples",
+        "value/q": "mean value of the batch's stored actions, in units of return",
+        "value/target": "mean of the targets, in units of return",
+    }
+
+    def check(self) -> None:
+        self.spec.require_discrete_actions("QR-DQN")
+
+    @property
+    def q_net(self) -> networks.Network:
+        shape = (self.spec.num_actions, self.quantiles)
+        return networks.bind(self.q, (self.spec.observation_space.shape,), shape)
+
+    def init(self, key: Key) -> QRDQNState:
+        q = self.q_net.init(key)
+        return QRDQNState(q=q, target_q=q, optimizer=self.optimizer.init(q.trainable))
+
+    def values(self, q: networks.Params, obs: tf.Tensor, key: Key | None = None) -> tf.Tensor:
+        """Q(s, a), float32[B, A]; key: of the noise in a noisy network, which has none without."""
+        return tf.reduce_mean(self.q_net.apply(q, obs, key=key), axis=2)
+
+    def policy(self, state: QRDQNState, obs: tf.Tensor) -> tf.Tensor:
+        return tf.argmax(self.values(state.q, obs), axis=1, output_type=tf.int32)
+
+    def act(
+        self, state: QRDQNState, timestep: TimeStep, key: Key, progress: Progress
+    ) -> tuple[tf.Tensor, QRDQNState]:
+        noise_key, choice_key = tf.unstack(rng.split(key, 2))
+        return self.noise.choose(self.values(state.q, timestep.obs, noise_key), choice_key, progress), state
+
+    def update(
+        self, state: QRDQNState, batch: Batch, key: Key, progress: Progress
+    ) -> tuple[QRDQNState, dict[str, tf.Tensor], tf.Tensor]:
+        online_key, target_key, chooser_key = tf.unstack(rng.split(key, 3))
+        target = self._target(state, batch, target_key, chooser_key)
+
+        def loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, tuple]:
+            theta, frozen = self.q_net.apply_training(
+                state.q._replace(trainable=trainable), batch.obs, key=online_key
+            )
+            theta = ops.chosen(theta, batch.action)
+            error = ops.quantile_huber_loss(theta, target, self.kappa)
+            return tf.reduce_mean(batch.weight * error), (error, tf.reduce_mean(theta), frozen)
+
+        (value, (error, q_mean, frozen)), grads = ops.value_and_grad(loss, state.q.trainable)
+        weights, optimizer = self.optimizer.update(grads, state.optimizer, state.q.trainable, progress)
+        q = networks.Params(weights, frozen)
+        share = self.tau * ops.due(progress.update, self.target_every)
+        state = QRDQNState(q=q, target_q=ops.polyak(state.target_q, q, share), optimizer=optimizer)
+        return state, {"loss/q": value, "value/q": q_mean, "value/target": tf.reduce_mean(target)}, error
+
+    def _target(self, state: QRDQNState, batch: Batch, target_key: Key, chooser_key: Key) -> tf.Tensor:
+        """T theta_j of Algorithm 1, float32[B, K]."""
+        theta = self.q_net.apply(state.target_q, batch.next_obs, key=target_key)
+        values = tf.reduce_mean(theta, axis=2)
+        chooser = self.values(state.q, batch.next_obs, chooser_key) if self.double else values
+        theta_t = ops.chosen(theta, tf.argmax(chooser, axis=1, output_type=tf.int32))
+        discount_t = ops.discount(self.gamma, batch.terminated, batch.steps)
+        return ops.td_target(batch.reward[:, None], discount_t[:, None], theta_t)
