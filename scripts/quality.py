@@ -35,8 +35,8 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "ddpg": Case(("algo=ddpg", "env=pendulum"), -152.1, "RL Baselines3 Zoo, one run, 20k steps", -250.0),
-    "td3": Case(("algo=td3", "env=pendulum"), -151.9, "RL Baselines3 Zoo, one run, 20k steps", -250.0),
+    "ddpg": Case(("algo=ddpg", "env=pendulum", "eval.every_steps=1000"), -152.1, "RL Baselines3 Zoo, one run, 20k steps", -250.0),
+    "td3": Case(("algo=td3", "env=pendulum", "eval.every_steps=1000"), -151.9, "RL Baselines3 Zoo, one run, 20k steps", -250.0),
     "tiny": Case(
         ("experiment=pendulum_tiny_networks", "eval.final_episodes=10"), -250.0, "10 episodes by episode 50", -np.inf
     ),

@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,6 +32,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+ROOT = Path(__file__).resolve().parent.parent
 SIZES = {"[64, 64], batch 128": (64, 128), "[256, 256], batch 256": (256, 256)}
 CAPACITIES = (10_000, 100_000, 1_000_000)
 ROW_BYTES = 4 * (3 + 1 + 1 + 3) + 2  # observation, action, reward, next observation, two flags
@@ -51,6 +53,7 @@ def main() -> int:
         print(json.dumps(MEASUREMENTS[options.measure](options)))
         return 0
     console = Console(soft_wrap=True, highlight=False)
+    console.width = max(console.width, 110)  # a terminal that is narrower wraps lines, which reads better than cut ones
     for name in options.tables:
         console.print(TABLES[name]())
     return 0
@@ -63,8 +66,8 @@ def device_table() -> Table:
     table = _table("device: microseconds a step", "", *SIZES)
     found = [measured("device", "--units", str(units), "--batch", str(batch)) for units, batch in SIZES.values()]
     rows = {
-        "environment, noise, acting, storing": "silent",
-        "drawing a batch and learning from it": "learning",
+        "environment with random actions, storing": "silent",
+        "acting, drawing a batch, learning from it": "learning",
         f"call from Python, spread over {CHUNK:,} steps": "dispatch",
         "whole step": "whole",
         "floor: its matrix products alone": "floor",
@@ -122,8 +125,9 @@ TABLES = {"device": device_table, "host": host_table, "capacity": capacity_table
 def measured(measurement: str, *more: str, **variables: str) -> dict[str, Any]:
     """One measurement in a process of its own."""
     command = [sys.executable, __file__, "--measure", measurement, *more]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", STARTED: repr(time.time())} | variables
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1", STARTED: repr(time.time())}
+    done = subprocess.run(command, env=environment | variables, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
