@@ -35,8 +35,8 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "ddpg": Case(("algo=ddpg", "env=pendulum", "eval.every_steps=1000"), -152.1, "RL Baselines3 Zoo, one run, 20k steps", -250.0),
-    "td3": Case(("algo=td3", "env=pendulum", "eval.every_steps=1000"), -151.9, "RL Baselines3 Zoo, one run, 20k steps", -250.0),
+    "ddpg": Case(("algo=ddpg", "env=pendulum"), -152.1, "RL Baselines3 Zoo, one run, 20k steps", -250.0),
+    "td3": Case(("algo=td3", "env=pendulum"), -151.9, "RL Baselines3 Zoo, one run, 20k steps", -250.0),
     "tiny": Case(
         ("experiment=pendulum_tiny_networks", "eval.final_episodes=10"), -250.0, "10 episodes by episode 50", -np.inf
     ),
@@ -94,7 +94,8 @@ def trained(case: Case, seeds: int, folder: Path) -> list[Path]:
     """The run directories of one population, by seed."""
     before = set(folder.glob("*/*"))
     command = [sys.executable, "-m", "rlresearch", *case.command, "runner=population", f"runner.seeds={seeds}"]
-    subprocess.run([*command, f"runs_dir={folder}", "logger.console=plain"], check=True)
+    command += [f"runs_dir={folder}", "eval.every_steps=1000", "logger.console=plain"]
+    subprocess.run(command, check=True)
     runs = [run for run in set(folder.glob("*/*")) - before if (run / "run.json").exists()]
     return sorted(runs, key=lambda run: json.loads((run / "run.json").read_text())["seed"])
 

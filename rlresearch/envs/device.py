@@ -32,7 +32,8 @@ class DeviceEnv:
         _, action = task.spaces
         self.low, self.high = action.low, action.high
         self.middle, self.half = (action.high + action.low) / 2, (action.high - action.low) / 2
-        self.init = tf.function(self._init, autograph=False)  # a population calls it once a member
+        # Once for all members of a population. Concrete: TensorFlow warns of functions traced again in every run.
+        self.init = tf.function(self._init, autograph=False).get_concrete_function(tf.TensorSpec((2,), tf.uint32))
 
     def _init(self, key: Key) -> tuple[DeviceEnvState, TimeStep]:
         """First episodes everywhere."""
