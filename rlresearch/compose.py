@@ -136,6 +136,9 @@ def _parse(overrides: Sequence[str], loader: ConfigLoader) -> list[Override]:
             foreign = [letter for letter in text.partition("=")[0] if not letter.isascii()]
             name = unicodedata.name(foreign[0], "not ASCII").lower() if foreign else ""
             hint = f"; '{foreign[0]}' in the key is {name}" if foreign else ""
+            key, _, value = text.partition("=")
+            if value.endswith(")") and "(" in value:
+                hint = f"; text with parentheses needs quotes of its own: \"{key}='{value}'\""
             raise ConfigError(
                 f"{shown(text)}: must be KEY=VALUE, with nothing around '=' and lists as KEY=[1,2]{hint}."
             ) from None

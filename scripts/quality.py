@@ -94,7 +94,8 @@ def trained(case: Case, seeds: int, folder: Path) -> list[Path]:
     """The run directories of one population, by seed."""
     before = set(folder.glob("*/*"))
     command = [sys.executable, "-m", "rlresearch", *case.command, "runner=population", f"runner.seeds={seeds}"]
-    subprocess.run([*command, f"runs_dir={folder}", "logger.console=plain"], check=True)
+    command += [f"runs_dir={folder}", "eval.every_steps=1000", "logger.console=plain"]
+    subprocess.run(command, check=True)
     runs = [run for run in set(folder.glob("*/*")) - before if (run / "run.json").exists()]
     return sorted(runs, key=lambda run: json.loads((run / "run.json").read_text())["seed"])
 

@@ -35,7 +35,8 @@ class DeviceEnv:
         self.num_envs = task.num_envs
         self.view = View(task)
         self.actions = task.spaces[1]
-        self.init = tf.function(self._init, autograph=False)  # a population calls it once a member
+        # Once for all members of a population. Concrete: TensorFlow warns of functions traced again in every run.
+        self.init = tf.function(self._init, autograph=False).get_concrete_function(tf.TensorSpec((2,), tf.uint32))
 
     def _init(self, key: Key) -> tuple[DeviceEnvState, TimeStep]:
         """First episodes everywhere."""

@@ -21,7 +21,7 @@ It prints one JSON object on the last line of its output:
 - `steps_per_second`: environment steps (summed over members) per second of the timed region;
 - `steps`, `seconds`: the region itself;
 - `threads`: as asked;
-- `mean_return`: of the latest episodes, so that a fast run that does not learn is seen;
+- `mean_return`: of the latest episodes, so that a fast run that does not learn is seen; null if none ended in time;
 - `versions`: the packages that matter, by name;
 - `compile_seconds`: if known.
 """
@@ -67,8 +67,7 @@ def measure(options: argparse.Namespace) -> dict:
     hardware.prepare("cpu", options.threads, deterministic=False, compile_cache=False)
     runner, compile_seconds = started(options)
     runner.advance(LEARNING_STARTS, False)
-    probe = timed(runner, 200)
-    iterations = max(200, int(options.seconds / probe * 200))
+    iterations = math.ceil(options.seconds * probed(runner, min(1.0, options.seconds / 5)))
     seconds = timed(runner, iterations)
     steps = iterations * len(runner.members)
     returns = [row["train/return"] for row in runner.rows() if not math.isnan(row["train/return"])]
@@ -104,6 +103,14 @@ def started(options: argparse.Namespace):
         runner = {"device": DeviceRunner, "host": HostRunner}[options.runner](trainer, task, options.seed)
     runner.advance(1, True)
     return runner, time.perf_counter() - began
+
+
+def probed(runner, seconds: float) -> float:
+    """Iterations per second, over at least so many seconds."""
+    iterations, took = 0, 0.0
+    while took < seconds:
+        iterations, took = iterations + 100, took + timed(runner, 100)
+    return iterations / took
 
 
 def timed(runner, iterations: int) -> float:
