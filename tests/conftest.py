@@ -28,15 +28,18 @@ from rlresearch.types import Batch, EnvSpec, Progress, Transition  # noqa: E402
 ALGORITHMS = sorted(path.stem for path in (config_folder() / "algo").glob("*.yaml"))
 
 
+NEEDED = {"c51": ["algo.v_min=-1", "algo.v_max=3"]}  # what `conf` leaves to the task
+
+
 @functools.cache
 def homes(name: str) -> tuple[str, ...]:
-    """Of Pendulum and CartPole (discrete actions), those that a shipped algorithm can learn in."""
+    """Of Pendulum and CartPole (discrete actions), those that a shipped algorithm can learn in; else FrozenLake."""
     found = []
     for env in ("pendulum", "cartpole"):
         with suppress(ConfigError):
-            plan(compose([f"algo={name}", f"env={env}", "tuned=none"]).config)
+            plan(compose([f"algo={name}", f"env={env}", *NEEDED.get(name, []), "tuned=none"]).config)
             found.append(env)
-    return tuple(found)
+    return tuple(found) or ("frozen_lake",)
 
 
 def home(name: str) -> str:
@@ -48,9 +51,6 @@ def home(name: str) -> str:
 def on_policy(name: str) -> bool:
     """Whether a shipped algorithm learns from rollouts."""
     return make_algo(name).LEARNS_FROM == "rollout"
-
-
-NEEDED = {"c51": ["algo.v_min=-1", "algo.v_max=3"]}  # what `conf` leaves to the task
 
 
 def make_plan(name: str, *overrides: str, hidden=(8,), **settings) -> Plan:
