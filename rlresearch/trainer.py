@@ -109,12 +109,15 @@ class Trainer:
         )
 
     def learn(self, state: RunState, iteration: tf.Tensor) -> RunState:
-        """The gradient steps that follow this iteration's transition, once `learning_starts` is passed."""
-        key = rng.fold_in(self._key(state, iteration), 1)
+        """A round of learning, if one follows this iteration; not before `silent_iterations` are over."""
         if self.algo.update_every == 1:
-            return self._updates(state, iteration + 1, key)
+            return self.learn_now(state, iteration)
         due = tf.equal((iteration + 1) % self.algo.update_every, 0)
-        return tf.cond(due, lambda: self._updates(state, iteration + 1, key), lambda: state)
+        return tf.cond(due, lambda: self.learn_now(state, iteration), lambda: state)
+
+    def learn_now(self, state: RunState, iteration: tf.Tensor) -> RunState:
+        """The round of learning that follows this iteration's transitions."""
+        return self._updates(state, iteration + 1, rng.fold_in(self._key(state, iteration), 1))
 
     def policy(self, state: RunState, obs: tf.Tensor) -> tf.Tensor:
         """The deterministic actions [n, ...] for observations [n, ...], as they are evaluated."""

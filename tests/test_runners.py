@@ -1,7 +1,6 @@
 """One step driven three ways gives one result: compiled on the device, around Gymnasium, mapped over members."""
 
 from dataclasses import dataclass, replace
-from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -16,7 +15,7 @@ from rlresearch.envs.device import DeviceEnv
 from rlresearch.envs.pendulum import Pendulum
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError
-from rlresearch.runners.device import DeviceRunner, device_init, device_step
+from rlresearch.runners.device import DeviceRunner, device_collect, device_init
 from rlresearch.runners.host import HostRunner
 from rlresearch.runners.loop import CompiledLoop
 from rlresearch.runners.population import PopulationRunner, check_values, float_paths, with_values
@@ -145,7 +144,12 @@ def solo():
 
     @tf.function(autograph=False)
     def run(state, own):
-        steps = partial(device_step, replace(trainer, algo=with_values(trainer.algo, own)), env)
+        member = replace(trainer, algo=with_values(trainer.algo, own))
+
+        def steps(learning, state, t):
+            state = device_collect(member, env, learning, state, t)
+            return member.learn(state, t) if learning else state
+
         begin, end, silent = (tf.constant(n, tf.int64) for n in (0, ITERATIONS, trainer.silent_iterations))
         for learning, first, last in ((False, begin, silent), (True, silent, end)):
             body = lambda t, state, on=learning: (t + 1, steps(on, state, t))  # noqa: E731
@@ -268,21 +272,30 @@ def test_another_seed_gives_another_run():
     assert not same_bits(one.state().key, two.state().key)
 
 
-def test_the_loop_counts_iterations_from_call_to_call():
-    """The silent steps come first, every iteration once, whatever the calls are."""
+@pytest.mark.parametrize(
+    "silent, every, rounds", [(4, 1, range(4, 10)), (0, 3, (2, 5, 8)), (4, 3, (5, 8)), (6, 4, (7,))]
+)
+def test_the_loop_counts_iterations_from_call_to_call(silent, every, rounds):
+    """The silent steps come first, every iteration once, and rounds of learning when due, whatever the calls are."""
 
-    def step(learning, state, iteration):
-        seen, learned = state
-        seen = tf.tensor_scatter_nd_add(seen, [[tf.cast(iteration, tf.int32)]], [1.0])
-        return seen, learned + float(learning) * tf.cast(iteration, tf.float32)
+    def noted(seen, iteration, number):
+        return tf.tensor_scatter_nd_add(seen, [[tf.cast(iteration, tf.int32)]], [number])
+
+    def collect(learning, state, iteration):
+        return noted(state[0], iteration, 2.0 if learning else 1.0), state[1]
+
+    def learn(state, iteration):
+        return state[0], noted(state[1], iteration, tf.reduce_sum(state[0]))
 
     for calls in ((10,), (1, 9), (4, 4, 2), (3, 1, 6), (0, 10)):
-        loop = CompiledLoop((tf.zeros(12), tf.zeros(())), step, 4, lambda state: state)
-        for iterations in calls:
-            loop.advance(iterations, False)
-        seen, learned = loop.store.read()
-        assert seen.numpy().tolist() == [1.0] * 10 + [0.0] * 2
-        assert learned.numpy() == sum(range(4, 10))
+        with without_xla():
+            loop = CompiledLoop((tf.zeros(12), tf.zeros(12)), collect, learn, silent, every, lambda state: state)
+            for iterations in calls:
+                loop.advance(iterations, False)
+        seen, learned = (part.numpy() for part in loop.store.read())
+        assert seen.tolist() == [1.0] * silent + [2.0] * (10 - silent) + [0.0] * 2
+        assert np.flatnonzero(learned).tolist() == list(rounds)
+        assert all(learned[t] == seen[: t + 1].sum() for t in rounds)
         assert loop.iteration == 10
 
 

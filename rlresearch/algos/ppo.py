@@ -132,22 +132,19 @@ class PPO:
     def update(
         self, state: PPOState, batch: Batch, key: Key, progress: Progress
     ) -> tuple[PPOState, dict[str, tf.Tensor], None]:
-        rows = self._rows(state, batch)
-        size = rows.value.shape[0] // self.minibatches
+        rows, steps = self._rows(state, batch), self.epochs * self.minibatches
+        deal = lambda key: rng.permutation(key, rows.value.shape[0])  # noqa: E731
+        orders = tf.vectorized_map(deal, rng.split(key, self.epochs), fallback_to_while_loop=False)
+        orders = tf.reshape(orders, (steps, -1))  # each minibatch's rows: one loop compiles sooner than two nested ones
 
-        def epoch(index: tf.Tensor, *carried: Tree) -> tuple:
-            order = tf.reshape(rng.permutation(rng.fold_in(key, index), rows.value.shape[0]), (-1, size))
-            dealt = tf.nest.map_structure(lambda leaf: tf.gather(leaf, order), rows)
-
-            def minibatch(index: tf.Tensor, state: PPOState, sums: dict[str, tf.Tensor]) -> tuple:
-                state, metrics = self._step(state, tf.nest.map_structure(lambda leaf: leaf[index], dealt), progress)
-                return index + 1, state, {name: total + metrics[name] for name, total in sums.items()}
-
-            return index + 1, *tf.while_loop(lambda i, *_: i < self.minibatches, minibatch, (0, *carried))[1:]
+        def minibatch(index: tf.Tensor, state: PPOState, sums: dict[str, tf.Tensor]) -> tuple:
+            dealt = tf.nest.map_structure(lambda leaf: tf.gather(leaf, orders[index]), rows)
+            state, metrics = self._step(state, dealt, progress)
+            return index + 1, state, {name: total + metrics[name] for name, total in sums.items()}
 
         sums = {name: tf.constant(0.0) for name in self.METRICS}
-        _, state, sums = tf.while_loop(lambda i, *_: i < self.epochs, epoch, (0, state, sums))
-        return state, {name: total / (self.epochs * self.minibatches) for name, total in sums.items()}, None
+        _, state, sums = tf.while_loop(lambda index, *_: index < steps, minibatch, (0, state, sums))
+        return state, {name: total / steps for name, total in sums.items()}, None
 
     def _distribution(self, outputs: tf.Tensor, log_std: Tree) -> Tree:
         """The policy, by its network's outputs [B, A]."""

@@ -22,12 +22,13 @@ def device_init(trainer: Trainer, env: DeviceEnv, key: Key) -> RunState:
     return trainer.init(learn_key, *env.init(env_key))
 
 
-def device_step(trainer: Trainer, env: DeviceEnv, learning: bool, state: RunState, iteration: tf.Tensor) -> RunState:
-    """The one step, with the compiled environment between its parts."""
+def device_collect(
+    trainer: Trainer, env: DeviceEnv, learning: bool, state: RunState, iteration: tf.Tensor
+) -> RunState:
+    """The one step but for learning, with the compiled environment inside."""
     action, state = trainer.act(state, iteration, learning)
     env_state, outcome, timestep = fence(lambda: env.step(state.env, action), iteration)
-    state = trainer.collect(state, action, outcome, timestep, env_state)
-    return trainer.learn(state, iteration) if learning else state
+    return trainer.collect(state, action, outcome, timestep, env_state)
 
 
 class DeviceRunner:
@@ -38,7 +39,12 @@ class DeviceRunner:
         env = DeviceEnv(task)
         state = device_init(trainer, env, rng.key(seed))
         self._loop = CompiledLoop(
-            state, partial(device_step, trainer, env), trainer.silent_iterations, trainer.fresh_row
+            state,
+            partial(device_collect, trainer, env),
+            trainer.learn_now,
+            trainer.silent_iterations,
+            trainer.algo.update_every,
+            trainer.fresh_row,
         )
         self._row = tf.function(lambda: trainer.row(self.state()), autograph=False)
         self._policy = tf.function(

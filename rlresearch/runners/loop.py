@@ -1,4 +1,4 @@
-"""A compiled loop over a pure step, driven from Python in chunks of any length."""
+"""A compiled loop over pure functions, driven from Python in chunks of any length."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ from rlresearch.types import Tree
 
 
 class CompiledLoop:
-    """One XLA program that applies `step(learning, state, iteration) -> state` until it is told to stop.
+    """One XLA program that applies `collect(learning, state, iteration) -> state` until it is told to stop, and
+    after every `every`-th iteration, but for the first `silent` ones, `learn(state, iteration) -> state`.
 
-    It holds two loops, one without learning for the first `silent` iterations and one with it: a
-    condition inside one loop would copy every parameter through it at every step.
+    It holds two loops, one without learning and one with it, and where learning is not due every time, the
+    second holds a loop up to the next time: a condition inside the innermost loop would copy parameters
+    and rollouts through it at every step.
     The iteration is a scalar beside the state, not in it: members of a population share it, so that
-    "is it time to learn" stays one scalar condition under the map.
+    "is it time to learn" stays one scalar condition outside the map.
     """
 
-    def __init__(self, state: Tree, step: Callable, silent: int, fresh_row: Callable) -> None:
+    def __init__(
+        self, state: Tree, collect: Callable, learn: Callable, silent: int, every: int, fresh_row: Callable
+    ) -> None:
         self.iteration = 0
         self._iteration = tf.Variable(0, dtype=tf.int64)
         self.store = Store(state)
-        self._step, self._silent, self._fresh_row = step, silent, fresh_row
+        self._collect, self._learn, self._fresh_row = collect, learn, fresh_row
+        self._silent, self._every = silent, every
         self._compiled = tf.function(self._chunk, jit_compile=True, autograph=False)
 
     def advance(self, iterations: int, fresh: bool) -> None:
@@ -39,15 +44,27 @@ class CompiledLoop:
         )
         end = begin + iterations
         if self._silent:  # otherwise there is no first loop to compile
-            state = self._loop(False, begin, tf.minimum(end, self._silent), state)
-        state = self._loop(True, tf.maximum(begin, self._silent), end, state)
+            state = self._collected(False, begin, tf.minimum(end, self._silent), state)
+        state = self._learned(tf.maximum(begin, self._silent), end, state)
         self._iteration.assign_add(iterations)
         self.store.write(state)
 
-    def _loop(self, learning: bool, begin: tf.Tensor, end: tf.Tensor, state: Tree) -> Tree:
-        return tf.while_loop(
-            lambda iteration, _: iteration < end,
-            lambda iteration, state: (iteration + 1, self._step(learning, state, iteration)),
-            (begin, state),
-            parallel_iterations=1,
-        )[1]
+    def _learned(self, begin: tf.Tensor, end: tf.Tensor, state: Tree) -> Tree:
+        """The state at `end`, rounds of learning included."""
+        if self._every == 1:
+            return _loop(begin, end, state, lambda t, state: (t + 1, self._learn(self._collect(True, state, t), t)))
+
+        def round_of_learning(begin: tf.Tensor, state: Tree) -> tuple[tf.Tensor, Tree]:
+            until = tf.minimum(end, (begin // self._every + 1) * self._every)
+            state = self._collected(True, begin, until, state)
+            due = tf.equal(until % self._every, 0)
+            return until, tf.cond(due, lambda: self._learn(state, until - 1), lambda: state)
+
+        return _loop(begin, end, state, round_of_learning)
+
+    def _collected(self, learning: bool, begin: tf.Tensor, end: tf.Tensor, state: Tree) -> Tree:
+        return _loop(begin, end, state, lambda t, state: (t + 1, self._collect(learning, state, t)))
+
+
+def _loop(begin: tf.Tensor, end: tf.Tensor, state: Tree, body: Callable) -> Tree:
+    return tf.while_loop(lambda t, _: t < end, body, (begin, state), parallel_iterations=1)[1]

@@ -17,7 +17,7 @@ from rlresearch import rng, trees
 from rlresearch.envs.device import DeviceEnv
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, nearest
-from rlresearch.runners.device import device_init, device_step
+from rlresearch.runners.device import device_collect, device_init
 from rlresearch.runners.loop import CompiledLoop
 from rlresearch.trainer import RunState, Trainer
 
@@ -36,15 +36,18 @@ class PopulationRunner:
         check_values(trainer.algo, values, len(self.members))
         env = DeviceEnv(task)
         self._values = {path: tf.constant(list(each), tf.float32) for path, each in values.items()}
-        steps = {
-            learning: _mapped(lambda state, own, t, on=learning: device_step(_with(trainer, own), env, on, state, t))
+        collect = {
+            learning: _mapped(lambda state, own, t, on=learning: device_collect(_with(trainer, own), env, on, state, t))
             for learning in (False, True)
         }
+        learn = _mapped(lambda state, own, t: _with(trainer, own).learn_now(state, t))
         fresh_row = _mapped(lambda state, own: _with(trainer, own).fresh_row(state))
         self._loop = CompiledLoop(
             self._init(trainer, env),
-            lambda learning, state, iteration: steps[learning](state, self._values, iteration),
+            lambda learning, state, iteration: collect[learning](state, self._values, iteration),
+            lambda state, iteration: learn(state, self._values, iteration),
             trainer.silent_iterations,
+            trainer.algo.update_every,
             lambda state: fresh_row(state, self._values),
         )
         self._row = tf.function(
