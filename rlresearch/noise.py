@@ -112,9 +112,7 @@ class Boltzmann:
 
     def choose(self, values: tf.Tensor, key: Key, progress: Progress) -> tf.Tensor:
         temperature = tf.maximum(self.temperature * self.schedule(progress), 1e-8)
-        # The half keeps both logarithms from infinity.
-        unit = rng.uniform(key, values.shape) + 2.0**-25
-        return tf.argmax(values / temperature - tf.math.log(-tf.math.log(unit)), axis=1, output_type=tf.int32)
+        return tf.argmax(values / temperature + rng.gumbel(key, values.shape), axis=1, output_type=tf.int32)
 
 
 @dataclass(frozen=True)
