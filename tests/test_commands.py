@@ -28,7 +28,7 @@ def wrong(command, *fragments, about=None, id=None):
 # FOLDER is a folder with a file `file`, modules `odd`, which registers environments, and `unfinished`.
 WRONG = [
     # names of groups and options
-    wrong("algo=td4", "did you mean 'td3'?", "ddpg, td3"),
+    wrong("algo=td4", "did you mean 'td3'?", "Allowed: ddpg, ", "sac, td3"),
     wrong("algo=DPG", "did you mean 'ddpg'?"),
     wrong("env=pendulm", "did you mean 'pendulum'?", "gym"),
     wrong("network=actor_critc", "did you mean 'actor_critic'?"),
@@ -41,7 +41,7 @@ WRONG = [
     wrong("tuned=nothing", "did you mean 'none'?"),
     wrong("experiment=nothing", "there is no such option"),
     wrong("alg=ddpg", "did you mean 'algo'?", "total_steps"),
-    wrong("algo=null", "ddpg, td3"),
+    wrong("algo=null", "ddpg, ", "sac, td3"),
     wrong("algo=[ddpg,td3]", "must be one option"),
     wrong("schedule@noise.schedule=linier", "did you mean 'linear'?", "constant"),
     wrong("schedule@noise.schdule=linear", "did you mean 'schedule@noise.schedule'?"),
