@@ -119,10 +119,7 @@ class Boltzmann:
 
     def choose(self, values: tf.Tensor, key: Key, progress: Progress) -> tf.Tensor:
         temperature = tf.maximum(self.temperature * self.schedule(progress), 1e-8)
-        # The half keeps the noise below 18; a unit that it rounds to 1 makes -inf, which never wins.
-        unit = rng.uniform(key, values.shape) + 2.0**-25
-        gumbel = -tf.math.log(-tf.math.log1p(-unit))
-        return tf.argmax(values / temperature + gumbel, axis=1, output_type=tf.int32)
+        return tf.argmax(values / temperature + rng.gumbel(key, values.shape), axis=1, output_type=tf.int32)
 
     def probabilities(self, values: tf.Tensor, progress: Progress) -> tf.Tensor:
         return tf.nn.softmax(values / tf.maximum(self.temperature * self.schedule(progress), 1e-8))

@@ -29,7 +29,7 @@ def wrong(command, *fragments, about=None, id=None):
 # FOLDER is a folder with a file `file`, modules `odd`, which registers environments, and `unfinished`.
 WRONG = [
     # names of groups and options
-    wrong("algo=td4", "did you mean 'td3'?", "c51, ", "ddpg, "),
+    wrong("algo=td4", "did you mean 'td3'?", "Allowed: ", "ddpg, ", "sac, "),
     wrong("algo=DPG", "did you mean 'ddpg'?"),
     wrong("env=pendulm", "did you mean 'pendulum'?", "gym"),
     wrong("network=actor_critc", "did you mean 'actor_critic'?"),

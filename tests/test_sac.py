@@ -126,7 +126,7 @@ def test_the_target_is_the_reward_plus_the_discounted_soft_value(name):
 @pytest.mark.parametrize("name", SOFT)
 def test_rows_count_by_their_weight(name):
     algo, state = by_hand(name)
-    reward, weight = np.array([1.0, 2.0]), np.array([3.0, 0.5])
+    reward, weight = np.array([1.0, 2.0]), np.array([3.0, 1.5])
     batch = batch_for(algo, 2, reward=reward, weight=weight, terminated=[True, True])
     assert update(algo, state, batch)[1]["loss/critic"].numpy() == pytest.approx(np.mean(weight * reward**2))
 
