@@ -23,7 +23,8 @@ import tensorflow as tf
 
 from rlresearch import rng
 from rlresearch.errors import ConfigError, alternatives, shown
-from rlresearch.types import Key
+from rlresearch.fence import fence
+from rlresearch.types import Key, Progress
 
 Activation = Literal[
     "linear", "relu", "tanh", "sigmoid", "elu", "selu", "silu", "gelu", "leaky_relu", "softplus", "softsign"
@@ -173,8 +174,8 @@ def _reshaped(x: Any, outputs: Outputs) -> Any:
 class Network:
     """A part bound to shapes. Pure: its numbers live in `Params`, never in the Keras model.
 
-    Noise of noisy layers is no part of `Params` either: each call with a `key` draws its own, the same for all
-    rows; a call without one has none, and so uses the mean weights. Networks without such layers ignore it.
+    Numbers of noisy layers are no part of `Params` either: they are drawn by `noise` and given to a call, which
+    without them uses the mean weights.
     """
 
     def __init__(self, model: Any) -> None:
@@ -191,32 +192,41 @@ class Network:
         ]
         return Params(trainable, self._statistics([tf.identity(v.value) for v in self.model.non_trainable_variables]))
 
-    def apply(self, params: Params, *inputs: tf.Tensor, key: Key | None = None) -> tf.Tensor:
+    def noise(self, key: Key, progress: Progress) -> tf.Tensor | None:
+        """Standard normal numbers for all noisy layers, the same for every row of a call; None if there are no such."""
+        size = sum(self._noise_sizes())
+        # Behind a fence, or XLA draws them again for every weight that they move.
+        return fence(lambda: rng.normal(key, (size,)), progress.step) if size else None
+
+    def apply(self, params: Params, *inputs: tf.Tensor, noise: tf.Tensor | None = None) -> tf.Tensor:
         """The output [B, outputs] for inputs [B, ...]; statistics stand still."""
-        return self._call(params, inputs, key, training=False)[0]
+        return self._call(params, inputs, noise, training=False)[0]
 
     def apply_training(
-        self, params: Params, *inputs: tf.Tensor, key: Key | None = None
+        self, params: Params, *inputs: tf.Tensor, noise: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """As `apply`, with what is particular to training; also returns the new `frozen`."""
-        return self._call(params, inputs, key, training=True)
+        return self._call(params, inputs, noise, training=True)
 
     def _call(
-        self, params: Params, inputs: tuple[tf.Tensor, ...], key: Key | None, training: bool
+        self, params: Params, inputs: tuple[tf.Tensor, ...], noise: tf.Tensor | None, training: bool
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         arguments = inputs[0] if len(inputs) == 1 else list(inputs)
-        fixed = self._with_noise(params.frozen, key)
+        fixed = self._with_noise(params.frozen, noise)
         output, fixed = self.model.stateless_call(params.trainable, fixed, arguments, training=training)
         return output, self._statistics(fixed)
 
-    def _with_noise(self, frozen: list[tf.Tensor], key: Key | None) -> list[tf.Tensor]:
+    def _noise_sizes(self) -> list[int]:
+        return [v.shape[0] for v, noisy in zip(self.model.non_trainable_variables, self._noisy) if noisy]
+
+    def _with_noise(self, frozen: list[tf.Tensor], noise: tf.Tensor | None) -> list[tf.Tensor]:
         """All that Keras calls non-trainable: the statistics, and noise in its places."""
-        if not any(self._noisy):
+        sizes = self._noise_sizes()
+        if not sizes:
             return frozen
-        sizes = [v.shape[0] for v, noisy in zip(self.model.non_trainable_variables, self._noisy) if noisy]
-        drawn = tf.zeros(sum(sizes)) if key is None else rng.normal(key, (sum(sizes),))
-        noise, statistics = iter(tf.split(drawn, sizes)), iter(frozen)
-        return [next(noise if noisy else statistics) for noisy in self._noisy]
+        parts = iter(tf.split(tf.zeros(sum(sizes)) if noise is None else noise, sizes))
+        statistics = iter(frozen)
+        return [next(parts if noisy else statistics) for noisy in self._noisy]
 
     def _statistics(self, fixed: list[tf.Tensor]) -> list[tf.Tensor]:
         return [each for each, noisy in zip(fixed, self._noisy) if not noisy]

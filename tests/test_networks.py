@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import apart, leaves, same_bits
+from conftest import apart, leaves, progress, same_bits
 
 from rlresearch import networks, ops, rng
 from rlresearch.errors import ConfigError
@@ -191,7 +191,7 @@ def test_eager_compiled_and_mapped_agree(part):
     stacked = tf.nest.map_structure(lambda *rows: tf.stack(rows), *members)
 
     def both(params):
-        return net.apply(params, OBS), net.apply_training(params, OBS, key=rng.key(5))
+        return net.apply(params, OBS), net.apply_training(params, OBS, noise=net.noise(rng.key(5), progress()))
 
     eager = [both(params) for params in members]
     graph = tf.function(both, autograph=False)(members[1])
@@ -303,23 +303,25 @@ def test_a_noisy_layer_is_the_formula_of_its_paper():
     e = rng.normal(rng.key(3), (5,)).numpy()
     e_in, e_out = np.split(np.sign(e) * np.sqrt(np.abs(e)), [3])
     expected = OBS @ (kernel + kernel_sigma * np.outer(e_in, e_out)) + bias + bias_sigma * e_out
-    np.testing.assert_allclose(net.apply(params, OBS, key=rng.key(3)), expected, atol=1e-5)
-    np.testing.assert_allclose(net.apply(params, OBS), OBS @ kernel + bias, atol=1e-5)  # the mean, without a key
+    np.testing.assert_allclose(net.apply(params, OBS, noise=net.noise(rng.key(3), progress())), expected, atol=1e-5)
+    np.testing.assert_allclose(net.apply(params, OBS), OBS @ kernel + bias, atol=1e-5)  # without, the mean
 
 
 def test_noise_is_fresh_with_each_key_differs_between_layers_and_is_never_kept():
     net, params = built(QMLP(hidden=(3, 3, 3), noisy=True, dueling=True), outputs=3)
     assert params.frozen == []
-    one, again, two = (net.apply_training(params, OBS, key=rng.key(seed)) for seed in (1, 1, 2))
-    assert same_bits(one, again) and apart(one[0], two[0]) > 1e-2
-    assert one[1] == []
-    noise = np.concatenate([np.ravel(each) for each in net._with_noise([], rng.key(1))])
-    assert len(set(noise.tolist())) == len(noise) == 5 * (3 + 3) + (3 + 1)
+    one, again, two = (net.noise(rng.key(seed), progress()) for seed in (1, 1, 2))
+    assert same_bits(one, again) and not set(one.numpy()) & set(two.numpy())
+    assert len(set(one.numpy())) == len(one) == 5 * (3 + 3) + (3 + 1)
+    out, frozen = net.apply_training(params, OBS, noise=one)
+    assert apart(out, net.apply(params, OBS, noise=two)) > 1e-2
+    assert frozen == []
 
 
-def test_networks_without_noisy_layers_ignore_the_key():
+def test_networks_without_noisy_layers_draw_none():
     net, params = built(MLP(hidden=(4,), spectral_norm=True))
-    assert same_bits(net.apply_training(params, OBS, key=rng.key(1)), net.apply_training(params, OBS))
+    assert net.noise(rng.key(1), progress()) is None
+    assert len(params.frozen) == 2
 
 
 def test_dueling_without_a_hidden_layer_is_refused():

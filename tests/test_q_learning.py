@@ -241,18 +241,20 @@ def test_noise_moves_actions_and_updates_but_neither_evaluation_nor_what_is_kept
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_each_role_of_a_noisy_network_has_its_own_noise(name):
-    """With the same numbers in both networks, the target differs from what the online network would say of itself."""
-    keys = []
+    """The online network's, the target's and the chooser's."""
+    drawn = []
     algo = make_algo(name, "network=noisy", double=True)
     state = algo.init(KEY)
     with pytest.MonkeyPatch.context() as patch:
         call = networks.Network._call
-        note = lambda self, params, inputs, key, training: keys.append(tuple(key.numpy())) or call(  # noqa: E731
-            self, params, inputs, key, training
-        )
-        patch.setattr(networks.Network, "_call", note)
+
+        def noted(self, params, inputs, noise, training):
+            drawn.append(noise.numpy().tobytes())
+            return call(self, params, inputs, noise, training)
+
+        patch.setattr(networks.Network, "_call", noted)
         update(algo, state, batch_for(algo))
-    assert len(keys) == len(set(keys)) == 3
+    assert len(drawn) == len(set(drawn)) == 3
 
 
 @pytest.mark.parametrize("name", FAMILY)

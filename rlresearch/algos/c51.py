@@ -93,26 +93,27 @@ class C51:
         q = self.q_net.init(key)
         return C51State(q=q, target_q=q, optimizer=self.optimizer.init(q.trainable))
 
-    def values(self, q: networks.Params, obs: tf.Tensor, key: Key | None = None) -> tf.Tensor:
-        """Q(s, a), float32[B, A]; key: of the noise in a noisy network, which has none without."""
-        return self._means(self.q_net.apply(q, obs, key=key))
+    def values(self, q: networks.Params, obs: tf.Tensor, noise: tf.Tensor | None = None) -> tf.Tensor:
+        """Q(s, a), float32[B, A]; noise: of a noisy network, which without has its mean weights."""
+        return self._means(self.q_net.apply(q, obs, noise=noise))
 
     def policy(self, state: C51State, obs: tf.Tensor) -> tf.Tensor:
         return tf.argmax(self.values(state.q, obs), axis=1, output_type=tf.int32)
 
     def act(self, state: C51State, timestep: TimeStep, key: Key, progress: Progress) -> tuple[tf.Tensor, C51State]:
         noise_key, choice_key = tf.unstack(rng.split(key, 2))
-        return self.noise.choose(self.values(state.q, timestep.obs, noise_key), choice_key, progress), state
+        values = self.values(state.q, timestep.obs, self.q_net.noise(noise_key, progress))
+        return self.noise.choose(values, choice_key, progress), state
 
     def update(
         self, state: C51State, batch: Batch, key: Key, progress: Progress
     ) -> tuple[C51State, dict[str, tf.Tensor], tf.Tensor]:
-        online_key, target_key, chooser_key = tf.unstack(rng.split(key, 3))
-        target = self._target(state, batch, target_key, chooser_key)
+        online_noise, *others = (self.q_net.noise(each, progress) for each in tf.unstack(rng.split(key, 3)))
+        target = self._target(state, batch, *others)
 
         def loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, tuple]:
             logits, frozen = self.q_net.apply_training(
-                state.q._replace(trainable=trainable), batch.obs, key=online_key
+                state.q._replace(trainable=trainable), batch.obs, noise=online_noise
             )
             taken = ops.chosen(logits, batch.action)
             divergence = ops.kl_divergence(target, taken)
@@ -130,10 +131,12 @@ class C51:
         }
         return state, metrics, divergence
 
-    def _target(self, state: C51State, batch: Batch, target_key: Key, chooser_key: Key) -> tf.Tensor:
+    def _target(
+        self, state: C51State, batch: Batch, noise: tf.Tensor | None, chooser_noise: tf.Tensor | None
+    ) -> tf.Tensor:
         """m of Algorithm 1: the probabilities float32[B, K] that the atoms should have."""
-        logits = self.q_net.apply(state.target_q, batch.next_obs, key=target_key)
-        chooser = self.values(state.q, batch.next_obs, chooser_key) if self.double else self._means(logits)
+        logits = self.q_net.apply(state.target_q, batch.next_obs, noise=noise)
+        chooser = self.values(state.q, batch.next_obs, chooser_noise) if self.double else self._means(logits)
         p_t = tf.nn.softmax(ops.chosen(logits, tf.argmax(chooser, axis=1, output_type=tf.int32)))
         discount_t = ops.discount(self.gamma, batch.terminated, batch.steps)
         places = ops.td_target(batch.reward[:, None], discount_t[:, None], self.support)

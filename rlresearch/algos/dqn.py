@@ -79,26 +79,27 @@ class DQN:
         q = self.q_net.init(key)
         return DQNState(q=q, target_q=q, optimizer=self.optimizer.init(q.trainable))
 
-    def values(self, q: networks.Params, obs: tf.Tensor, key: Key | None = None) -> tf.Tensor:
-        """Q(s, a), float32[B, A]; key: of the noise in a noisy network, which has none without."""
-        return self.q_net.apply(q, obs, key=key)
+    def values(self, q: networks.Params, obs: tf.Tensor, noise: tf.Tensor | None = None) -> tf.Tensor:
+        """Q(s, a), float32[B, A]; noise: of a noisy network, which without has its mean weights."""
+        return self.q_net.apply(q, obs, noise=noise)
 
     def policy(self, state: DQNState, obs: tf.Tensor) -> tf.Tensor:
         return tf.argmax(self.values(state.q, obs), axis=1, output_type=tf.int32)
 
     def act(self, state: DQNState, timestep: TimeStep, key: Key, progress: Progress) -> tuple[tf.Tensor, DQNState]:
         noise_key, choice_key = tf.unstack(rng.split(key, 2))
-        return self.noise.choose(self.values(state.q, timestep.obs, noise_key), choice_key, progress), state
+        values = self.values(state.q, timestep.obs, self.q_net.noise(noise_key, progress))
+        return self.noise.choose(values, choice_key, progress), state
 
     def update(
         self, state: DQNState, batch: Batch, key: Key, progress: Progress
     ) -> tuple[DQNState, dict[str, tf.Tensor], tf.Tensor]:
-        online_key, target_key, chooser_key = tf.unstack(rng.split(key, 3))
-        target = self._target(state, batch, target_key, chooser_key)
+        online_noise, *others = (self.q_net.noise(each, progress) for each in tf.unstack(rng.split(key, 3)))
+        target = self._target(state, batch, *others)
 
         def loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, tuple]:
             values, frozen = self.q_net.apply_training(
-                state.q._replace(trainable=trainable), batch.obs, key=online_key
+                state.q._replace(trainable=trainable), batch.obs, noise=online_noise
             )
             q_tm1 = ops.chosen(values, batch.action)
             td_error = target - q_tm1
@@ -113,9 +114,11 @@ class DQN:
         metrics = {"loss/q": value, "value/q": q_mean, "value/target": tf.reduce_mean(target)}
         return state, metrics, tf.abs(td_error)
 
-    def _target(self, state: DQNState, batch: Batch, target_key: Key, chooser_key: Key) -> tf.Tensor:
+    def _target(
+        self, state: DQNState, batch: Batch, noise: tf.Tensor | None, chooser_noise: tf.Tensor | None
+    ) -> tf.Tensor:
         """y of Algorithm 1, float32[B]."""
-        values = self.values(state.target_q, batch.next_obs, target_key)
-        chooser = self.values(state.q, batch.next_obs, chooser_key) if self.double else values
+        values = self.values(state.target_q, batch.next_obs, noise)
+        chooser = self.values(state.q, batch.next_obs, chooser_noise) if self.double else values
         q_t = ops.chosen(values, tf.argmax(chooser, axis=1, output_type=tf.int32))
         return ops.td_target(batch.reward, ops.discount(self.gamma, batch.terminated, batch.steps), q_t)

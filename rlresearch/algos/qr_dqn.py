@@ -80,9 +80,9 @@ class QRDQN:
         q = self.q_net.init(key)
         return QRDQNState(q=q, target_q=q, optimizer=self.optimizer.init(q.trainable))
 
-    def values(self, q: networks.Params, obs: tf.Tensor, key: Key | None = None) -> tf.Tensor:
-        """Q(s, a), float32[B, A]; key: of the noise in a noisy network, which has none without."""
-        return tf.reduce_mean(self.q_net.apply(q, obs, key=key), axis=2)
+    def values(self, q: networks.Params, obs: tf.Tensor, noise: tf.Tensor | None = None) -> tf.Tensor:
+        """Q(s, a), float32[B, A]; noise: of a noisy network, which without has its mean weights."""
+        return tf.reduce_mean(self.q_net.apply(q, obs, noise=noise), axis=2)
 
     def policy(self, state: QRDQNState, obs: tf.Tensor) -> tf.Tensor:
         return tf.argmax(self.values(state.q, obs), axis=1, output_type=tf.int32)
@@ -91,17 +91,18 @@ class QRDQN:
         self, state: QRDQNState, timestep: TimeStep, key: Key, progress: Progress
     ) -> tuple[tf.Tensor, QRDQNState]:
         noise_key, choice_key = tf.unstack(rng.split(key, 2))
-        return self.noise.choose(self.values(state.q, timestep.obs, noise_key), choice_key, progress), state
+        values = self.values(state.q, timestep.obs, self.q_net.noise(noise_key, progress))
+        return self.noise.choose(values, choice_key, progress), state
 
     def update(
         self, state: QRDQNState, batch: Batch, key: Key, progress: Progress
     ) -> tuple[QRDQNState, dict[str, tf.Tensor], tf.Tensor]:
-        online_key, target_key, chooser_key = tf.unstack(rng.split(key, 3))
-        target = self._target(state, batch, target_key, chooser_key)
+        online_noise, *others = (self.q_net.noise(each, progress) for each in tf.unstack(rng.split(key, 3)))
+        target = self._target(state, batch, *others)
 
         def loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, tuple]:
             theta, frozen = self.q_net.apply_training(
-                state.q._replace(trainable=trainable), batch.obs, key=online_key
+                state.q._replace(trainable=trainable), batch.obs, noise=online_noise
             )
             theta = ops.chosen(theta, batch.action)
             error = ops.quantile_huber_loss(theta, target, self.kappa)
@@ -114,11 +115,13 @@ class QRDQN:
         state = QRDQNState(q=q, target_q=ops.polyak(state.target_q, q, share), optimizer=optimizer)
         return state, {"loss/q": value, "value/q": q_mean, "value/target": tf.reduce_mean(target)}, error
 
-    def _target(self, state: QRDQNState, batch: Batch, target_key: Key, chooser_key: Key) -> tf.Tensor:
+    def _target(
+        self, state: QRDQNState, batch: Batch, noise: tf.Tensor | None, chooser_noise: tf.Tensor | None
+    ) -> tf.Tensor:
         """T theta_j of Algorithm 1, float32[B, K]."""
-        theta = self.q_net.apply(state.target_q, batch.next_obs, key=target_key)
+        theta = self.q_net.apply(state.target_q, batch.next_obs, noise=noise)
         values = tf.reduce_mean(theta, axis=2)
-        chooser = self.values(state.q, batch.next_obs, chooser_key) if self.double else values
+        chooser = self.values(state.q, batch.next_obs, chooser_noise) if self.double else values
         theta_t = ops.chosen(theta, tf.argmax(chooser, axis=1, output_type=tf.int32))
         discount_t = ops.discount(self.gamma, batch.terminated, batch.steps)
         return ops.td_target(batch.reward[:, None], discount_t[:, None], theta_t)
