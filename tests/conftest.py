@@ -100,6 +100,8 @@ def make_batch(rows: int, observation: int = 3, action: int = 1, seed: int = 0, 
 def batch_for(algo, rows: int = 8, seed: int = 0, **columns) -> Batch:
     """Random transitions such as `algo` learns from; `columns` replaces some. A rollout is one step of them all."""
     spec = algo.spec
+    if getattr(algo, "rule", None) == "sarsa":  # of what has just happened, and of nothing else
+        rows, columns = spec.num_envs, {name: each[: spec.num_envs] for name, each in columns.items()}
     if hasattr(spec.action_space, "n"):
         drawn = np.random.default_rng(seed + 1).integers(0, spec.num_actions, rows)
         action = tf.constant(columns.pop("action", drawn), tf.int32)
@@ -140,7 +142,8 @@ def started(name: str) -> tuple:
     state = algo.init(rng.key(3))
     other = algo.init(rng.key(4))
     targets = {field: getattr(other, field) for field in state._fields if field.startswith("target_")}
-    return algo, tf.nest.map_structure(lambda leaf: leaf + 0.01, state._replace(**targets))
+    nudge = lambda leaf: leaf + 0.01 if leaf.dtype.is_floating else leaf  # noqa: E731
+    return algo, tf.nest.map_structure(nudge, state._replace(**targets))
 
 
 def networks_of(state, role: str) -> dict:

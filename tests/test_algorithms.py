@@ -29,6 +29,7 @@ from rlresearch.runners.population import PopulationRunner, with_values
 from rlresearch.types import Outcome, TimeStep
 
 KEY = rng.key(7)
+TABULAR = [name for name in ALGORITHMS if hasattr(make_algo(name), "rule")]
 OFF_POLICY = [name for name in ALGORITHMS if not on_policy(name)]
 
 # What any algorithm does.
@@ -57,7 +58,8 @@ def test_update_is_a_pure_function(name):
 def test_init_is_a_function_of_its_key(name):
     algo = make_algo(name)
     assert same_bits(algo.init(rng.key(1)), algo.init(rng.key(1)))
-    assert not same_bits(algo.init(rng.key(1)), algo.init(rng.key(2)))
+    drawn = name not in TABULAR  # a table begins the same everywhere
+    assert same_bits(algo.init(rng.key(1)), algo.init(rng.key(2))) != drawn
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -131,7 +133,7 @@ def test_termination_stops_bootstrapping(name):
 # How many gradient steps.
 
 
-@pytest.mark.parametrize("name", OFF_POLICY)
+@pytest.mark.parametrize("name", [name for name in OFF_POLICY if name not in TABULAR])
 def test_updates_and_update_every_do_as_many_steps_as_they_say(name):
     """Every 3rd of 12 iterations, 2 steps each, once `learning_starts` transitions lie before the iteration's own."""
     settings = dict(update_every=3, updates=2, batch_size=4, policy_delay=2)

@@ -106,7 +106,9 @@ class Tabular:
         alpha = self.alpha * self.schedule(progress)
         change, q_tm1 = (self._written if self.by == "table" else self._derived)(state, batch, learner, target)
         td_error = target - q_tm1
-        state = TabularState(state.tables + alpha * change, next_action, tf.fill((self.spec.num_envs,), True))
+        state = state._replace(tables=state.tables + alpha * change)
+        if self.rule == "sarsa":
+            state = state._replace(next_action=next_action, drawn=tf.ones_like(state.drawn))
         metrics = {
             "loss/q": 0.5 * tf.reduce_mean(tf.square(td_error)),
             "value/q": tf.reduce_mean(q_tm1),
