@@ -210,7 +210,14 @@ def values_of(algo, state, obs):
     return algo.critic_net.apply(critic, obs, algo.policy(state, obs))[:, 0]
 
 
-@pytest.mark.parametrize("name, env", [(name, env) for name in ALGORITHMS for env in homes(name)])
+IN_THEIR_HOMES = [
+    pytest.param(name, env, marks=[] if env == homes(name)[0] else pytest.mark.slow)
+    for name in ALGORITHMS
+    for env in homes(name)
+]
+
+
+@pytest.mark.parametrize("name, env", IN_THEIR_HOMES)
 def test_probes_are_learned(name, env):
     """Known values: 1; the best action is half the sign; gamma times 2, then 2. Three seeds, at gamma 0.5.
 
