@@ -100,8 +100,6 @@ def make_batch(rows: int, observation: int = 3, action: int = 1, seed: int = 0, 
 def batch_for(algo, rows: int = 8, seed: int = 0, **columns) -> Batch:
     """Random transitions such as `algo` learns from; `columns` replaces some. A rollout is one step of them all."""
     spec = algo.spec
-    if getattr(algo, "rule", None) == "sarsa":  # of what has just happened, and of nothing else
-        rows, columns = spec.num_envs, {name: each[: spec.num_envs] for name, each in columns.items()}
     if hasattr(spec.action_space, "n"):
         drawn = np.random.default_rng(seed + 1).integers(0, spec.num_actions, rows)
         action = tf.constant(columns.pop("action", drawn), tf.int32)
@@ -138,7 +136,8 @@ def apart(a, b) -> float:
 @functools.cache
 def started(name: str) -> tuple:
     """(algorithm, state) with plain gradient descent; online and target networks apart, biases not 0."""
-    algo = make_algo(name, "optimizer=sgd", "optimizer.lr=0.1", tau=0.25, policy_delay=1, target_every=1)
+    own = dict(tau=0.25, policy_delay=1, target_every=1)
+    algo = make_algo(name, "env.num_envs=8", "optimizer=sgd", "optimizer.lr=0.1", **own)  # as many as `batch_for` rows
     state = algo.init(rng.key(3))
     other = algo.init(rng.key(4))
     targets = {field: getattr(other, field) for field in state._fields if field.startswith("target_")}
