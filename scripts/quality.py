@@ -1,6 +1,6 @@
 """Does it learn as well as is published? Final evaluations of many seeds beside known scores.
 
-    python scripts/quality.py [--cases ddpg td3 tiny] [--seeds 10] [--runs-dir runs/quality] [--plot FILE]
+    python scripts/quality.py [--cases ddpg td3 sac tiny] [--seeds 10] [--runs-dir runs/quality] [--plot FILE]
 
 Each case is one population: ten seeds in one program, each with a run directory of its own. Printed are
 the interquartile mean of the seeds' final evaluations (100 episodes each, deterministic policy, Gymnasium's
@@ -37,6 +37,7 @@ class Case(NamedTuple):
 CASES = {
     "ddpg": Case(("algo=ddpg", "env=pendulum"), -152.1, "RL Baselines3 Zoo, one run, 20k steps", -250.0),
     "td3": Case(("algo=td3", "env=pendulum"), -151.9, "RL Baselines3 Zoo, one run, 20k steps", -250.0),
+    "sac": Case(("algo=sac", "env=pendulum"), -157.0, "RL Baselines3 Zoo, one run, 20k steps", -250.0),
     "tiny": Case(
         ("experiment=pendulum_tiny_networks", "eval.final_episodes=10"), -250.0, "10 episodes by episode 50", -np.inf
     ),
