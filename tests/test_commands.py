@@ -136,6 +136,17 @@ WRONG = [
         "lacks add",
         about="buffer: NoNoise cannot stand here",
     ),
+    wrong("algo=c51 env=cartpole tuned=none", "C51 needs a number", about="algo.v_min is missing"),
+    wrong("algo=c51 env=cartpole algo.v_min=100", "above algo.v_min, which is 100", about="algo.v_max=100"),
+    wrong("algo=dqn", "env 'Pendulum-v1' has a vector of 1", about="DQN needs discrete actions"),
+    wrong("algo=qr_dqn", "env 'Pendulum-v1' has a vector of 1", about="QR-DQN needs discrete actions"),
+    wrong("algo=dqn env=cartpole buffer=prioritized buffer.alpha=1.5", "from 0 to 1"),
+    wrong("algo=dqn env=cartpole tuned=none noise=ou", "lacks choose", about="algo.noise: OrnsteinUhlenbeck cannot"),
+    wrong(
+        "algo=dqn env=cartpole network=dueling network.q.hidden=[]",
+        "dueling needs at least one layer",
+        about="network.q.hidden=[]",
+    ),
     wrong("runner._target_=rlresearch.noise.NoNoise", "start", about="runner: NoNoise cannot stand here"),
     # environments
     wrong("env=gym", "env.id=MountainCarContinuous-v0", about="env.id is missing"),
@@ -456,7 +467,7 @@ def _first_plan(name):
         "tuned": [
             [f"algo={algo}", f"env={env}"] for algo in algos for env in envs if option in (f"{algo}_{env}", "none")
         ],
-    }.get(group, [[f"{group}={option}", "tuned=none"], *([f"{group}={option}", *each] for each in learner.values())])
+    }.get(group, [[f"{group}={option}", *each] for each in (["tuned=none"], *learner.values())])
     if name == "tuned/none":
         commands = [["tuned=none"]]
     if name == "env/gym":
