@@ -28,7 +28,7 @@ def wrong(command, *fragments, about=None, id=None):
 # FOLDER is a folder with a file `file`, modules `odd`, which registers environments, and `unfinished`.
 WRONG = [
     # names of groups and options
-    wrong("algo=td4", "did you mean 'td3'?", "ddpg, td3"),
+    wrong("algo=td4", "did you mean 'td3'?", "ddpg, "),
     wrong("algo=DPG", "did you mean 'ddpg'?"),
     wrong("env=pendulm", "did you mean 'pendulum'?", "gym"),
     wrong("network=actor_critc", "did you mean 'actor_critic'?"),
@@ -41,7 +41,7 @@ WRONG = [
     wrong("tuned=nothing", "did you mean 'none'?"),
     wrong("experiment=nothing", "there is no such option"),
     wrong("alg=ddpg", "did you mean 'algo'?", "total_steps"),
-    wrong("algo=null", "ddpg, td3"),
+    wrong("algo=null", "ddpg, "),
     wrong("algo=[ddpg,td3]", "must be one option"),
     wrong("schedule@noise.schedule=linier", "did you mean 'linear'?", "constant"),
     wrong("schedule@noise.schdule=linear", "did you mean 'schedule@noise.schedule'?"),
@@ -131,7 +131,7 @@ WRONG = [
     ),
     wrong("~network.actor", "DDPG needs it", about="network.actor is missing"),
     wrong(
-        "~buffer.capacity buffer._target_=rlresearch.noise.NoNoise",
+        "~buffer.capacity ~buffer.n_step buffer._target_=rlresearch.noise.NoNoise",
         "lacks add",
         about="buffer: NoNoise cannot stand here",
     ),
@@ -375,6 +375,8 @@ RIGHT = [
     "runner=population",
     "runner=population runner.seeds=4 runner.values={algo.gamma:[0.9,0.95,0.98,0.99]}",
     "runner=population runner.seeds=2 runner.values={algo:{gamma:[0.9,1]},optimizer.lr:[1e-3,1e-4]}",
+    "algo=ppo env=cartpole runner=population runner.seeds=2 runner.values={algo.clip_schedule.end:[0.0,0.1]}",
+    "algo=a2c env=cartpole normalize=running",
     "total_steps=1_000",
 ]
 
