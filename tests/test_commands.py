@@ -387,6 +387,8 @@ RIGHT = [
     "runner=population",
     "runner=population runner.seeds=4 runner.values={algo.gamma:[0.9,0.95,0.98,0.99]}",
     "runner=population runner.seeds=2 runner.values={algo:{gamma:[0.9,1]},optimizer.lr:[1e-3,1e-4]}",
+    "algo=ppo env=cartpole runner=population runner.seeds=2 runner.values={algo.clip_schedule.end:[0.0,0.1]}",
+    "algo=a2c env=cartpole normalize=running",
     "total_steps=1_000",
 ]
 

@@ -69,7 +69,8 @@ class Population:
         from rlresearch.runners.population import float_paths
 
         _require_physics("population", task)
-        known = [path if "." in path else f"algo.{path}" for path in sorted(float_paths(trainer.algo))]
+        groups = ("noise.", "optimizer.")  # an algorithm's other parts, a schedule, are settings of its own
+        known = [path if path.startswith(groups) else f"algo.{path}" for path in sorted(float_paths(trainer.algo))]
         for key, each in self.keys.items():
             setting = f"runner.values={{{key}:{shown(each)}}}"
             if key not in known:
