@@ -141,7 +141,11 @@ WRONG = [
     wrong("algo=dqn", "env 'Pendulum-v1' has a vector of 1", about="DQN needs discrete actions"),
     wrong("algo=qr_dqn", "env 'Pendulum-v1' has a vector of 1", about="QR-DQN needs discrete actions"),
     wrong("algo=dqn env=cartpole buffer=prioritized buffer.alpha=1.5", "from 0 to 1"),
-    wrong("algo=dqn env=cartpole tuned=none noise=ou", "lacks choose", about="algo.noise: OrnsteinUhlenbeck cannot stand here"),
+    wrong(
+        "algo=dqn env=cartpole tuned=none noise=ou",
+        "lacks choose",
+        about="algo.noise: OrnsteinUhlenbeck cannot stand here",
+    ),
     wrong(
         "algo=dqn env=cartpole network=dueling network.q.hidden=[]",
         "dueling needs at least one layer",
