@@ -52,11 +52,12 @@ def main():
         for fanout in FANOUTS:
             sum_tree.FANOUT = fanout
             tree = sum_tree.put(sum_tree.empty(capacity), tf.range(capacity), sizes, capacity)
-            each = microseconds(by_tree, tree, capacity, 500)
-            tree_of = f"{capacity:>9,} rows  tree of {fanout:>2}"
-            print(f"{tree_of}  {each:10.1f} us a batch of {BATCH}, {each / BATCH:.2f} a draw")
-        each = microseconds(by_sums, sizes, capacity, 20)
-        print(f"{capacity:>9,} rows  sums        {each:10.1f} us a batch of {BATCH}, {each / BATCH:.2f} a draw")
+            _report(capacity, f"tree of {fanout:>2}", microseconds(by_tree, tree, capacity, 500))
+        _report(capacity, "sums", microseconds(by_sums, sizes, capacity, 20))
+
+
+def _report(capacity, name, each):
+    print(f"{capacity:>9,} rows  {name:<10}  {each:10.1f} us a batch of {BATCH}, {each / BATCH:.2f} a draw")
 
 
 if __name__ == "__main__":
