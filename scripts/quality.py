@@ -27,7 +27,7 @@ from rlresearch.rundir import read_rows
 
 class Case(NamedTuple):
     """command: what is trained. published: the score to reach, its source, and the worst seed allowed.
-    evaluate_every: transitions. host: for want of a compiled environment trained in Gymnasium, one seed after the other.
+    evaluate_every: transitions. host: trained in Gymnasium, one seed after the other, as nothing else is compiled.
     """
 
     command: tuple[str, ...]
