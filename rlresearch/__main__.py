@@ -24,6 +24,7 @@ from rlresearch.plan import plan
 def main(argv: list[str] | None = None) -> int:
     """Runs a command line; returns the exit code: 0, 1 for a failed run, 2 for a wrong command, 130 for Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
+    argv = sorted(argv, key=lambda word: word not in ("-m", "--multirun"))  # argparse refuses it between overrides
     try:
         if "--version" in argv:
             print(f"rlresearch {__version__}")

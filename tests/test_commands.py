@@ -533,7 +533,11 @@ def test_shell_completion_installs_and_answers(tmp_path):
     assert answered.stdout.split() == [f"algo={Path(each).name}" for each in OPTIONS if each.startswith("algo/")]
 
 
-@pytest.mark.parametrize("mode, jobs", [(["seed=1"], 1), (["-m", "seed=1,2"], 2)], ids=["one run", "a sweep"])
+@pytest.mark.parametrize(
+    "mode, jobs",
+    [(["seed=1"], 1), (["-m", "seed=1,2"], 2), (["algo=ddpg", "-m", "seed=1,2"], 2)],
+    ids=["one run", "a sweep", "-m between overrides"],
+)
 def test_hydra_writes_nothing_outside_the_runs_folder(mode, jobs, tmp_path):
     driver = """
 import sys
