@@ -187,7 +187,8 @@ def _pytest(copy: Path, tests: list[str], log: Path) -> None:
     sys.path.insert(0, str(copy))  # before a checkout that is installed
     # A file that is changed twice in one second may have the time stamp and the size of what was compiled.
     sys.dont_write_bytecode = True
-    os.environ |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    os.environ |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(log.parent)}
+    tempfile.tempdir = None  # to be read anew
     import pytest
 
     quiet = ["-x", "-q", "-rfE", "--tb=no", "-pno:cacheprovider"]
@@ -229,6 +230,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
         console.print(_listed(bugs))
         return 0
     os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}  # before TensorFlow is loaded
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what was started is ended
     start_forking(PRELOAD)
     with tempfile.TemporaryDirectory(prefix="planted_bugs_") as folder:
         jobs = range(min(options.jobs, len(bugs)))
