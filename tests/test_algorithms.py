@@ -18,6 +18,7 @@ from conftest import (
     make_plan,
     networks_of,
     on_policy,
+    progress,
     same_bits,
     started,
     update,
@@ -128,6 +129,39 @@ def test_termination_stops_bootstrapping(name):
     else:
         assert same_bits(update(algo, state, ended), update(algo, state, elsewhere))
     assert apart(update(algo, state, ended)[1], update(algo, state, batch_for(algo))[1]) > 1e-3
+
+
+# What a replay's rows say beside the transition.
+
+
+@pytest.mark.parametrize("name", OFF_POLICY)
+def test_sums_of_several_steps_are_discounted_by_as_many(name):
+    """Three steps at one discount are one step at its third power."""
+    algo, state = started(name)
+    algo, rows = replace(algo, gamma=0.5), batch_for(algo)
+    three = rows._replace(steps=tf.fill(8, 3.0))
+    assert apart(update(algo, state, three), update(replace(algo, gamma=0.5**3), state, rows)) < 1e-6
+    assert apart(update(algo, state, three)[1], update(algo, state, rows)[1]) > 1e-3
+
+
+@pytest.mark.parametrize("name", [name for name in OFF_POLICY if name not in TABULAR])
+def test_weights_weigh_rows(name):
+    """No value is learned from a row of weight 0; one of weight 2 counts twice; priorities know nothing of it."""
+    algo, state = started(name)
+    values = lambda state: networks_of(state, "q") or networks_of(state, "critic")  # noqa: E731
+    rows, other = batch_for(algo, 4), batch_for(algo, 4, seed=2)
+    other = tf.nest.map_structure(lambda ours, theirs: tf.concat([ours[:2], theirs[2:]], 0), rows, other)
+
+    def weighed(*weight, of=rows):
+        after, _, priority = algo.update(state, of._replace(weight=tf.constant(weight)), KEY, progress())
+        return values(after), priority
+
+    once, priority = weighed(1.0, 1.0, 0.0, 0.0)
+    assert apart(once, weighed(1.0, 1.0, 0.0, 0.0, of=other)[0]) < 1e-7
+    twice = tf.nest.map_structure(lambda new, old: 2.0 * new - old, once, values(state))
+    assert apart(weighed(2.0, 2.0, 0.0, 0.0)[0], twice) < 1e-6
+    assert apart(once, weighed(1.0, 1.0, 1.0, 1.0)[0]) > 1e-4
+    assert same_bits(priority, weighed(1.0, 1.0, 1.0, 1.0)[1]) and np.all(priority > 0.0)
 
 
 # How many gradient steps.

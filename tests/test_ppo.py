@@ -238,6 +238,15 @@ def test_exploration_draws_from_the_policy_and_stores_what_was_drawn(name):
     assert np.mean(actions) == pytest.approx(float(algo.policy(state, obs)[0, 0]), abs=0.15)
 
 
+@pytest.mark.parametrize("name, env", IN_EVERY_HOME)
+def test_the_likeliest_action_of_all_is_evaluated(name, env):
+    algo, state = plain(name, env)
+    obs = tf.reshape(batch_for(algo, 40).obs, (40, -1)) * 3.0
+    outputs = algo.actor_net.apply(state.actor, obs)
+    likeliest = tf.argmax(outputs, axis=1) if env == "cartpole" else tf.clip_by_value(outputs, -1.0, 1.0)
+    np.testing.assert_array_equal(algo.policy(state, obs), likeliest)
+
+
 # PPO's epochs.
 
 

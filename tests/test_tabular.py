@@ -58,6 +58,19 @@ def test_q_learning_steps_towards_the_best_next_value():
     assert metrics["value/target"].numpy() == pytest.approx(3.7)
 
 
+def test_q_learning_is_off_its_policy():
+    """However it explores, it learns of the best next action."""
+    rows = batch([0] * 50, [0] * 50, [1.0] * 50, [1] * 50)
+    _, _, error = moved(Tabular(spec(50), noise.EpsilonGreedy(1.0), alpha=0.5, gamma=0.9), [TABLE], rows)
+    np.testing.assert_allclose(error, np.full(50, 1.0 + 0.9 * 3.0 - 1.0), rtol=1e-6)
+
+
+def test_the_step_size_follows_its_schedule():
+    algo = Tabular(spec(), GREEDY, alpha=0.8, gamma=0.9, schedule=schedules.Linear(over=100))
+    after, _, _ = algo.update(state_of(algo, [TABLE]), batch([0], [0], [1.0], [1]), rng.key(0), progress(step=75))
+    assert after.tables.numpy()[0, 0, 0] == pytest.approx(1.0 + 0.2 * (1.0 + 0.9 * 3.0 - 1.0))
+
+
 def test_expected_sarsa_steps_towards_the_mean_over_what_explores():
     algo = Tabular(spec(), HALF, rule="expected_sarsa", alpha=1.0, gamma=0.9)
     tables, _, _ = moved(algo, [TABLE], batch([0], [0], [1.0], [1]))

@@ -33,7 +33,9 @@ class Rows:
 
 
 def plan_of(*overrides, num_envs=1):
-    return make_plan("ddpg", f"env.num_envs={num_envs}", f"env.max_episode_steps={LIMIT}", *overrides)
+    """With statistics of observations, which evaluation could move."""
+    small = ["normalize=running", f"env.num_envs={num_envs}", f"env.max_episode_steps={LIMIT}"]
+    return make_plan("ddpg", *small, *overrides)
 
 
 def trained(make, evaluation, members=1, row_every=30, num_envs=1, seeds=(4,)):
