@@ -155,7 +155,7 @@ WRONG = [
     wrong("env=gym env.id=CartPole-v1", "'CartPole-v1' has 2 discrete ones", about="DDPG needs continuous actions"),
     wrong(f"{CAR} env.kwargs={{goal_velocty:3}}", "did you mean 'goal_velocity'?", about="env.kwargs.goal_velocty=3"),
     wrong(f"{CAR} env.kwargs.goal_velocity=3", "env.kwargs={goal_velocity:...}"),
-    wrong("algo=dqn env=gym env.id=CliffWalking-v1", "env.max_episode_steps=STEPS", about="env.id=CliffWalking-v1: has no"),
+    wrong("algo=dqn env=gym env.id=CliffWalking-v1", "env.max_episode_steps=STEPS", about="env.id=CliffWalking-v1"),
     wrong("+env.kwargs={g:1}", "env.physics.g", about="env.kwargs.g=1"),
     wrong("--config-dir=FOLDER env=gym env.id=odd:DictObs-v0", "Dict observations", "allowed: Box"),
     wrong("--config-dir=FOLDER env=gym env.id=odd:TupleObs-v0", "Tuple observations", "allowed: Box"),
