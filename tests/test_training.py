@@ -169,8 +169,8 @@ def test_episodes_of_unequal_length_end_each_for_itself():
             self.left -= 1
             return np.float32([self.left]), 1.0, self.left == 0, False, {}
 
-    gym.register("Countdown-v0", entry_point=Countdown)
-    results = Evaluator(Task("Countdown-v0"), (0, 1)).run(lambda obs: np.zeros((*obs.shape[:2], 1)), 6, 0)
+    gym.register("Unequal-v0", entry_point=Countdown)
+    results = Evaluator(Task("Unequal-v0"), (0, 1)).run(lambda obs: np.zeros((*obs.shape[:2], 1)), 6, 0)
     for each in results:
         assert each.returns == [float(length) for length in each.lengths]
     assert len({length for each in results for length in each.lengths}) > 2
