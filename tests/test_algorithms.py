@@ -242,7 +242,7 @@ def values_of(algo, state, obs):
     """What an algorithm thinks its policy's returns are, from observations."""
     if "q" in state._fields:
         return tf.reduce_max(algo.values(state.q, obs), axis=1)
-    if algo.LEARNS_FROM == "rollout":
+    if algo.LEARNS_FROM == "rollouts":
         return algo.critic_net.apply(state.critic, obs)[:, 0]
     critic = next(iter(networks_of(state, "critic").values()))
     critic = critic[0] if isinstance(critic, list) else critic

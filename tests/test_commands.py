@@ -168,7 +168,7 @@ WRONG = [
     wrong("buffer.capacity=10", "algo.batch_size, which is"),
     wrong("env.num_envs=300 buffer.capacity=200", "env.num_envs, which is 300", about="buffer.capacity=200"),
     wrong("algo.learning_starts=30000", "below total_steps, which is 20000"),
-    wrong("algo=ppo buffer=uniform", "PPO learns from rollout, but Uniform offers transitions", about="buffer: "),
+    wrong("algo=ppo buffer=uniform", "PPO learns from rollouts, but Uniform offers transitions", about="buffer: "),
     wrong("algo=dqn env=cartpole buffer=rollout", "DQN learns from transitions, but Rollout offers", about="buffer: "),
     wrong("algo=ppo noise=gaussian", "PPO explores by itself", about="noise: "),
     wrong("algo=ppo buffer.capacity=100", "buffer=rollout"),

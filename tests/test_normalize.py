@@ -98,7 +98,7 @@ class Seen(NamedTuple):
 class Watcher(RandomActions):
     """Remembers what it is shown; its policy is the first number it sees."""
 
-    LEARNS_FROM: ClassVar[str] = "rollout"
+    LEARNS_FROM: ClassVar[str] = "rollouts"
 
     def init(self, key):
         rows = (STEPS, 2)

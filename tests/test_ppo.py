@@ -358,7 +358,7 @@ def test_a_rollout_is_given_back_in_order_and_whole():
 class KeepsRewards(RandomActions):
     """Its state is the rewards of the rollout that it learned from last."""
 
-    LEARNS_FROM: ClassVar[str] = "rollout"
+    LEARNS_FROM: ClassVar[str] = "rollouts"
 
     def init(self, key):
         return tf.zeros((4, 2))

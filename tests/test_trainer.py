@@ -30,7 +30,7 @@ def lived(trainer, rows, iterations):
 def rows_of(algo, envs=2):
     """One transition of each environment."""
     rows = batch_for(algo, envs)
-    return tf.nest.map_structure(lambda leaf: leaf[0], rows) if algo.LEARNS_FROM == "rollout" else rows
+    return tf.nest.map_structure(lambda leaf: leaf[0], rows) if algo.LEARNS_FROM == "rollouts" else rows
 
 
 @dataclass(frozen=True)
