@@ -129,6 +129,17 @@ def test_the_critics_loss_moves_the_critic_alone(name):
 
 
 @pytest.mark.parametrize("name", DETERMINISTIC)
+def test_the_actor_learns_at_its_own_rate(name):
+    """Plain gradient descent: ten times slower is a tenth of the step, and nothing to the critic."""
+    algo, state = started(name)
+    slow, quick = (update(replace(algo, actor_lr_scale=scale), state, make_batch(8))[0] for scale in (0.1, 1.0))
+    step = lambda after: tf.nest.map_structure(tf.subtract, after.actor.trainable, state.actor.trainable)  # noqa: E731
+    assert apart(step(slow), tf.nest.map_structure(lambda each: 0.1 * each, step(quick))) < 1e-6
+    assert apart(slow.actor, quick.actor) > 1e-4
+    assert same_bits(networks_of(slow, "critic"), networks_of(quick, "critic"))
+
+
+@pytest.mark.parametrize("name", DETERMINISTIC)
 def test_critics_descend_their_squared_error_to_a_target_that_stands_still(name):
     """With the same networks online and as targets, a slope through the target would show."""
     algo, state = started(name)

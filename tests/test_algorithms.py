@@ -100,6 +100,38 @@ def test_random_starts_are_uniform_over_all_actions(name):
     assert same_bits(act(replace(trainer, algo=replace(trainer.algo, random_start=False)), False), late)
 
 
+# What is kept from one gradient step to the next.
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name not in TABULAR])
+def test_every_optimizer_remembers_its_steps(name):
+    algo = make_algo(name, "env.num_envs=8", "optimizer=adam", policy_delay=1)
+    state = algo.init(KEY)
+    once, _ = update(algo, state, batch_for(algo))
+    twice, _ = update(algo, once, batch_for(algo))
+    for field in [field for field in state._fields if field.endswith("optimizer")]:
+        counts = [int(getattr(each, field).count) for each in (state, once, twice)]
+        assert counts[1] >= 1 and counts == [0, counts[1], 2 * counts[1]], field
+        assert any(np.any(leaf) for leaf in leaves(getattr(once, field).m)), field
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if hasattr(make_algo(name), "critic")])
+def test_statistics_of_layers_are_kept(name):
+    """Those of spectral normalisation, which move with every training call of a network."""
+    spectral = [f"network.{role}.spectral_norm=true" for role in ("actor", "critic")]
+    algo = make_algo(name, "env.num_envs=8", *spectral, policy_delay=1)
+    state = algo.init(KEY)
+    after, _ = update(algo, state, batch_for(algo))
+    for role in ("actor", "critic"):
+        for field, network in networks_of(state, role).items():
+            for old, new in zip(params_of(network), params_of(getattr(after, field)), strict=True):
+                assert old.frozen and not same_bits(old.frozen, new.frozen), field
+
+
+def params_of(network):
+    """One network's parameters, or a pair's, as a list."""
+    return network if isinstance(network, list) else [network]
+
 
 # An episode's end.
 

@@ -260,6 +260,23 @@ def test_the_ratio_is_1_until_the_first_step(env):
     assert twice["policy/clipped"] > 0.3 and twice["policy/kl"] > 1e-5
 
 
+@pytest.mark.parametrize("env", homes("ppo"))
+def test_divergence_and_clipped_share_are_from_the_policy_that_acted(env):
+    """Two epochs of one minibatch: at the first the ratio is 1, at the second what the first step made of it."""
+    algo, state = plain("ppo", env, clip=0.005)
+    after, _ = update(algo, state, rollout(algo))
+    obs, action = (tf.reshape(part, (12, *part.shape[2:])) for part in (rollout(algo).obs, rollout(algo).action))
+    old, new = (
+        densities(algo, algo.actor_net.apply(each.actor, obs), each.log_std, action)[0].numpy()
+        for each in (state, after)
+    )
+    ratio = np.exp(new - old)
+    assert np.any(ratio > 1.005) and np.any(ratio < 0.995)
+    metrics = update(replace(algo, epochs=2), state, rollout(algo))[1]
+    assert metrics["policy/kl"].numpy() == pytest.approx(np.mean(ratio - 1.0 - (new - old)) / 2, abs=1e-5)
+    assert metrics["policy/clipped"].numpy() == pytest.approx(np.mean(np.abs(ratio - 1.0) > 0.005) / 2)
+
+
 class Dealt(PPO):
     """PPO whose state is a list of the rows that each step was given, and how many steps there were."""
 

@@ -138,6 +138,15 @@ def test_priorities_say_how_wrong_each_row_was(name):
     assert priority[1] > 1.0
 
 
+@pytest.mark.parametrize("kappa, loss", [(1.0, 4 * 2.5), (0.5, 4 * 2.75)])
+def test_errors_of_quantiles_above_kappa_count_linearly(kappa, loss):
+    """8 quantiles at 4, a return of 1: their sides sum to 4, and Huber's error of 3 over kappa is 3 - kappa / 2."""
+    algo = linear("qr_dqn", kappa=kappa)
+    state = algo.init(KEY)._replace(q=worth(algo, 4, 0))
+    _, metrics = update(algo, state, batch(algo, terminated=[True, True]))
+    assert metrics["loss/q"].numpy() == pytest.approx(loss)
+
+
 # When targets move.
 
 
@@ -197,6 +206,7 @@ def test_epsilon_follows_its_schedule_and_is_decided_for_each_environment(step, 
     noise = EpsilonGreedy(0.8, Linear(start=1.0, end=0.25, over=1_000))
     chosen = noise.choose(VALUES, KEY, progress(step=step)).numpy()
     expected = np.full(4, epsilon / 4) + [0, 1 - epsilon, 0, 0]
+    np.testing.assert_allclose(noise.probabilities(VALUES[:1], progress(step=step)), [expected], rtol=1e-5)
     assert scipy.stats.chisquare(np.bincount(chosen, minlength=4), 8_000 * expected).pvalue > 1e-3
 
 
@@ -212,6 +222,7 @@ def test_boltzmann_actions_are_as_frequent_as_the_softmax_says(step, temperature
     noise = Boltzmann(2.0, Linear(start=1.0, end=0.25, over=1_000))
     chosen = noise.choose(VALUES, KEY, progress(step=step)).numpy()
     expected = tf.nn.softmax(VALUES[0] / temperature).numpy()
+    np.testing.assert_allclose(noise.probabilities(VALUES[:1], progress(step=step)), [expected], rtol=1e-5)
     assert scipy.stats.chisquare(np.bincount(chosen, minlength=4), 8_000 * expected / expected.sum()).pvalue > 1e-3
 
 

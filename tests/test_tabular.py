@@ -106,6 +106,21 @@ def test_double_q_learning_values_by_the_other_table_what_its_own_prefers():
     assert seen == {True, False}
 
 
+def test_double_q_learning_acts_by_the_mean_of_both_tables():
+    """In state 1 the first prefers action 0, the second action 1, and so does their mean."""
+    algo = Tabular(spec(2), GREEDY, rule="double_q_learning")
+    state = state_of(algo, [[[0.0, 0.0], [3.0, 2.0], [0.0, 0.0]], [[0.0, 0.0], [-4.0, 1.0], [0.0, 0.0]]])
+    obs = tf.constant(np.eye(STATES)[[1, 1]], tf.float32)
+    assert algo.policy(state, obs).numpy().tolist() == [1, 1]
+    assert algo.act(state, TimeStep(obs, tf.ones(2, tf.bool)), rng.key(0), progress())[0].numpy().tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_value_begins_as_it_was_told(rule):
+    tables = Tabular(spec(), GREEDY, rule=rule, initial=2.5).init(rng.key(0)).tables
+    assert np.all(tables == 2.5) and tables.shape[1:] == (STATES, ACTIONS)
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_an_end_of_the_task_has_no_value_and_a_time_limit_keeps_it(rule):
     algo = Tabular(spec(), GREEDY, rule=rule, alpha=1.0, gamma=0.5)

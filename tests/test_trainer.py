@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from conftest import ALGORITHMS, RandomActions, batch_for, make_algo, make_plan, on_policy, same_bits, spec_of
 
-from rlresearch import rng
-from rlresearch.buffers import Uniform
+from rlresearch import rng, sum_tree
+from rlresearch.buffers import Prioritized, Uniform
 from rlresearch.trainer import Trainer
 from rlresearch.types import Outcome, TimeStep
 
@@ -35,24 +35,56 @@ def rows_of(algo, envs=2):
 
 @dataclass(frozen=True)
 class Told(RandomActions):
-    """Its state is what it was told last: transitions so far when it acted, and when it learned."""
+    """Its state is what it was told last, when it acted and when it learned: transitions and episodes so far."""
 
     def init(self, key):
-        return tf.zeros(2, tf.int64)
+        return tf.zeros((2, 2))
 
     def act(self, state, timestep, key, progress):
-        return super().act(state, timestep, key, progress)[0], tf.stack([progress.step, state[1]])
+        return super().act(state, timestep, key, progress)[0], tf.stack([_numbers(progress), state[1]])
 
     def update(self, state, batch, key, progress):
-        return tf.stack([state[0], progress.step]), {}, None
+        return tf.stack([state[0], _numbers(progress)]), {}, None
+
+
+def _numbers(progress):
+    return tf.stack([tf.cast(progress.step, tf.float32), progress.episode])
 
 
 @pytest.mark.parametrize("envs", [1, 3])
-def test_progress_counts_transitions_of_all_environments(envs):
-    """After the fifth iteration: four came before it acted, five before it learned."""
+def test_progress_counts_transitions_and_episodes_of_all_environments(envs):
+    """After the fifth iteration, all of which end: four came before it acted, five before it learned."""
     algo = Told(spec_of(3, 1, envs), learning_starts=0)
-    state = lived(Trainer(algo, Uniform(100)), rows_of(algo, envs), 5)
-    assert state.algo.numpy().tolist() == [4 * envs, 5 * envs]
+    rows = rows_of(algo, envs)._replace(truncated=tf.ones(envs, tf.bool))
+    state = lived(Trainer(algo, Uniform(100)), rows, 5)
+    assert state.algo.numpy().tolist() == [[4 * envs] * 2, [5 * envs] * 2]
+
+
+@dataclass(frozen=True)
+class Shown(RandomActions):
+    """Its state is the rewards of the batch that it learned from last; every row is as wrong as its reward."""
+
+    def init(self, key):
+        return tf.zeros(self.batch_size)
+
+    def update(self, state, batch, key, progress):
+        return batch.reward, {}, batch.reward
+
+
+def test_sums_of_several_steps_are_discounted_as_the_algorithm_says():
+    """Rewards of 1, gamma 1/2: a row has up to three of them."""
+    algo = Shown(spec_of(3, 1, 1), learning_starts=0, gamma=0.5, batch_size=200)
+    rows = rows_of(algo, 1)._replace(reward=tf.ones(1))
+    state = lived(Trainer(algo, Uniform(100, n_step=3)), rows, 6)
+    assert set(state.algo.numpy().tolist()) == {1.0, 1.5, 1.75}
+
+
+def test_the_replay_learns_how_wrong_its_rows_were():
+    algo = Shown(spec_of(3, 1, 3), learning_starts=0, batch_size=64)
+    rows = rows_of(algo, 3)._replace(reward=tf.constant([0.25, 4.0, 1.0]))
+    buffer = Prioritized(capacity=3, alpha=1.0, eps=1e-12)
+    state = lived(Trainer(algo, buffer), rows, 1).buffer
+    np.testing.assert_allclose(sum_tree.sizes_of(state.tree, tf.range(3), 3), [0.25, 4.0, 1.0])
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
