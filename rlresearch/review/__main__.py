@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 
-from rlresearch import __version__
+from rlresearch import __version__, forget_deferred
 from rlresearch.errors import ConfigError, RunError, alternatives, one_line, shown
 from rlresearch.review.arguments import COMMANDS, overview, parse
 
@@ -42,6 +42,7 @@ def _run(argv: list[str]) -> int:
     arguments = parse(name, argv[1:])
     if arguments is None:  # its help was shown
         return 0
+    forget_deferred("tensorflow")
     module = importlib.import_module(f"rlresearch.review.{COMMANDS[name].module}")
     return getattr(module, name.replace("import", "import_"))(arguments) or 0
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from rlresearch.review.query import keys, written
+from rlresearch.review.query import keys
 from rlresearch.review.reader import Run
 
 ABOUT = ("configuration", "code", "machine", "result", "time", "metrics")
@@ -16,7 +16,7 @@ _NOT_CONFIGURATION = {
     "time": ("started_at", "finished_at", "wall_time_s", "training_time_s", "steps_per_second"),
 }
 # Settings that decide where and how a run is made, not what is learned in it.
-_INDIFFERENT = ("seed", "runs_dir", "threads", "compile_cache", "deterministic", "logger", "runner", "checkpoint")
+_INDIFFERENT = ("seed", "runs_dir", "threads", "compile_cache", "deterministic", "logger", "runner", "eval")
 
 
 def about(key: str) -> str:
@@ -31,10 +31,11 @@ def is_choice(key: str) -> bool:
     return about(key) == "configuration" and not _below(key, _INDIFFERENT)
 
 
-def differing(runs: Iterable[Run]) -> list[str]:
+def differing(runs: Sequence[Run]) -> list[str]:
     """The choices of which these runs have more than one value."""
-    runs = list(runs)
-    return [key for key in keys(runs) if is_choice(key) and len({written(run.values.get(key)) for run in runs}) > 1]
+    values = [run.values for run in runs]
+    chosen = [key for key in keys(runs) if is_choice(key)]
+    return [key for key in chosen if len({each.get(key) for each in values}) > 1]
 
 
 def note(run: Run) -> str | None:

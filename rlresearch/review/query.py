@@ -77,7 +77,9 @@ def known_key(key: str, runs: Sequence[Run]) -> str:
 def keys(runs: Iterable[Run]) -> list[str]:
     """All keys of all runs, what is asked for most at first."""
     first = ("name", "status", "algo", "env", "seed", "final", "best", "steps", "duration")
-    found = dict.fromkeys(name for run in runs for name in run.values)
+    found: dict[str, Any] = {}
+    for run in runs:
+        found.update(run.values)
     return [*(name for name in first if name in found), *(name for name in found if name not in first)]
 
 
