@@ -160,7 +160,7 @@ def _grouped(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", metavar="NAME", help="what is compared (default: evaluated returns)")
 
 
-def _compare(parser: argparse.ArgumentParser) -> None:
+def _summary(parser: argparse.ArgumentParser) -> None:
     _grouped(parser)
     parser.add_argument("--at", type=_from(0, float), metavar="STEP", help="the value at this step, not the last")
     parser.add_argument("--lower", action="store_true", help="lower is better")
@@ -172,8 +172,12 @@ def _compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference", type=_reference, action="append", default=[], metavar="TASK=LOW,HIGH", help=reference
     )
-    parser.add_argument("--profile", action="store_true", help="also the share of runs above each of ten scores")
     parser.add_argument("--resamples", type=_from(100), default=10_000, metavar="N", help="of the bootstrap")
+
+
+def _compare(parser: argparse.ArgumentParser) -> None:
+    _summary(parser)
+    parser.add_argument("--profile", action="store_true", help="also the share of runs above each of ten scores")
     _format(parser)
 
 
@@ -193,8 +197,8 @@ def _plot(parser: argparse.ArgumentParser) -> None:
 
 
 def _table(parser: argparse.ArgumentParser) -> None:
-    _compare(parser)
-    parser.set_defaults(format="markdown")
+    _summary(parser)
+    _format(parser, "markdown")
 
 
 def _export(parser: argparse.ArgumentParser) -> None:
@@ -205,7 +209,7 @@ def _export(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(parser: argparse.ArgumentParser) -> None:
-    _grouped(parser)
+    _summary(parser)
     parser.add_argument("-o", "--output", type=Path, default=Path("report.html"), metavar="FILE", help="HTML")
     parser.add_argument("--title", default="Runs")
 

@@ -194,11 +194,7 @@ def _log(path: Path) -> list[Any]:
     """The last lines of a log, as they stand there."""
     from rich.text import Text
 
-    if not reader.is_file(path):
-        return []
-    with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - reader.TAIL))
-        lines = file.read().decode(errors="replace").splitlines()[-_LOG_LINES:]
+    lines = reader.end_of(path, reader.TAIL).splitlines()[-_LOG_LINES:]
     clean = [line[: len(line) - len(line.lstrip())] + tables.text(line.strip() or None) for line in lines]
     return [Text("end of log.txt", style="bold"), *map(Text, clean)] if lines else []
 

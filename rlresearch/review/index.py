@@ -91,7 +91,8 @@ class Index:
     def metric_names(self, runs: Iterable[Run]) -> list[str]:
         """The metrics that any of the runs has, evaluations first."""
         names = dict.fromkeys(name for run in runs for name in run.values if "/" in name)
-        return sorted(names, key=lambda name: (not name.startswith("eval/"), not name.startswith("train/"), name))
+        first = ("eval/return", "train/return", "eval/", "train/")
+        return sorted(names, key=lambda name: (*(not name.startswith(each) for each in first), name))
 
     def remember(self, runs: Sequence[Run]) -> None:
         """Keeps this order: `number` 1 is its first."""

@@ -158,6 +158,17 @@ def json_rows(path: Path) -> list[dict[str, Any]]:
     return [row for rows in _pieces(path) for row in rows]
 
 
+def end_of(path: Path, size: int) -> str:
+    """The last whole lines of a text, at most `size` bytes; nothing where there is no file."""
+    if not is_file(path):
+        return ""
+    with open(path, "rb") as file:
+        whole = file.seek(0, os.SEEK_END)
+        file.seek(max(0, whole - size))
+        text = file.read().decode(errors="replace")
+    return text if whole <= size else text.partition("\n")[2]
+
+
 def is_file(path: Path) -> bool:
     """Whether `path` is a file itself: no link, no pipe, no device."""
     try:

@@ -213,7 +213,7 @@ def share_interval(share: np.ndarray, runs: int, level: float = LEVEL) -> tuple[
 
 
 def band(
-    values: np.ndarray, statistic: str = "iqm", kind: str = "interval", count: int = 2_000
+    values: np.ndarray, statistic: str = "iqm", kind: str = "interval", count: int = 1_000
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Centre, lower and upper edge over the runs of float[runs, points], point by point.
 
@@ -229,7 +229,7 @@ def band(
         return centre, centre - spread, centre + spread
     if kind == "range" or too_few([runs]):
         return centre, values.min(axis=0), values.max(axis=0)
-    (drawn,) = resamples([runs], count)
+    (drawn,) = resamples([runs], max(200, min(count, _MOST_DRAWN // 10 // runs)))
     share = tail([runs])
     points = max(1, _LARGEST_BLOCK // drawn.size)
     edges = [
