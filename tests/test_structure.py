@@ -19,7 +19,7 @@ LAYERS = {
     "trainer": {"trainer"},
     "running": {"plan", "runners", "evaluate", "training"},
     "launch": {"launch", "compose"},
-    "main": {"__main__"},
+    "main": {"__main__", "rerun"},
 }
 # What a person sees, and what is settled before TensorFlow loads: outside the maths, neither side knows the other.
 OUTSIDE = {"build", "display", "hardware", "loggers", "review", "rundir"}

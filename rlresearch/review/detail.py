@@ -195,7 +195,7 @@ def _log(path: Path) -> list[Any]:
     from rich.text import Text
 
     lines = reader.end_of(path, reader.TAIL).splitlines()[-_LOG_LINES:]
-    clean = [line[: len(line) - len(line.lstrip())] + tables.text(line.strip() or None) for line in lines]
+    clean = [line[: len(line) - len(line.lstrip())] + tables.clean(line.strip()) for line in lines]
     return [Text("end of log.txt", style="bold"), *map(Text, clean)] if lines else []
 
 

@@ -10,7 +10,7 @@ from rlresearch.review.reader import Run
 ABOUT = ("configuration", "code", "machine", "result", "time", "metrics")
 # An entry stands for its key and for all below it.
 _NOT_CONFIGURATION = {
-    "code": ("git", "package_git", "packages", "python", "schema_version", "imported_from"),
+    "code": ("git", "package_git", "packages", "python", "schema_version", "imported"),
     "machine": ("host", "device", "pid"),
     "result": ("name", "status", "reason", "problem", "final", "best", "steps", "duration", "final_evaluation"),
     "time": ("started_at", "finished_at", "wall_time_s", "training_time_s", "steps_per_second"),

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlresearch.errors import ConfigError, RunError, alternatives
-from rlresearch.review import curves, groups, query, stats, tables
+from rlresearch.errors import ConfigError, alternatives
+from rlresearch.review import curves, files, groups, query, stats, tables
 from rlresearch.review.compare import EVALUATED
 from rlresearch.review.curves import Curve
 from rlresearch.review.extras import need
@@ -122,15 +122,10 @@ def _save(lines: Sequence[Line], metric: str, arguments: argparse.Namespace) -> 
     if arguments.title:
         axes.set_title(_plain(arguments.title))
     path: Path = arguments.output
-    fresh = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     date = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
-    try:
-        with need("matplotlib", "plot --output").rc_context({"svg.hashsalt": "rlresearch"}):
-            figure.savefig(fresh, dpi=150, metadata=date)  # the same runs give the same file
-        os.replace(fresh, path)
-    except OSError as error:
-        fresh.unlink(missing_ok=True)
-        raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
+    settings = need("matplotlib", "plot --output").rc_context({"svg.hashsalt": "rlresearch"})
+    with settings, files.whole(path) as fresh:
+        figure.savefig(fresh, dpi=150, metadata=date)  # the same runs give the same file
 
 
 def _draw_curves(axes: Any, lines: Sequence[Line], metric: str, arguments: argparse.Namespace) -> None:

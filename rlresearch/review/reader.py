@@ -141,13 +141,13 @@ def metrics(path: Path, names: Iterable[str] | None = None) -> Columns:
     names: only these, beside step and time. Errors: RunError where the file is damaged before its last row.
     """
     wanted = None if names is None else {"step", "time", *names}
-    pieces = [_columns(rows, wanted) for rows in _pieces(path / "metrics.jsonl")]
-    if not pieces:
+    parts = [_columns(rows, wanted) for rows in pieces(path / "metrics.jsonl")]
+    if not parts:
         return {}
-    known = dict.fromkeys(name for piece in pieces for name in piece)
-    length = [len(piece["step"]) for piece in pieces]
+    known = dict.fromkeys(name for part in parts for name in part)
+    length = [len(part["step"]) for part in parts]
     whole = {
-        name: np.concatenate([piece.get(name, np.full(n, np.nan)) for piece, n in zip(pieces, length)])
+        name: np.concatenate([part.get(name, np.full(n, np.nan)) for part, n in zip(parts, length)])
         for name in known
     }
     return _in_order(whole)
@@ -155,7 +155,29 @@ def metrics(path: Path, names: Iterable[str] | None = None) -> Columns:
 
 def json_rows(path: Path) -> list[dict[str, Any]]:
     """All rows of a JSON lines file, [] where there is none: `read_rows` of `rlresearch.rundir`, five times as fast."""
-    return [row for rows in _pieces(path) for row in rows]
+    return [row for rows in pieces(path) for row in rows]
+
+
+def pieces(path: Path) -> Iterable[list[dict[str, Any]]]:
+    """The rows of a JSON lines file, some ten thousand at a time; a torn last line is left out."""
+    if not is_file(path):
+        return
+    count = 0
+    try:
+        with open(path, "rb") as file:
+            left = b""
+            while block := file.read(_PIECE):
+                lines, newline, left = (left + block).rpartition(b"\n")
+                if newline:
+                    rows = _parsed(lines)
+                    count += len(rows)
+                    yield rows
+        if left:
+            yield _parsed(left)
+    except orjson.JSONDecodeError:  # torn, or damaged: that is for the slower reader to say
+        yield list(itertools.islice(read_rows(path), count, None))
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def end_of(path: Path, size: int) -> str:
@@ -193,11 +215,13 @@ def status(values: Mapping[str, Any]) -> str:
         return recorded
     began = moment(values.get("started_at"))
     try:
-        process = os.stat(f"/proc/{int(values['pid'])}").st_ctime
+        process = Path(f"/proc/{int(values['pid'])}")
+        is_gone = process.joinpath("stat").read_text().rpartition(")")[2].split()[0] in "ZX"  # nobody waited for it yet
+        # Numbers are given again: a process younger than the run is another one.
+        is_gone |= began is not None and process.stat().st_ctime > began.timestamp() + 5.0
     except (OSError, KeyError, TypeError, ValueError):
-        return "killed"
-    # Numbers are given again: a process younger than the run is another one.
-    return "killed" if began and process > began.timestamp() + 5.0 else recorded
+        is_gone = True
+    return "killed" if is_gone else recorded
 
 
 def one_row(line: bytes) -> dict[str, Any] | None:
@@ -218,35 +242,12 @@ def _derived(record: Mapping[str, Any], newest: Mapping[str, Any], evaluated: Co
     ends = [_real(newest.get("step")), *evaluated.get("step", np.empty(0))[-1:]]
     steps = _real(record.get("total_steps"))
     steps = _largest(ends) if np.isnan(steps) else steps
-    seconds = _real(record.get("wall_time_s"))
-    seconds = _largest([_real(newest.get("time"))]) if np.isnan(seconds) else seconds
+    seconds = _largest([_real(record.get("wall_time_s")), _real(newest.get("time"))])
     derived = {"final": final, "best": _largest(returns), "steps": steps, "duration": seconds}
     found = {name: float(value) for name, value in derived.items() if not np.isnan(value)}
     if "steps" in found:
         found["steps"] = int(found["steps"])
     return found
-
-
-def _pieces(path: Path) -> Iterable[list[dict[str, Any]]]:
-    """The rows of a JSON lines file, some ten thousand at a time; a torn last line is left out."""
-    if not is_file(path):
-        return
-    count = 0
-    try:
-        with open(path, "rb") as file:
-            left = b""
-            while block := file.read(_PIECE):
-                lines, newline, left = (left + block).rpartition(b"\n")
-                if newline:
-                    rows = _parsed(lines)
-                    count += len(rows)
-                    yield rows
-        if left:
-            yield _parsed(left)
-    except orjson.JSONDecodeError:  # torn, or damaged: that is for the slower reader to say
-        yield list(itertools.islice(read_rows(path), count, None))
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _parsed(lines: bytes) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ import base64
 import hashlib
 import html
 import importlib.util
-import os
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -22,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from rlresearch import __version__
-from rlresearch.errors import ConfigError, RunError
-from rlresearch.review import compare, curves, keys, metrics, query, reader, stats, tables
+from rlresearch.errors import ConfigError
+from rlresearch.review import compare, curves, files, keys, metrics, query, reader, stats, tables
 from rlresearch.review.compare import Result
 from rlresearch.review.groups import Group
 from rlresearch.review.index import Index
@@ -31,7 +30,7 @@ from rlresearch.review.reader import Run
 
 _PAGE = Path(__file__).with_name("page")
 _POINTS = 120  # of a group's curve
-_SINGLE_POINTS = 250_000  # of all runs' own curves together: some 4 MB
+_SINGLE_POINTS = 120_000  # of all runs' own curves together: some 2 MB
 _MOST_METRICS = 40
 _LOGS, _LOG_BYTES = 100, 8_192
 _MARKERS = re.compile(r"@(TITLE|POLICY|STYLE|DATA|PLOTLY|SCRIPT)@")
@@ -44,7 +43,8 @@ def report(arguments: argparse.Namespace) -> int:
         if not runs:
             raise ConfigError(f"{arguments.runs_dir}: no run is meant, so there is nothing to report.")
         page = render(contents(index, runs, arguments), arguments.title)
-    _write(arguments.output, page)
+    with files.whole(arguments.output) as fresh:
+        fresh.write_bytes(page)
     print(f"wrote {arguments.output} ({len(page) / 1e6:.1f} MB, {len(runs):,} runs)")
     return 0
 
@@ -227,13 +227,3 @@ def _inert(text: str) -> str:
 def _closed(script: str) -> str:
     """A script that does not end its own block; in JavaScript both spellings are the same text."""
     return re.sub(r"</(script)", r"<\\/\1", script, flags=re.IGNORECASE).replace("<!--", r"<\!--")
-
-
-def _write(path: Path, page: bytes) -> None:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fresh.write_bytes(page)
-        os.replace(fresh, path)
-    except OSError as error:
-        fresh.unlink(missing_ok=True)
-        raise RunError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -73,7 +73,7 @@ def as_csv(grid: Grid) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([column.name for column in grid.columns])
     for row in grid.rows:
-        writer.writerow(["" if absent(value) else _spreadsheet(value) for value in row])
+        writer.writerow(["" if absent(value) else cell(value) for value in row])
     return out.getvalue()
 
 
@@ -132,8 +132,13 @@ def text(value: Any) -> str:
     """One line without control characters, shortened; `-` for nothing."""
     if absent(value):
         return "-"
-    line = _CONTROL.sub(" ", written(value))
+    line = clean(written(value))
     return line if len(line) <= _LONGEST_CELL else f"{line[: _LONGEST_CELL - 1]}…"
+
+
+def clean(line: str) -> str:
+    """Without what a terminal would obey: control characters, and marks that turn the direction of writing."""
+    return _CONTROL.sub(" ", line)
 
 
 def absent(value: Any) -> bool:
@@ -188,11 +193,11 @@ def _gone() -> None:
     raise BrokenPipeError
 
 
-def _spreadsheet(value: Any) -> Any:
-    """Text that a spreadsheet would run as a formula begins with a quote."""
+def cell(value: Any) -> Any:
+    """A value in CSV. Text that a spreadsheet would run as a formula begins with a quote."""
     if isinstance(value, str):
-        clean = _CONTROL.sub(" ", value)
-        return f"'{clean}" if clean[:1] in ("=", "+", "-", "@") else clean
+        line = clean(value)
+        return f"'{line}" if line[:1] in ("=", "+", "-", "@") else line
     return value
 
 
