@@ -26,7 +26,8 @@ def reproduce(arguments: argparse.Namespace) -> int:
         run = query.one(index, index.runs(), arguments.run)
     record = reader.read_record(run.path)
     changed = differences(record, provenance([], []))
-    print(f"{run.name}: {len(changed)} things are not as they were" if changed else f"{run.name}: all is as it was", flush=True)
+    told = f"{len(changed)} things are not as they were" if changed else "all is as it was"
+    print(f"{run.name}: {told}", flush=True)
     if changed:
         tables.write(Grid([Column("what"), Column("then"), Column("now")], changed))
         sys.stdout.flush()
