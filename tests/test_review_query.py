@@ -106,7 +106,7 @@ def test_a_number_stays_with_its_run_when_newer_ones_come(tmp_path):
         (["name~("], "is not a pattern"),
         (["nobody"], "there is no such run"),
         (["ddpg"], "2 runs are meant"),
-        (["id=x", "gamma=1", "error=x", "eps=1", "kind=2", "dirty=1", "step=1"], "such keys"),
+        (["wide=1"], "2 such keys: left.wide, right.wide"),
     ],
     ids=lambda words: words[0] if isinstance(words, list) else "",
 )
