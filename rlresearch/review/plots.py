@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rlresearch.display import number
 from rlresearch.errors import ConfigError, alternatives
 from rlresearch.review import curves, files, groups, query, stats, tables
 from rlresearch.review.compare import EVALUATED
@@ -27,6 +28,7 @@ _NAMED_COLOURS = ("bright_blue", "bright_red", "green", "magenta", "yellow", "cy
 _DASHES = ("-", "--", ":", "-.")
 _AXES = {"step": "environment steps", "time": "seconds"}
 _PROFILED = 200
+_PANELS_ACROSS = 3
 
 
 class Line(NamedTuple):
@@ -60,7 +62,10 @@ def plot(arguments: argparse.Namespace) -> int:
         _save(lines, metric, arguments)
         print(f"wrote {arguments.output}")
     else:
-        _print(lines, metric, arguments)
+        if arguments.kind != "curves":
+            raise ConfigError(f"--kind={arguments.kind}: needs --output=FILE; the terminal shows curves.")
+        for own in by_env(lines).values():
+            _print(own, metric, arguments)
     for note in notes:
         print(f"note: {tables.text(note)}", file=sys.stderr)
     return 0
@@ -105,6 +110,14 @@ def drawn(
     return lines, notes
 
 
+def by_env(lines: Sequence[Line]) -> dict[str, list[Line]]:
+    """Returns of two environments say nothing beside each other: a panel for each."""
+    panels: dict[str, list[Line]] = {}
+    for line in lines:
+        panels.setdefault(query.written(line.group.values.get("env")), []).append(line)
+    return panels
+
+
 def _unfinished_too(runs: Sequence[Any], arguments: argparse.Namespace) -> list[Any]:
     """A run that goes on is drawn as well: one plots to see how it does."""
     wanted = ("finished", "running")
@@ -113,14 +126,22 @@ def _unfinished_too(runs: Sequence[Any], arguments: argparse.Namespace) -> list[
 
 def _save(lines: Sequence[Line], metric: str, arguments: argparse.Namespace) -> None:
     figure_of = need("matplotlib.figure", "plot --output")
-    figure = figure_of.Figure(figsize=arguments.size, layout="constrained")
-    axes = figure.subplots()
+    panels = by_env(lines)
+    across = min(_PANELS_ACROSS, len(panels))
+    down = -(-len(panels) // across)
+    size = arguments.size[0] * across, arguments.size[1] * down
+    figure = figure_of.Figure(figsize=size, layout="constrained")
+    places = figure.subplots(down, across, squeeze=False).flat
     kinds = {"curves": _draw_curves, "scores": _draw_scores, "profile": _draw_profile}
-    kinds[arguments.kind](axes, lines, metric, arguments)
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    if arguments.title:
-        axes.set_title(_plain(arguments.title))
+    for axes, (env, own) in zip(places, panels.items()):
+        kinds[arguments.kind](axes, own, metric, arguments)
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_title(_plain(env) if len(panels) > 1 else _plain(arguments.title or ""))
+    for axes in places:
+        axes.set_visible(False)
+    if arguments.title and len(panels) > 1:
+        figure.suptitle(_plain(arguments.title))
     path: Path = arguments.output
     date = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
     settings = need("matplotlib", "plot --output").rc_context({"svg.hashsalt": "rlresearch"})
@@ -141,7 +162,8 @@ def _draw_curves(axes: Any, lines: Sequence[Line], metric: str, arguments: argpa
             axes.fill_between(line.x, line.low, line.high, alpha=0.18, linewidth=0, **style)
     if arguments.log:
         axes.set_yscale("symlog" if min(line.centre.min() for line in lines) <= 0 else "log")
-    axes.set(xlabel=_AXES[arguments.x], ylabel=f"{_plain(metric)}, {_of_seeds(arguments)}")
+    told = _plain(metric), _of_seeds(lines, arguments)
+    axes.set(xlabel=_AXES[arguments.x], ylabel="\n".join(filter(None, told)))
     axes.xaxis.set_major_formatter(lambda value, _: _thousands(value))
     axes.legend(frameon=False, fontsize="small")
 
@@ -156,7 +178,7 @@ def _draw_scores(axes: Any, lines: Sequence[Line], metric: str, arguments: argpa
         axes.plot(scores, np.full(len(scores), place), "o", color=colour, markersize=3, alpha=0.7)
         axes.plot([made.value, made.value], [place - 0.3, place + 0.3], color=colour, linewidth=2.2)
     axes.set_yticks(range(len(lines)), [_plain(line.label) for line in reversed(lines)])
-    axes.set(xlabel=f"{_plain(metric)} at the end, {_of_seeds(arguments)}", ylim=(-0.6, len(lines) - 0.4))
+    axes.set(xlabel=f"{_plain(metric)} at the end\n{_of_seeds(lines, arguments)}", ylim=(-0.6, len(lines) - 0.4))
 
 
 def _draw_profile(axes: Any, lines: Sequence[Line], metric: str, arguments: argparse.Namespace) -> None:
@@ -176,8 +198,6 @@ def _draw_profile(axes: Any, lines: Sequence[Line], metric: str, arguments: argp
 
 def _print(lines: Sequence[Line], metric: str, arguments: argparse.Namespace) -> None:
     """In the terminal, with dots of braille."""
-    if arguments.kind != "curves":
-        raise ConfigError(f"--kind={arguments.kind}: needs --output=FILE; the terminal shows curves.")
     figure = need("plotille", "plot without --output").Figure()
     figure.with_colors = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     size = shutil.get_terminal_size((100, 30))
@@ -194,18 +214,25 @@ def _print(lines: Sequence[Line], metric: str, arguments: argparse.Namespace) ->
         figure.text([float(line.x[-1])], [float(y[-1])], [letter], lc=colour)
     print(figure.show(legend=len(lines) > 1))
     for line in lines:
-        told = f"{line.centre[-1]:,.1f}, {_of_seeds(arguments)}"
-        print(f"{tables.text(line.label)}: {metric} {told} at {_AXES[arguments.x]} {line.x[-1]:,.0f}")
+        told = f"{number(line.low[-1])} to {number(line.high[-1])}" if len(line.runs) > 1 else "one run"
+        where = f"{_AXES[arguments.x]} {line.x[-1]:,.0f}"
+        print(f"{tables.text(line.label)}: {number(line.centre[-1])} ({told}) at {where}")
 
 
 def _last(line: Line) -> np.ndarray:
     return np.array([each.y[-1] for each in line.runs])
 
 
-def _of_seeds(arguments: argparse.Namespace) -> str:
+def _of_seeds(lines: Sequence[Line], arguments: argparse.Namespace) -> str:
+    """What line and band are; of few seeds the band is another one, see `stats.band`."""
     statistic = "IQM" if arguments.statistic == "iqm" else arguments.statistic
-    bands = {"interval": "95 % interval", "range": "range", "std": "one standard deviation"}
-    return f"{statistic} of seeds" + (f" and {bands[arguments.band]}" if arguments.band in bands else "")
+    several = [len(line.runs) for line in lines if len(line.runs) > 1]
+    if not several or arguments.band == "none":
+        return f"{statistic} of seeds" if several else ""
+    few = [stats.too_few([runs]) for runs in several]
+    interval = "worst to best" if all(few) else f"95 % interval{' (few seeds: range)' if any(few) else ''}"
+    bands = {"interval": interval, "range": "worst to best", "std": "one standard deviation"}
+    return f"{statistic} of seeds, {bands[arguments.band]}"
 
 
 def _plain(text: str) -> str:
