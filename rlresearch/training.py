@@ -14,6 +14,9 @@ from rlresearch.evaluate import Evaluation, Evaluator
 from rlresearch.loggers import Logger
 from rlresearch.plan import EvalSettings
 
+SPEED_METRICS = {
+    "speed/steps_per_second": "without compilation and evaluation, all members together, in transitions a second",
+}
 LONGEST_CALL_S = 1.0  # so that Ctrl-C is heard; results do not depend on where calls end
 
 
