@@ -7,10 +7,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ALGORITHMS, apart, home, leaves, make_plan, without_xla
+from conftest import ALGORITHMS, apart, home, leaves, make_plan, on_policy
 
 from rlresearch import rng, trees
-from rlresearch.envs.device import episode_keys
+from rlresearch.envs.device import DeviceEnv, episode_keys
 from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.host import HostRunner
 from rlresearch.runners.population import PopulationRunner
@@ -67,29 +67,30 @@ def eager():
         def get_concrete_function(self, *_):
             return self._function
 
+    step = tf.function(DeviceEnv.step, autograph=False)  # mapped over copies: that is traced at every eager call
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tf, "function", lambda function, **_: Plain(function))
+        patch.setattr(DeviceEnv, "step", lambda self, state, action: step(self, state, action))
         yield
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_device_host_and_population_learn_alike(name):
-    """Compiled by XLA, operation by operation around Gymnasium, and mapped as the second member of two."""
+    """Operation by operation with the environment inside and around Gymnasium's; compiled as the second of two."""
     small = dict(learning_starts=16, batch_size=8, rollout_steps=8)
     env = "cliff_walking" if home(name) == "frozen_lake" else home(name)  # a lake says nothing before its goal is found
-    made = make_plan(name, f"env={env}", f"env.num_envs={ENVS}", f"env.max_episode_steps={LIMIT}", **small)
+    own = [f"env={env}", "normalize=running"] if on_policy(name) else [f"env={env}"]
+    made = make_plan(name, *own, f"env.num_envs={ENVS}", f"env.max_episode_steps={LIMIT}", **small)
     trainer, task = made.trainer, made.task
-    device = DeviceRunner(trainer, task, SEED)
-    begun = device.state().algo
     twin = replace(task, id="Twin-v0", physics=None, kwargs={"task": task, "keys": episode_keys_by_seed()})
     with eager():
-        host = HostRunner(trainer, twin, SEED)
-        host.advance(ITERATIONS, True)
+        device, host = DeviceRunner(trainer, task, SEED), HostRunner(trainer, twin, SEED)
+        begun = device.state().algo
+        for runner in (device, host):
+            runner.advance(ITERATIONS, True)
     host.close()
-    with without_xla():
-        population = PopulationRunner(trainer, task, (SEED + 1, SEED))
-        population.advance(ITERATIONS, True)
-    device.advance(ITERATIONS, True)
+    population = PopulationRunner(trainer, task, (SEED + 1, SEED))
+    population.advance(ITERATIONS, True)
 
     ours, rows = device.state(), device.rows()[0]
     assert float(ours.totals.count) > 0.0 and apart(begun, ours.algo) > 0.0
@@ -97,7 +98,8 @@ def test_device_host_and_population_learn_alike(name):
         np.testing.assert_array_equal(ours.key, other.key)
         assert float(ours.totals.count) == float(other.totals.count)
         np.testing.assert_array_equal(ours.episodes.finished, other.episodes.finished)
-        for mine, theirs in zip(leaves((ours.algo, ours.buffer)), leaves((other.algo, other.buffer)), strict=True):
+        pairs = zip(*(leaves((each.algo, each.buffer, each.normalizer)) for each in (ours, other)), strict=True)
+        for mine, theirs in pairs:
             np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-4)
         assert row.keys() == rows.keys()
         for metric, value in rows.items():

@@ -12,7 +12,6 @@ from conftest import (
     apart,
     batch_for,
     homes,
-    leaves,
     make_algo,
     make_batch,
     make_plan,
@@ -23,16 +22,11 @@ from conftest import (
     same_bits,
     spec_of,
     update,
-    without_xla,
 )
-from test_runners import draw_starts
 
-from rlresearch import ops, rng, trees
+from rlresearch import ops, rng
 from rlresearch.algos.ppo import PPO, Rows
 from rlresearch.buffers import Rollout
-from rlresearch.runners.device import DeviceRunner
-from rlresearch.runners.host import HostRunner
-from rlresearch.runners.population import PopulationRunner
 from rlresearch.schedules import Linear
 from rlresearch.trainer import Trainer
 from rlresearch.types import Outcome, TimeStep, Transition
@@ -416,33 +410,3 @@ def test_a_round_of_learning_comes_with_every_rollout(name):
         state = trainer.learn(state, tf.constant(t, tf.int64))
         counts.append(int(state.totals.count))
     assert counts == [0, 0, 0, 1, 1, 1, 1, 2, 2]
-
-
-# Runners.
-
-SEED, ITERATIONS = 3, 40
-
-
-def test_device_host_and_population_learn_alike():
-    """Five rollouts of two environments, with two time limits, and running normalisation beside."""
-    made = make_plan("ppo", "env.num_envs=2", "env.max_episode_steps=15", "normalize=running", "optimizer.lr=1e-3")
-    draw_starts(SEED, 2, 4)
-    with without_xla():
-        device = DeviceRunner(made.trainer, made.task, SEED)
-        host = HostRunner(made.trainer, replace(made.task, id="PendulumFromDraws-v0"), SEED)
-        lambdas = {"gae_lambda": [0.5, made.trainer.algo.gae_lambda]}
-        population = PopulationRunner(made.trainer, made.task, (SEED - 1, SEED), lambdas)
-        before = device.state().algo
-        for runner in (device, host, population):
-            runner.advance(ITERATIONS, True)
-        member = trees.member(population.state(), 1)
-        others = trees.member(population.state(), 0)
-    host.close()
-    assert device.state().totals.count == host.state().totals.count == member.totals.count == 5
-    for other in (host.state(), member):
-        assert apart(device.state().algo, other.algo) < 1e-3
-        for ours, theirs in zip(leaves(device.state().normalizer), leaves(other.normalizer), strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-4)
-    assert apart(before.actor, device.state().algo.actor) > 1e-3
-    assert apart(others.algo.actor, member.algo.actor) > 1e-2
-    assert all(np.isfinite(leaf).all() for leaf in leaves(population.state().algo))
