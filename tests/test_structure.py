@@ -22,13 +22,13 @@ LAYERS = {
     "main": {"__main__"},
 }
 # What a person sees, and what is settled before TensorFlow loads: outside the maths, neither side knows the other.
-OUTSIDE = {"build", "display", "hardware", "loggers", "rundir"}
+OUTSIDE = {"build", "display", "hardware", "loggers", "rundir", "checkpoint", "tensor_files", "durable"}
 KNOWN_OUTSIDE = {*LAYERS["ground"], *LAYERS["types"], "trees", *OUTSIDE}
 MAY_USE_OUTSIDE = {*LAYERS["running"], *LAYERS["launch"], *LAYERS["main"]}
 
 HYDRA = {"compose", "__main__"}
 OMEGACONF = {*HYDRA, "launch"}  # launch writes a run's config.yaml with it
-WITHOUT_TENSORFLOW = ["rundir", "loggers", "display", "errors", "build"]
+WITHOUT_TENSORFLOW = ["rundir", "loggers", "display", "errors", "build", "checkpoint"]
 VAGUE = {"utils", "util", "common", "base", "helpers", "helper", "manager", "misc", "data", "info", "tmp"}
 
 LINES_OF_A_FILE = 400
