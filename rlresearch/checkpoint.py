@@ -28,6 +28,7 @@ import numpy as np
 import pydantic
 
 from rlresearch import durable, tensor_files
+from rlresearch.errors import ConfigError
 from rlresearch.tensor_files import Arrays, Damaged, Ring, RowFile, RowWriter
 
 SCHEMA_VERSION = 1
@@ -71,7 +72,7 @@ class About(_Strict):
     runs' seeds. position: where the training loop stood. logs: for each member the sizes in bytes of its files.
     times: seconds so far. score: mean return, where the policy was evaluated at this very step. serial: counts the
     planned ones, from 1; None for one out of turn. exact: false where the environment cannot be brought back to this
-    place, so that the run cannot go on from here.
+    place, so that the run cannot go on from here. config: the digest of what of the configuration must stay as it is.
     """
 
     step: _Count
@@ -83,6 +84,7 @@ class About(_Strict):
     score: float | None = None
     serial: int | None = None
     exact: bool = True
+    config: str = ""
 
 
 class Manifest(_Strict):
@@ -153,6 +155,44 @@ def load(run: Path, name: str, replay: bool = True) -> Loaded:
         for ring_name, ring in manifest.rings.items():
             _check_ring(path.parent / REPLAY, ring_name, ring)
     return Loaded(path, manifest, arrays)
+
+
+def newest(run: Path) -> tuple[Loaded | None, dict[str, str]]:
+    """The newest checkpoint that a run can go on from, and what is wrong with those newer than it, by name.
+
+    None where there is none; they are then all damaged, or there never was one.
+    """
+    damaged = {}
+    for name in names(run):
+        try:
+            if read_manifest(run / "checkpoints" / name).about.exact:
+                return load(run, name), damaged
+        except Damaged as error:
+            damaged[name] = str(error)
+    return None, damaged
+
+
+def chosen(run: Path, which: str, where: str) -> Loaded:
+    """A checkpoint to take a policy from: `last`, `best` (by its evaluation), or a step; its replay is not looked at.
+
+    ConfigError, about `where`, where there is no such one, or where it is damaged.
+    """
+    every = names(run)
+    try:
+        if which == "best":
+            manifests = {name: read_manifest(run / "checkpoints" / name).about for name in every}
+            scores = {name: (about.score, about.step) for name, about in manifests.items() if about.score is not None}
+            name = max(scores, key=scores.get, default=None)
+        elif which == "last":
+            name = every[0] if every else None
+        else:
+            name = next((each for each in every if each == which or str(_order(each)[0]) == which), None)
+        if name is None:
+            steps = ", ".join(str(_order(each)[0]) for each in every) or "none"
+            raise ConfigError(f"{where}: has no checkpoint {which!r}; there are last, best, and by steps: {steps}.")
+        return load(run, name, replay=False)
+    except Damaged as error:
+        raise ConfigError(f"{where}: a checkpoint is damaged: {error}") from None
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -7,6 +7,7 @@ be: no link is followed out of a run, no pipe is waited for.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import shutil
@@ -82,3 +83,19 @@ def discard(path: Path) -> None:
             shutil.rmtree(doomed, ignore_errors=True)
         else:
             doomed.unlink()
+
+
+def hold(folder: Path) -> int | None:
+    """Keeps a folder for this process, until the file number returned is closed; None where another one has it.
+
+    On a file system that knows no locks everybody gets it.
+    """
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return None
+    except OSError:
+        pass
+    return file

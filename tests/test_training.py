@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from conftest import make_plan, same_bits, without_xla
 
-from rlresearch import evaluate, training
+from rlresearch import evaluation, training
 from rlresearch.envs.task import Task
-from rlresearch.evaluate import Evaluator
+from rlresearch.evaluation import Evaluator
 from rlresearch.plan import EvalSettings
 from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.host import HostRunner
@@ -118,7 +118,7 @@ def test_evaluations_are_told_with_every_episode(often):
 def test_evaluation_is_in_gymnasiums_own_environment_from_seeds_of_its_own():
     """Episode by episode with a policy of one's own, against Gymnasium stepped by hand."""
     task, seen = plan_of().task, []
-    seeds = evaluate._episode_seeds(3, 50, 2)
+    seeds = evaluation._episode_seeds(3, 50, 2)
     evaluator = Evaluator(task, (3,))
     policy = lambda obs: seen.append(obs.copy()) or np.clip(-obs[..., 2:], -1.0, 1.0)  # noqa: E731
     (result,) = evaluator.run(policy, 2, 50)
@@ -136,16 +136,16 @@ def test_evaluation_is_in_gymnasiums_own_environment_from_seeds_of_its_own():
 
 
 def test_evaluation_seeds_depend_on_the_run_the_step_and_the_episode():
-    each = [evaluate._episode_seeds(seed, step, 4) for seed in (0, 1) for step in (50, 100)]
+    each = [evaluation._episode_seeds(seed, step, 4) for seed in (0, 1) for step in (50, 100)]
     assert len({seed for seeds in each for seed in seeds}) == 16
-    assert evaluate._episode_seeds(0, 50, 2) == each[0][:2]
+    assert evaluation._episode_seeds(0, 50, 2) == each[0][:2]
 
 
 def test_more_episodes_than_are_stepped_together(monkeypatch):
     task = plan_of().task
     policy = lambda obs: np.clip(-obs[..., 2:], -1.0, 1.0)  # noqa: E731
     (whole,) = Evaluator(task, (3,)).run(policy, 5, 0)
-    monkeypatch.setattr(evaluate, "AT_ONCE", 2)
+    monkeypatch.setattr(evaluation, "AT_ONCE", 2)
     (parts,) = Evaluator(task, (3,)).run(policy, 5, 0)
     assert parts == whole
 
