@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from rlresearch import rundir, trees
+from rlresearch import rng, rundir, trees
 from rlresearch.buffers import Rows
 from rlresearch.checkpoint import About, Loaded, Writer
 from rlresearch.errors import ConfigError, RunError
@@ -27,6 +27,7 @@ from rlresearch.plan import Plan
 from rlresearch.provenance import versions
 from rlresearch.soundness import Soundness
 from rlresearch.tensor_files import Damaged, Ring
+from rlresearch.trainer import Trainer
 from rlresearch.training import Position, Stop
 from rlresearch.types import Tree
 
@@ -69,7 +70,7 @@ class Saver:
         self._times, self.check, self._config = times, check, config
         self._writer = Writer(run, settings.keep_last, settings.keep_best, settings.keep_every)
         self._thread = ThreadPoolExecutor(1, "checkpoint")
-        self._soundness = Soundness(runner)
+        self.soundness = Soundness(runner)
         self._writing: Future | None = None
         self._saved: tuple[int, Position] | None = None
         self._overdue, self._since, self._warned = False, time.monotonic(), False
@@ -139,7 +140,7 @@ class Saver:
             return
         step = self._runner.iteration * self._num_envs
         self._finish_writing()
-        self._soundness.check(step)
+        self.soundness.check(step)
         about = About(
             step=step,
             iteration=self._runner.iteration,
@@ -230,6 +231,30 @@ def begin_from(runner: Any, loaded: Loaded, index: int | None) -> None:
     state = runner.state()
     learned = _mapped({"algo": state.algo, "normalizer": state.normalizer}, lambda rows, _: rows, leaf, "state")
     runner.restore(0, state._replace(**learned), runner.beside())
+
+
+class Learned(NamedTuple):
+    """The part of a `RunState` that the deterministic policy is made of."""
+
+    algo: Tree
+    normalizer: Tree
+
+
+def learned(trainer: Trainer, loaded: Loaded, index: int | None) -> Learned:
+    """What a checkpoint knows of how to act. index: of the member, where it is a population's.
+
+    Errors: RunError where it is another program's.
+    """
+
+    def leaf(own: tf.Tensor, name: str) -> tf.Tensor:
+        theirs = loaded.arrays.get(name)
+        theirs = theirs if theirs is None or index is None else theirs[index]
+        if theirs is None or (theirs.shape, theirs.dtype) != (tuple(own.shape), own.dtype.as_numpy_dtype):
+            raise RunError(f"checkpoint {loaded.path.name} has no '{name}' like this program's: of another version?")
+        return tf.constant(theirs)
+
+    template = Learned(trainer.algo.init(rng.key(0)), trainer.normalizer.init(trainer.algo.spec))
+    return _mapped(template, lambda rows, _: rows, leaf, "state")
 
 
 def state_digest(runner: Any) -> str:

@@ -45,12 +45,13 @@ class Keeper(Protocol):
     """Who keeps a run's state, and hears of signals.
 
     begin: where the loop goes on; every_steps: transitions between planned checkpoints, or None; finals: the last
-    evaluations, where they were made before `begin`.
+    evaluations, where they were made before `begin`; soundness: of the runner, or None.
     """
 
     begin: Position
     every_steps: int | None
-    finals: list[Evaluation]
+    finals: Sequence[Evaluation]
+    soundness: Soundness | None
 
     def check(self) -> None:
         """Raises Interrupted where the run was told to stop."""
@@ -75,6 +76,7 @@ class NothingKept:
     begin: Position = Position()
     every_steps: int | None = None
     finals: Sequence[Evaluation] = ()
+    soundness: Soundness | None = None
 
     def check(self) -> None:
         pass
@@ -155,7 +157,7 @@ class _Loop:
         self.keeper, self.position, self.finals = keeper, keeper.begin, keeper.finals
         self.evaluator = Evaluator(task, runner.members)
         self._pace = _Pace(len(runner.members) * task.num_envs)
-        self._soundness = Soundness(runner)
+        self._soundness = keeper.soundness or Soundness(runner)
 
     def reach(self, stop: Stop, final: bool) -> None:
         """Trains up to a stop, and does there what has not been done before."""

@@ -19,7 +19,7 @@ LAYERS = {
     "trainer": {"trainer"},
     "running": {"plan", "runners", "evaluation", "training", "soundness", "saving"},
     "launch": {"launch", "compose", "resume"},
-    "main": {"__main__"},
+    "main": {"__main__", "evaluate", "export"},
 }
 # What a person sees, and what is settled before TensorFlow loads: outside the maths, neither side knows the other.
 OUTSIDE = {"build", "display", "hardware", "loggers", "rundir", "provenance", "signals"}

@@ -240,14 +240,17 @@ def test_calls_of_a_second_do_not_overrun_a_stop():
     """A runner that is asked for more than is left would train past its end."""
 
     class Fake:
-        iteration = 0
+        iteration, members = 0, (0,)
 
         def advance(self, iterations, fresh):
             calls.append((iterations, fresh))
             self.iteration += iterations
 
-    calls, fake, pace = [], Fake(), training._Pace(1)
-    assert training._advance(fake, 25, True, pace) is False
+    calls, fake = [], Fake()
+    loop = training._Loop(fake, Task("Pendulum-v1"), EvalSettings(), (), None, training.NothingKept())
+    loop._advance(25)
     assert fake.iteration == 25 and sum(n for n, _ in calls) == 25
     assert [fresh for _, fresh in calls] == [True] + [False] * (len(calls) - 1)
-    assert training._advance(fake, 25, True, pace) is True  # nothing ran: the fresh row is still owed
+    loop.position = loop.position._replace(fresh=True)
+    loop._advance(25)
+    assert loop.position.fresh  # nothing ran: the fresh row is still owed

@@ -66,7 +66,7 @@ class Unit(gym.Wrapper):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         self._steps += 1
         try:
-            obs, reward, terminated, truncated, info = self.env.step(self._own_units(action))
+            obs, reward, terminated, truncated, info = self.env.step(self.own_units(action))
         except Exception as error:
             raise self._failed("raised", error) from error
         if not _is_finite_number(reward):
@@ -85,7 +85,7 @@ class Unit(gym.Wrapper):
         """As `replay`, by the seed and the actions at this environment's own place among others."""
         return self.replay(*parts[self.place])
 
-    def _own_units(self, action: np.ndarray) -> np.ndarray | int:
+    def own_units(self, action: np.ndarray) -> np.ndarray | int:
         """The action as the environment takes it."""
         if self._discrete:
             return self._start + int(action)
