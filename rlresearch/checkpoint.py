@@ -217,7 +217,7 @@ def read_manifest(path: Path) -> Manifest:
 class Writer:
     """Saves checkpoints of one run, and removes those that need not be kept.
 
-    keep_last: how many of the newest stay, with the replay they need. keep_best, keep_every: the one with the largest
+    keep_last: how many of the newest exact ones stay, with the replay they need. keep_best, keep_every: the one with the largest
     score, and every so manieth planned one, stay too, but the run cannot go on from those: their replay goes.
     """
 
@@ -281,8 +281,9 @@ class Writer:
         """Removes what need not be kept. What cannot be removed, or looked into, stays."""
         every = names(self._run)
         manifests = {name: manifest for name in every if (manifest := self._manifest(name)) is not None}
-        newest = every[: self._keep_last]
-        kept = set(newest)
+        exact = [name for name in every if name not in manifests or manifests[name].about.exact]
+        newest = exact[: self._keep_last]
+        kept = {*every[:1], *newest}
         scores = {name: each.about.score for name, each in manifests.items() if each.about.score is not None}
         if self._keep_best and scores:
             kept.add(max(scores, key=lambda name: (scores[name], _order(name))))
