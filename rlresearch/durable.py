@@ -79,6 +79,7 @@ def discard(path: Path) -> None:
         if not path.name.startswith(TEMPORARY):
             doomed = temporary(path.parent)
             os.rename(path, doomed)
+            sync_folder(path.parent)
         if doomed.is_dir() and not doomed.is_symlink():
             shutil.rmtree(doomed, ignore_errors=True)
         else:
