@@ -118,6 +118,8 @@ class Loaded(NamedTuple):
         Errors: Damaged, where they are not there or not like these.
         """
         saved = self.manifest.rings[name]
+        if any(column.shape[-2] != saved.capacity for column in columns.values()):
+            raise Damaged(f"'{name}' holds {saved.capacity} rows, unlike this run's")
         filled = {dtype: np.zeros(column.shape, column.dtype) for dtype, column in columns.items()}
         for begin, rows in tensor_files.read_rows(self.path.parent / REPLAY, _row_files(saved)):
             first = max(begin, saved.added - saved.capacity)
@@ -217,8 +219,8 @@ def read_manifest(path: Path) -> Manifest:
 class Writer:
     """Saves checkpoints of one run, and removes those that need not be kept.
 
-    keep_last: how many of the newest exact ones stay, with the replay they need. keep_best, keep_every: the one with the largest
-    score, and every so manieth planned one, stay too, but the run cannot go on from those: their replay goes.
+    keep_last: how many of the newest exact ones stay, with the replay they need. keep_best, keep_every: the one with
+    the largest score, and every so manieth planned one, stay too, but their replay goes: no run goes on from those.
     """
 
     def __init__(self, run: Path, keep_last: int, keep_best: bool = False, keep_every: int | None = None) -> None:

@@ -111,19 +111,22 @@ def _source(init_from: str | None) -> Source | None:
 
 
 def _create(session: Session) -> None:
-    """New directories, one a member."""
+    """New directories, one a member; they can be gone on with once the last of this is written."""
     plan, request, directories = session.plan, session.request, session.directories
     configs = member_configs(plan.runner, request.config)
     for config in configs:
-        directory = RunDirectory.create(plan.settings.runs_dir, request.algo, request.env, config["seed"])
-        directories.append(directory)
-        directory.write_config(_yaml(config))
-        directory.record(**provenance(request.argv, request.overrides), choices=dict(request.choices))
+        directories.append(
+            RunDirectory.create(plan.settings.runs_dir, request.algo, request.env, config["seed"])
+        )
+    fields = provenance(request.argv, request.overrides) | {"choices": dict(request.choices)}
+    names = [directory.path.name for directory in directories]
+    for index, directory in enumerate(directories):
+        together = {"index": index, "members": names} if isinstance(plan.runner, Population) else None
+        directory.record(**fields, population=together)
     if isinstance(plan.runner, Population):
         directories[0].write_config(_yaml(request.config), POPULATION)
-        names = [directory.path.name for directory in directories]
-        for index, directory in enumerate(directories):
-            directory.record(population={"index": index, "members": names})
+    for directory, config in zip(directories, configs, strict=True):
+        directory.write_config(_yaml(config))
 
 
 def _reopen(session: Session, resumption: Resumption) -> Session:

@@ -138,7 +138,7 @@ def _changed(stored: Stored, changes: Sequence[Change]) -> tuple[dict[str, Any],
     """The stored configuration with what was asked for, and what that has changed. ConfigError on what may not."""
     config = copy.deepcopy(stored.config)
     chosen = stored.record.get("choices") or {}
-    for key, value, settings in changes:
+    for key, value, settings in sorted(changes, key=lambda each: each.settings is None):  # a group, then what is in it
         group = settings is not None
         if group and key in SAFE_GROUPS:
             config[key] = settings

@@ -67,6 +67,7 @@ class Saver:
     ) -> None:
         self._settings = settings = plan.checkpoint
         self._runner, self._num_envs, self._logs = runner, plan.task.num_envs, logs
+        self._environment = plan.task.id
         self._times, self.check, self._config = times, check, config
         self._writer = Writer(run, settings.keep_last, settings.keep_best, settings.keep_every)
         self._thread = ThreadPoolExecutor(1, "checkpoint")
@@ -127,7 +128,8 @@ class Saver:
         self._overdue = bool(self._settings.keep_last) and not self._runner.exact
         if self._overdue and not self._warned:
             self._warned = True
-            _log.warning("the environment does not replay its episodes: checkpoints wait for episodes to end")
+            why = "environment '%s' does not replay: checkpoints wait for its episodes to end"
+            _log.warning(why, self._environment)
         if self._overdue or not self._settings.keep_last:
             return False
         self._serial += 1

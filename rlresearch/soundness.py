@@ -18,17 +18,22 @@ class Soundness:
 
     def __init__(self, runner: Any) -> None:
         self._runner = runner
-        # One number for all: where it is one, none of what was added up was NaN or infinite (or two of a kind with
-        # opposite signs met a sum beyond float32, which `check` then finds to be harmless).
-        self._sum = tf.function(lambda: _sum(runner.state()), autograph=False)
+        self._sum: Any = None
 
     def check(self, step: int) -> None:
         """RunError that names the first array which holds NaN or infinity."""
-        if np.isfinite(self._sum().numpy()):
+        if np.isfinite(self._summed()):
             return
         for name, leaf in trees.named_leaves(_looked_at(self._runner.state())):
             if leaf.dtype.is_floating and not np.isfinite(values := leaf.numpy()).all():
                 raise RunError(_told(name, values, step, self._runner.members))
+
+    def _summed(self) -> float:
+        # One number for all: where it is one, none of what was added up was NaN or infinite (or two of a kind with
+        # opposite signs met a sum beyond float32, which `check` then finds to be harmless).
+        if self._sum is None:  # concrete: TensorFlow warns of functions traced again in every run
+            self._sum = tf.function(lambda: _sum(self._runner.state()), autograph=False).get_concrete_function()
+        return float(self._sum())
 
 
 def _told(name: str, values: np.ndarray, step: int, seeds: tuple[int, ...]) -> str:
