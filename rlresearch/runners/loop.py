@@ -36,6 +36,12 @@ class CompiledLoop:
         self._compiled(tf.constant(iterations, tf.int64), tf.constant(fresh))
         self.iteration += iterations
 
+    def restore(self, iteration: int, state: Tree) -> None:
+        """Goes on from another state, before that iteration."""
+        self.iteration = iteration
+        self._iteration.assign(iteration)
+        self.store.write(state)
+
     def _chunk(self, iterations: tf.Tensor, fresh: tf.Tensor) -> None:
         begin, state = self._iteration.read_value(), self.store.read()
         emptied = self._fresh_row(state)
