@@ -191,7 +191,7 @@ def _pytest(copy: Path, tests: list[str], log: Path) -> None:
     tempfile.tempdir = None  # to be read anew
     import pytest
 
-    quiet = ["-x", "-q", "-rfE", "--tb=no", "-pno:cacheprovider"]
+    quiet = ["-x", "-q", "-rfE", "--tb=no", "-pno:cacheprovider", "-n0"]
     code = pytest.main([*quiet, f"--basetemp={log.parent / 'tmp'}", *tests])
     sys.stdout.flush()
     os._exit(int(code))
