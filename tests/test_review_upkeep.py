@@ -290,7 +290,7 @@ def test_reproduce_finds_the_first_number_that_differs():
 
 
 @pytest.mark.slow
-def test_reproduce_trains_again_to_the_same_numbers(tmp_path, review, capfd):
+def test_reproduce_trains_again_to_the_same_numbers(tmp_path, review):
     command = ["algo=q_learning", "env=frozen_lake", "total_steps=2000", "eval.final_episodes=5", "logger=quiet"]
     runs = tmp_path / "runs"
     subprocess.run([sys.executable, "-m", "rlresearch", *command, f"runs_dir={runs}"], check=True)
