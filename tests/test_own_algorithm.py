@@ -19,7 +19,8 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 # By the path in the first line.
 FILES = {match[1]: text for _, text in BLOCKS if (match := re.match(r"# (my_lab/\S+)\n", text))}
-COMMANDS = re.findall(r"^python -m rlresearch\b.*$", README, re.MULTILINE)
+# Those that go on with a stored run need one: tests/test_resume.py.
+COMMANDS = re.findall(r"^python -m rlresearch(?![^ \n])(?!.*\bresume=).*$", README, re.MULTILINE)
 ANSWERS = re.findall(r"^\$ (python -m rlresearch .*)\n(rlresearch: .*)$", README, re.MULTILINE)
 (OWN,) = [command for command in COMMANDS if "--config-dir" in command]
 RUNNERS = ["device", "host", "population"]
