@@ -33,10 +33,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"rlresearch {__version__}")
             return 0
         args = _arguments(argv)
-        if any(each.partition("=")[0].lstrip("+") == "resume" for each in args.overrides):
-            return _go_on(args, argv)
         check(args)
-        return _run(argv)
+        return _go_on(args, argv) if _goes_on(args) else _run(argv)
     except ConfigError as error:
         return _failed(error, 2)
     except RunError as error:
@@ -52,9 +50,14 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
+def _goes_on(args: argparse.Namespace) -> bool:
+    """Whether the command is about a run that is there, and not about what there is to choose."""
+    only_shows = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
+    return not only_shows and any(each.partition("=")[0].lstrip("+") == "resume" for each in args.overrides)
+
+
 def _go_on(args: argparse.Namespace, argv: list[str]) -> int:
     """`resume=RUN`, with -m one run after the other."""
-    _find_own_components(args)
     jobs = compose.sweep_jobs(args.overrides, args.config_dir) if args.multirun else [args.overrides]
     command = ["python", "-m", "rlresearch", *argv]
     for overrides in jobs:
@@ -98,6 +101,10 @@ def check(args: argparse.Namespace) -> None:
             compose.compose(args.overrides, args.config_dir)
         return
     samples = compose.sweep_samples(args.overrides, args.config_dir) if args.multirun else [args.overrides]
+    if _goes_on(args):
+        for overrides in samples:
+            compose.changes(overrides, args.config_dir, resume.SAFE_GROUPS)
+        return
     for overrides in samples:
         plan(compose.compose(overrides, args.config_dir).config)
 

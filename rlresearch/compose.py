@@ -51,9 +51,7 @@ def compose(overrides: Sequence[str], extra_folder: str | None = None) -> Compos
     """The configuration that `overrides` ask for. ConfigError, one line, where they cannot be met."""
     with _hydra(extra_folder) as loader:
         parsed = _parse(overrides, loader)
-        for each in parsed:
-            if each.is_sweep_override():
-                raise ConfigError(f"{each.input_line}: several values need -m, which runs each of them; a list: [1,2].")
+        _refuse_sweeps(parsed)
         try:
             config = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
         except REFUSED as error:
@@ -81,8 +79,15 @@ def changes(overrides: Sequence[str], extra_folder: str | None, groups: Sequence
     """
     with _hydra(extra_folder) as loader:
         parsed, known = _parse(overrides, loader), _groups(loader)
+        _refuse_sweeps(parsed)
         _check_options(parsed, known, loader)
         return [_change(each, known, groups) for each in parsed]
+
+
+def _refuse_sweeps(parsed: Sequence[Override]) -> None:
+    for each in parsed:
+        if each.is_sweep_override():
+            raise ConfigError(f"{each.input_line}: several values need -m, which runs each of them; a list: [1,2].")
 
 
 def _change(override: Override, known: Sequence[str], groups: Sequence[str]) -> Change:

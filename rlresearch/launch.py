@@ -17,7 +17,15 @@ from rlresearch.evaluation import Evaluation
 from rlresearch.loggers import Offline, Several
 from rlresearch.plan import Plan, member_configs
 from rlresearch.provenance import provenance, redacted, versions
-from rlresearch.resume import POPULATION, Resumption, lasting_digest, open_run, read_config
+from rlresearch.resume import (
+    POPULATION,
+    SAFE,
+    SAFE_GROUPS,
+    Resumption,
+    lasting_digest,
+    open_run,
+    read_config,
+)
 from rlresearch.rundir import RunDirectory, read_rows, timestamp
 from rlresearch.runners import Population
 from rlresearch.signals import Interrupted, Watch
@@ -80,12 +88,12 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
     session = Session(plan, request, directories, display, time.perf_counter(), resumption)
     try:
         with Watch(partial(_left_at_once, session)) as watch:
-            source = None
-            if resumption is not None:
-                session = _reopen(session, resumption)
-            else:
-                source = _source(plan.settings.init_from)
+            begins = resumption is None or resumption.loaded is None
+            source = _source(plan.settings.init_from) if begins else None
+            if resumption is None:
                 _create(session)
+            else:
+                session = _reopen(session, resumption)
             evaluations, trained, digest = _train(session, watch, source)
             _finish(session, evaluations, trained, digest)
         return float(np.mean([each.mean for each in evaluations]))
@@ -115,9 +123,8 @@ def _create(session: Session) -> None:
     plan, request, directories = session.plan, session.request, session.directories
     configs = member_configs(plan.runner, request.config)
     for config in configs:
-        directories.append(
-            RunDirectory.create(plan.settings.runs_dir, request.algo, request.env, config["seed"])
-        )
+        directories.append(RunDirectory.create(plan.settings.runs_dir, request.algo, request.env, config["seed"]))
+    directories[0].hold()
     fields = provenance(request.argv, request.overrides) | {"choices": dict(request.choices)}
     names = [directory.path.name for directory in directories]
     for index, directory in enumerate(directories):
@@ -134,7 +141,8 @@ def _reopen(session: Session, resumption: Resumption) -> Session:
     loaded = resumption.loaded
     for path in resumption.stored.directories:
         directory = RunDirectory(path)
-        directory.hold()
+        if not session.directories:  # of a population the first stands for all
+            directory.hold()
         session.directories.append(directory)
         directory.open_log()
     sizes = loaded.about.logs if loaded else [{} for _ in session.directories]
@@ -146,11 +154,13 @@ def _reopen(session: Session, resumption: Resumption) -> Session:
     told = {"at": timestamp(), "step": step, "checkpoint": loaded.path.name if loaded else None}
     told |= {"overrides": redacted(session.request.overrides), "changed": resumption.changed, "packages": versions()}
     _log.info("resumed at step %s, changed: %s", step, resumption.changed or "nothing")
+    fields = provenance(session.request.argv, session.request.overrides)
     for directory in session.directories:
-        fields = provenance(session.request.argv, session.request.overrides)
         begun = {name: fields[name] for name in ("host", "pid", "python", "packages")}
         resumes = [*(directory.recorded().get("resumes") or []), told]
         directory.record(status="running", reason=None, finished_at=None, resumes=resumes, **begun)
+    if resumption.changed:
+        _write_changes(session, resumption)
     times = loaded.about.times if loaded else {}
     same_rows = "logger.every_steps" not in resumption.changed
     return session._replace(
@@ -158,6 +168,16 @@ def _reopen(session: Session, resumption: Resumption) -> Session:
         elapsed_s=times.get("wall_time_s", 0.0),
         cut=[own if same_rows else {**own, "metrics": []} for own in cut],
     )
+
+
+def _write_changes(session: Session, resumption: Resumption) -> None:
+    """Into the stored configurations, so that what goes on from here later on knows of them."""
+    for directory in session.directories:
+        for name in ("config.yaml", POPULATION):
+            if (directory.path / name).exists():
+                own = read_config(directory.path / name)
+                own |= {key: resumption.config[key] for key in (*SAFE, *SAFE_GROUPS)}
+                directory.write_config(_yaml(own), name)
 
 
 def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[Evaluation], float, str]:

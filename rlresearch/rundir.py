@@ -71,7 +71,6 @@ class RunDirectory:
         known = {"schema_version": SCHEMA_VERSION, "status": "running", "algo": algo, "env": env, "seed": seed}
         known |= {"started_at": timestamp(started), "host": socket.gethostname(), "pid": os.getpid()}
         run.record(**(dict.fromkeys(_FIELDS) | known | {"resumes": []}))
-        run.hold()
         run.open_log()
         return run
 

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from conftest import RandomActions, leaves, make_plan, same_bits, without_xla
 
-from rlresearch import checkpoint, rewinding, saving, training
+from rlresearch import checkpoint, resume, rewinding, saving, training
 from rlresearch.__main__ import main
 from rlresearch.buffers import Uniform
 from rlresearch.errors import ConfigError, RunError
@@ -160,8 +160,8 @@ def test_where_it_went_on_is_recorded_and_what_was_cut_off_is_compared_and_gone(
     _, whole, killed = both
     for one, two in zip(whole, killed, strict=True):
         before, ended = record(one), record(two)
-        (resume,) = ended["resumes"]
-        assert (resume["step"], resume["changed"]) == (72, {}) and before["resumes"] == []
+        (went_on,) = ended["resumes"]
+        assert (went_on["step"], went_on["changed"]) == (72, {}) and before["resumes"] == []
         assert ended["nondeterminism"] is None and not list(two.glob("*.cut.*"))
         assert ended["final_evaluation"] == before["final_evaluation"] and ended["status"] == "finished"
         assert [ended[key] for key in ("started_at", "seed", "choices")] == [
@@ -294,6 +294,8 @@ def test_a_finished_run_trains_on_with_more_steps_and_other_rows(pair, tmp_path)
     assert ended["total_steps"] == 136 and ended["status"] == "finished"
     changed = ended["resumes"][0]["changed"]
     assert changed["total_steps"] == [120, 136] and changed["eval.episodes"] == [2, 1]
+    kept = resume.read_config(run / "config.yaml")  # for the next time
+    assert (kept["total_steps"], kept["eval"]["episodes"], kept["logger"]["console"]) == (136, 1, "none")
     assert [row["step"] for row in read_rows(run / "metrics.jsonl")][-3:] == [120, 128, 136]
     assert ended["training_time_s"] > record(pair[0])["training_time_s"]
 
@@ -310,6 +312,7 @@ def test_a_finished_run_trains_on_with_more_steps_and_other_rows(pair, tmp_path)
         (["logger=loud"], "logger=loud: there is no such option"),
         (["logger.every_steps=0"], "logger.every_steps=0: must be a whole number above 0"),
         (["~logger"], "must be KEY=VALUE"),
+        (["total_steps=200,300"], "total_steps=200,300: several values need -m"),
         (["packages=[a.b]"], "packages=[a.b]: must be a list of package names"),
     ],
     ids=lambda each: each[0] if isinstance(each, list) else "",
