@@ -214,6 +214,12 @@ def _report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--title", default="Runs")
 
 
+def _serve(parser: argparse.ArgumentParser) -> None:
+    _summary(parser)
+    parser.add_argument("--title", default="Runs")
+    parser.add_argument("--port", type=_from(0), default=0, metavar="N", help="on this machine only (default: any)")
+
+
 def _tail(parser: argparse.ArgumentParser) -> None:
     _run(parser)
     parser.add_argument("-n", "--rows", type=_from(0), default=10, metavar="N", help="earlier rows to show")
@@ -270,6 +276,7 @@ COMMANDS = {
     "table": Command("compare", "the same as a table for a paper: Markdown or LaTeX", _table),
     "plot": Command("plots", "learning curves with bands, into a file or the terminal", _plot),
     "report": Command("report", "one HTML file with tables and interactive charts", _report),
+    "serve": Command("serve", "the report as a live page, for this machine alone", _serve),
     "export": Command("export", "Parquet or CSV for other tools", _export),
     "tail": Command("detail", "follow a run that goes on", _tail),
     "metrics": Command("metrics", "what every metric means", _metrics),

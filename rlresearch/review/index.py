@@ -46,7 +46,8 @@ class Index:
             raise ConfigError(f"--runs-dir={root}: there is no such folder; --runs-dir=PATH names that of the runs.")
         file = (folder or cache_folder()) / f"{_digest(self.root)}.sqlite"
         self._db = _opened(file) if cache else _opened(None)
-        self._stamps: dict[str, str] = {}
+        self.stamps: dict[str, str] = {}
+        self.samples: dict[str, int] = {}
 
     def __enter__(self) -> Index:
         return self
@@ -63,26 +64,32 @@ class Index:
         """Every run, the newest first; reads what is new or has changed."""
         with _without_collection():
             known = {key: (old, values) for key, old, values in self._ask("SELECT key, stamps, vals FROM runs")}
-            self._stamps = dict(_found(str(self.root), known))
-            fresh = [key for key, now in self._stamps.items() if known.get(key, ("",))[0] != now]
-            values = {key: orjson.loads(known[key][1]) for key in self._stamps.keys() - set(fresh)}
+            self.stamps = dict(_found(str(self.root), known))
+            fresh = [key for key, now in self.stamps.items() if known.get(key, ("",))[0] != now]
+            values = {key: orjson.loads(known[key][1]) for key in self.stamps.keys() - set(fresh)}
             values |= self._read(fresh)
-            self._forget(known.keys() - self._stamps.keys())
+            self._forget(known.keys() - self.stamps.keys())
         for key, each in values.items():
             each |= {"name": key.rpartition("/")[2], "status": reader.status(each)}
         runs = [Run(self.root / key, key, each) for key, each in values.items()]
         return sorted(runs, key=_age, reverse=True)
 
-    def columns(self, runs: Sequence[Run], names: Sequence[str]) -> list[Columns]:
+    def columns(self, runs: Sequence[Run], names: Sequence[str], drawn: bool = False) -> list[Columns]:
         """For each run its `step`, `time` and the named metrics, of one length; {} for a run that has none of them.
 
         eval/... comes from the evaluations, everything else from the metrics rows; all of `names` from one of the two.
+        drawn: of files longer than `reader.LONG` a sample will do; `samples` then says how many rows they hold.
         """
         evaluated = {name.startswith("eval/") for name in names}
         if len(evaluated) > 1:
             raise ValueError(f"{names} are of evaluations and of metrics rows")
         wanted = ("step", "time", *names)
-        found = self._kept(runs, wanted, "e" if evaluated.pop() else "m")
+        rows_of = "e" if evaluated.pop() else "m"
+        long = {run.key for run in runs if rows_of == "m" and _is_long(run)}
+        found = self._kept([run for run in runs if run.key not in long], wanted, rows_of)
+        if long:
+            rest = iter(found)
+            found = [self._of_long(run, names, drawn) if run.key in long else next(rest) for run in runs]
         return [
             {name: columns[name] for name in wanted if name in columns} if set(names) & columns.keys() else {}
             for columns in found
@@ -109,7 +116,7 @@ class Index:
         found: dict[str, dict[str, Any]] = {}
         for at in range(0, len(keys), _AT_ONCE):
             batch = list(zip(keys[at : at + _AT_ONCE], read))
-            rows = [(key, self._stamps[key], orjson.dumps(values)) for key, (values, _) in batch]
+            rows = [(key, self.stamps[key], orjson.dumps(values)) for key, (values, _) in batch]
             self._tell("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", rows)
             found |= {key: values for key, (values, _) in batch}
             self._keep([(Run(self.root / key, key, values), columns) for key, (values, columns) in batch], "e")
@@ -132,6 +139,16 @@ class Index:
             known |= {run.key: {name: each[name] for name in wanted if name in each} for run, each in batch}
         return [known[run.key] for run in runs]
 
+    def _of_long(self, run: Run, names: Sequence[str], drawn: bool) -> Columns:
+        """Of a run that is too long to be kept: what is asked for, and no more."""
+        try:
+            if not drawn:
+                return reader.metrics(run.path, names)
+            columns, self.samples[run.key] = reader.sampled(run.path, names)
+            return columns
+        except (RunError, OSError):
+            return {}
+
     def _from_cache(self, keys: set[str], names: Sequence[str]) -> dict[str, Columns]:
         query = f"SELECT key, name, stamps, vals FROM columns WHERE name IN ({','.join('?' * len(names))})"
         if len(keys) <= _FEW:
@@ -141,7 +158,7 @@ class Index:
             found = self._ask(query, names)
         known: dict[str, Columns] = {}
         for key, name, stamps, values in found:
-            if key in keys and self._stamps.get(key) == stamps:
+            if key in keys and self.stamps.get(key) == stamps:
                 known.setdefault(key, {})[name[1:]] = np.frombuffer(values)
         for columns in known.values():
             columns.pop("", None)
@@ -153,7 +170,7 @@ class Index:
         for run, columns in batch:
             if run.values.get("status") in _ENDED:
                 named = {"": np.empty(0)} | columns
-                stamps = self._stamps.get(run.key)
+                stamps = self.stamps.get(run.key)
                 rows += [(source + name, run.key, stamps, column.tobytes()) for name, column in named.items()]
         self._tell("INSERT OR REPLACE INTO columns VALUES (?, ?, ?, ?)", rows)
 
@@ -198,6 +215,11 @@ def _read_columns(source: str, path: Path) -> Columns:
         return reader.evaluations(path) if source == "e" else reader.metrics(path)
     except RunError:  # damaged: `ls` and `verify` say so
         return {}
+
+
+def _is_long(run: Run) -> bool:
+    file = run.path / "metrics.jsonl"
+    return reader.is_file(file) and file.stat().st_size > reader.LONG
 
 
 def _spread(read: Any, things: Sequence[Path], what: str) -> Iterable[Any]:

@@ -89,7 +89,7 @@ def drawn(
 ) -> tuple[list[Line], list[str]]:
     """Each group's curve and band, and notes on runs that have none or end early."""
     lines, notes = [], []
-    found = iter(index.columns([run for group in made for run in group.runs], [metric]))
+    found = iter(index.columns([run for group in made for run in group.runs], [metric], drawn=True))
     for group in made:
         own = [curves.curve(columns, metric, arguments.x) for _, columns in zip(group.runs, found)]
         own = [curves.smooth(line, arguments.smooth) for line in own if len(line.x)]
@@ -104,6 +104,7 @@ def drawn(
         if len(aligned.x):
             centre, low, high = stats.band(aligned.y, arguments.statistic, arguments.band)
             lines.append(Line(group, aligned.x, centre, low, high, own))
+    notes += [f"{key}: drawn from a sample of about {rows:,} rows" for key, rows in index.samples.items()]
     few = [line.group.label for line in lines if stats.too_few([len(line.runs)]) and len(line.runs) > 1]
     if few and arguments.band == "interval":
         notes.append(f"{', '.join(few)}: too few seeds for a 95 % interval; the band goes from worst to best")

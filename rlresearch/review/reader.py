@@ -26,6 +26,8 @@ from rlresearch.rundir import RunDirectory, read_rows
 FILES = ("run.json", "config.yaml", "metrics.jsonl", "evaluations.jsonl")
 LARGEST_TEXT = 16 << 20  # bytes of a run.json or config.yaml; a real one has some 2,000
 TAIL = 1 << 16
+LONG = 64 << 20  # bytes of rows from which on a drawing is made of a sample, some 300,000 rows
+_STRETCH, _STRETCHES = 4_096, 4_000  # bytes of the sample's parts, and their number
 _PIECE = 32 << 20  # bytes of a JSON lines file that are parsed at once
 _NOT_NUMBERS = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # 15 times as fast, where libyaml is there
@@ -151,6 +153,25 @@ def metrics(path: Path, names: Iterable[str] | None = None) -> Columns:
         for name in known
     }
     return _in_order(whole)
+
+
+def sampled(path: Path, names: Iterable[str]) -> tuple[Columns, int]:
+    """As `metrics` for a file too long to be read for a drawing: rows of stretches all over it, and how many it holds.
+
+    The number of all rows is estimated from the length of those read.
+    """
+    file, rows, read = path / "metrics.jsonl", [], 0
+    size = file.stat().st_size
+    with open(file, "rb") as opened:
+        for at in np.linspace(0, size - _STRETCH, _STRETCHES).astype(int).tolist():
+            opened.seek(at)
+            lines = opened.read(_STRETCH).split(b"\n")
+            for line in lines[1 if at else 0 : -1]:
+                if (row := one_row(line)) is not None:
+                    rows.append(row)
+                    read += len(line) + 1
+    columns = _in_order(_columns(rows, {"step", "time", *names}))
+    return columns, round(size / read * len(rows)) if read else 0
 
 
 def json_rows(path: Path) -> list[dict[str, Any]]:

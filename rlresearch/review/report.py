@@ -77,8 +77,8 @@ def contents(index: Index, runs: Sequence[Run], arguments: argparse.Namespace) -
     }
 
 
-def render(data: Mapping[str, Any], title: str) -> bytes:
-    """The whole page."""
+def render(data: Mapping[str, Any], title: str, sources: str = "") -> bytes:
+    """The whole page. sources: what its policy lets it fetch from, nothing by default."""
     script = (_PAGE / "page.js").read_text(encoding="utf-8")
     parts = {
         "TITLE": html.escape(title),
@@ -87,7 +87,7 @@ def render(data: Mapping[str, Any], title: str) -> bytes:
         "PLOTLY": _closed(plotly_script()),
         "SCRIPT": _closed(script),
     }
-    parts["POLICY"] = policy(parts["PLOTLY"], parts["SCRIPT"])
+    parts["POLICY"] = policy(parts["PLOTLY"], parts["SCRIPT"]) + (f"; connect-src {sources}" if sources else "")
     # In one pass, so that nothing of what is put in can be taken for a marker.
     frame = (_PAGE / "page.html").read_text(encoding="utf-8")
     return _MARKERS.sub(lambda match: parts[match[1]], frame).encode()
@@ -144,7 +144,7 @@ def _curves(
     single = min(200, _SINGLE_POINTS // max(1, len(runs) * len(names)))
     made = []
     for name in names:
-        lines = [curves.curve(each, name) for each in index.columns(runs, [name])]
+        lines = [curves.curve(each, name) for each in index.columns(runs, [name], drawn=True)]
         ahead = iter(lines)
         found = {"name": name, **_meaning(name, runs), "groups": [], "runs": {}}
         for group in groups:
@@ -193,7 +193,7 @@ def _settings(runs: Sequence[Run]) -> tuple[dict[str, Any], list[dict[str, Any]]
     """What all runs have alike, and what each has for itself: configuration, code, machine and newest metrics."""
     left_out = {"name", "status", "problem", "final", "best", "steps", "duration", "runs_dir"}
     names = [key for key in query.keys(runs) if key not in left_out]
-    first = runs[0].values
+    first = runs[0].values if runs else {}
     shared = {key: first.get(key) for key in names if all(run.values.get(key) == first.get(key) for run in runs)}
     own = [key for key in names if key not in shared]
     return _plain(shared), [_plain({key: run.values[key] for key in own if key in run.values}) for run in runs]

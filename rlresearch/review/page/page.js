@@ -8,13 +8,17 @@
   const ROWS = 200;
   const HEADS = ["name", "status", "algo", "env", "seed", "steps", "final", "best", "duration", "note"];
   const RIGHT = new Set(["seed", "steps", "final", "best", "duration"]);
-  const data = JSON.parse(document.getElementById("data").textContent);
+  const EVERY_MS = 5000;
   const $ = (id) => document.getElementById(id);
   const state = new URLSearchParams(location.hash.slice(1));
-  const marked = new Set();
-  const groupOf = new Map();
-  const envs = [...new Set(data.groups.map((group) => group.env))], places = [];
-  data.groups.forEach((group, at) => group.runs.forEach((run) => groupOf.set(run, at)));
+  const marked = new Set(); // keys of runs
+  let data, envs, places, groupOf;
+  function take(given) {
+    data = given;
+    envs = [...new Set(data.groups.map((group) => group.env))];
+    groupOf = new Map();
+    data.groups.forEach((group, at) => group.runs.forEach((run) => groupOf.set(run, at)));
+  }
 
   /* ---- small tools ---- */
   function el(tag, about = {}, ...children) {
@@ -189,11 +193,11 @@
   function row(run, heads) {
     const mark = el("input", { type: "checkbox", "aria-label": `mark ${data.runs[run].name}`, onclick: (event) => {
       event.stopPropagation();
-      if (mark.checked) marked.add(run); else marked.delete(run);
+      if (mark.checked) marked.add(data.runs[run].key); else marked.delete(data.runs[run].key);
       $("differences").disabled = marked.size < 2;
       $("differences").textContent = `differences of ${marked.size} marked`;
     } });
-    mark.checked = marked.has(run);
+    mark.checked = marked.has(data.runs[run].key);
     const cells = heads.map((key) => {
       const text = shown(key, value(run, key)), at = groupOf.get(run);
       const status = key === "status" && /^[a-z]+$/.test(text) ? text : "";
@@ -236,7 +240,7 @@
     if (metrics.length) line();
   }
   function openDifferences() {
-    const runs = [...marked].sort((a, b) => a - b);
+    const runs = data.runs.map((_, run) => run).filter((run) => marked.has(data.runs[run].key));
     const keys = [...new Set(runs.flatMap((run) => Object.keys(data.own[run])))].filter((key) => new Set(runs.map((run) => written(value(run, key)))).size > 1).sort();
     const results = ["status", "final", "best", "steps", "duration"].filter((key) => new Set(runs.map((run) => written(value(run, key)))).size > 1);
     const lines = [...new Set([...results, ...keys])].map((key) => [key, ...runs.map((run) => shown(key, value(run, key)))]);
@@ -254,11 +258,15 @@
     envs.forEach((env, at) => drawScores(env, charts[2 * at], charts[2 * at + 1]));
     drawScatter();
   }
-  function start() {
+  /* What follows from the data: again whenever a live page has new data. */
+  function build() {
+    places = [];
     $("title").textContent = data.title;
     $("made").textContent = `${digits(data.runs.length, 0)} runs in ${data.groups.length} groups, ${data.made}, rlresearch ${data.version}`;
-    document.querySelectorAll("main > section").forEach((section) => $("nav").append(
-      el("button", { type: "button", onclick: () => section.scrollIntoView({ behavior: "smooth" }) }, section.querySelector("h2").textContent)));
+    for (const id of ["panels", "pairs", "groups", "claims", "notes"]) {
+      $(id).querySelectorAll(".js-plotly-plot").forEach((chart) => Plotly.purge(chart));
+      $(id).replaceChildren();
+    }
     envs.forEach((env, at) => {
       const head = () => (envs.length > 1 ? [el("h3", {}, env)] : []);
       places[at] = el("div", { class: "chart" });
@@ -271,10 +279,17 @@
     }), data.table.right));
     data.claims.forEach((each) => $("claims").append(table(each.head, each.rows, each.right)));
     $("notes").append(...data.notes.map((note) => el("li", {}, note)));
-    fill($("metric"), data.metrics.map((each) => each.name), state.get("metric"));
     const metrics = data.metrics.map((each) => each.name);
+    fill($("metric"), metrics, state.get("metric"));
     fill($("across"), [...data.varying, "seed", "steps", "duration", "steps_per_second", ...metrics], state.get("across"));
     fill($("up"), ["final", "best", "steps_per_second", "duration", ...metrics], state.get("up"));
+    choose();
+    drawAll();
+  }
+  /* What is there once: what a person may do. */
+  function start() {
+    document.querySelectorAll("main > section").forEach((section) => $("nav").append(
+      el("button", { type: "button", onclick: () => section.scrollIntoView({ behavior: "smooth" }) }, section.querySelector("h2").textContent)));
     for (const id of ["band", "each", "log"]) {
       if (state.has(id)) $(id).checked = state.get(id) === "1";
       $(id).addEventListener("change", () => { keep(id, $(id).checked ? "1" : "0"); drawCurves(); });
@@ -294,10 +309,20 @@
       if (moves && line && !typing) { event.preventDefault(); (moves > 0 ? line.nextElementSibling : line.previousElementSibling)?.focus(); }
     });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
-    choose();
-    drawAll();
-    const asked = data.runs.findIndex((run) => run.key === state.get("run"));
-    if (asked >= 0) openRun(asked);
   }
+  /* A page of `serve` asks for what is new; a file has nobody to ask. */
+  async function follow() {
+    try {
+      const answer = document.hidden ? null : await fetch(`data.json?have=${encodeURIComponent(data.mark)}`, { credentials: "same-origin" });
+      if (answer && answer.status === 200) { take(await answer.json()); build(); }
+      if (answer) $("live").textContent = answer.ok ? "live" : "no longer live: start `serve` again";
+    } catch { $("live").textContent = "no longer live: start `serve` again"; }
+    setTimeout(follow, EVERY_MS);
+  }
+  take(JSON.parse($("data").textContent));
   start();
+  build();
+  const asked = data.runs.findIndex((run) => run.key === state.get("run"));
+  if (asked >= 0) openRun(asked);
+  if (data.mark) setTimeout(follow, EVERY_MS);
 })();

@@ -1,22 +1,32 @@
-"""Makes run directories in numbers, to measure how reading them grows: what a run leaves behind, without the training.
+"""How long does reading runs take, from ten runs to ten thousand?
 
-    python scripts/many_runs.py FOLDER [--runs 10000] [--rows 1000]
+    python scripts/review_time.py [--runs 10 100 1000 10000] [--rows 1000] [--folder FOLDER]
 
-Half DDPG, half TD3, four learning rates, twenty evaluations each; the rows are noise around a learning curve.
+Makes run directories as training leaves them, without the training: half DDPG, half TD3, four learning rates, twenty
+evaluations each, rows that are noise around a learning curve. Then times commands, each in a process of its own, from
+its start to its end: seconds on the wall, and in brackets those of all processors, which other programs do not change.
+FOLDER is kept; without it the runs go to a temporary folder (2.6 GB for ten thousand).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import resource
 import shutil
+import subprocess
 import sys
+import tempfile
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import orjson
 import yaml
+from rich.console import Console
+from rich.table import Table
 
 from rlresearch.compose import compose
 from rlresearch.rundir import RunDirectory, timestamp
@@ -24,25 +34,60 @@ from rlresearch.rundir import RunDirectory, timestamp
 METRICS = ("train/return", "train/length", "train/episodes", "loss/critic", "loss/actor", "value/q")
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 EVALUATIONS, EPISODES, VARIANTS = 20, 10, 50
+COMMANDS = {
+    "first `ls`": ["ls"],
+    "`ls` with a filter": ["ls", "algo=ddpg", "final>-150"],
+    "`compare`": ["compare"],
+    "first `plot` of a metric": ["plot", "--metric", "loss/critic"],
+    "`plot` of a metric": ["plot", "--metric", "loss/critic"],
+    "`compare` of a metric at a step": ["compare", "--metric", "train/return", "--at", "500000"],
+}
 
 
 def main() -> int:
-    """Writes them; 1 where the folder has anything in it."""
+    """Makes, measures, prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--runs", type=int, nargs="+", default=[10, 100, 1_000, 10_000])
     parser.add_argument("--rows", type=int, default=1_000)
+    parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
-    if arguments.folder.exists() and any(arguments.folder.iterdir()):
-        print(f"{arguments.folder} is not empty", file=sys.stderr)
-        return 1
-    configs = {algo: compose([f"algo={algo}", f"runs_dir={arguments.folder}"]).config for algo in ("ddpg", "td3")}
-    template = record_template(arguments.folder)
-    rows = [metrics_file(arguments.rows, seed) for seed in range(VARIANTS)]
-    start = datetime(2026, 11, 1, tzinfo=UTC)
-    for number in range(arguments.runs):
-        write(arguments.folder, number, configs, template, rows[number % VARIANTS], start + timedelta(minutes=number))
+    table = Table("", *(f"{count:,} runs" for count in arguments.runs), title="seconds (of the processors)")
+    with tempfile.TemporaryDirectory() as temporary:
+        measured = []
+        for count in arguments.runs:
+            folder = (arguments.folder or Path(temporary)) / str(count)
+            if not folder.exists():
+                make(folder, count, arguments.rows)
+            measured.append(measure(folder, Path(temporary) / f"cache{count}"))
+    for name in measured[0]:
+        table.add_row(name, *(each[name] for each in measured))
+    Console(soft_wrap=True).print(table)
     return 0
+
+
+def measure(folder: Path, cache: Path) -> dict[str, str]:
+    """Each command's time by its name. The first finds no cache."""
+    environment = os.environ | {"XDG_CACHE_HOME": str(cache), "PYTHONPATH": os.pathsep.join(sys.path)}
+    times = {}
+    for name, words in COMMANDS.items():
+        command = [sys.executable, "-m", "rlresearch.review", *words, "--runs-dir", str(folder)]
+        command += ["-o", str(cache.with_suffix(".png"))] if words[0] == "plot" else []
+        before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        after, seconds = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - started
+        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        times[name] = f"{seconds:.1f} ({used:.1f})"
+    return times
+
+
+def make(folder: Path, runs: int, rows: int) -> None:
+    """So many run directories of so many rows."""
+    configs = {algo: compose([f"algo={algo}", f"runs_dir={folder}"]).config for algo in ("ddpg", "td3")}
+    template = record_template(folder)
+    files = [metrics_file(rows, seed) for seed in range(VARIANTS)]
+    start = datetime(2026, 11, 1, tzinfo=UTC)
+    for number in range(runs):
+        write(folder, number, configs, template, files[number % VARIANTS], start + timedelta(minutes=number))
 
 
 def record_template(folder: Path) -> dict:
