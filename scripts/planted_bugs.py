@@ -56,7 +56,7 @@ OWN_TEST = "tests/test_planted_bugs.py"  # says that every bug applies, which no
 PRELOAD = ["tensorflow", "keras", "gymnasium", "scipy.stats", "hydra", "pydantic", "pytest"]
 FORKS = multiprocessing.get_context("forkserver")
 MISSED = "MISSED"
-WITHOUT_A_BUG = 3_600.0  # seconds for all tests that any bug names, in one run
+WITHOUT_A_BUG = 3_600  # seconds for all tests that any bug names, in one run
 
 
 class Bug(NamedTuple):
@@ -114,8 +114,12 @@ def chosen(bugs: Iterable[Bug], words: Iterable[str]) -> list[Bug]:
 
 
 def copy_of(root: Path, folder: Path) -> Path:
-    """The files of a checkout that git tracks, as they stand there now."""
-    listed = subprocess.run(["git", "-C", str(root), "ls-files", "-z"], capture_output=True, text=True, check=True)
+    """The files of a checkout that git tracks, as they stand there now. ValueError where it is none."""
+    try:
+        listed = subprocess.run(["git", "-C", str(root), "ls-files", "-z"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = (getattr(error, "stderr", None) or str(error)).strip()
+        raise ValueError(f"{root}: must be a git checkout, as the files that git tracks are copied: {why}") from None
     for name in filter(None, listed.stdout.split("\0")):
         if (root / name).is_file():  # not one that was deleted since
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +130,7 @@ def copy_of(root: Path, folder: Path) -> Path:
 class Bench:
     """A copy of a checkout in which tests run, one process at a time."""
 
-    def __init__(self, root: Path, folder: Path, time_limit: float) -> None:
+    def __init__(self, root: Path, folder: Path, time_limit: int) -> None:
         self.copy, self._scratch = copy_of(root, folder / "checkout"), folder
         self._time_limit = time_limit
         self._running: multiprocessing.Process | None = None
@@ -141,18 +145,20 @@ class Bench:
         finally:
             path.write_text(text)
 
-    def ran(self, tests: list[str], time_limit: float) -> Outcome:
+    def ran(self, tests: list[str], time_limit: int) -> Outcome:
         """Runs tests, named as for pytest, up to the first that fails."""
         log, begin = self._scratch / "log", time.perf_counter()
         log.write_text("")
         self._running = FORKS.Process(target=_pytest, args=(self.copy, tests, log))
         self._running.start()
-        self._running.join(time_limit)
-        code = self._running.exitcode
-        self.stop()
+        try:
+            self._running.join(time_limit)
+            code = self._running.exitcode
+        finally:
+            self.stop()
         seconds = time.perf_counter() - begin
         if code is None:
-            return Outcome(None, f"not done after {time_limit:g} s", seconds)
+            return Outcome(None, f"not done after {time_limit} s", seconds)
         return Outcome(*_verdict(code, log.read_text(errors="replace")), seconds)
 
     def stop(self) -> None:
@@ -219,7 +225,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     parser.add_argument("--list", action="store_true", help="show the bugs and run nothing")
     parser.add_argument("--all-tests", action="store_true", help="the whole default test run for each bug")
     parser.add_argument("--jobs", type=_count, default=1, help="bugs tried at a time, each in a copy of its own")
-    parser.add_argument("--time-limit", type=float, default=600.0, help="seconds for one run of the tests")
+    parser.add_argument("--time-limit", type=_count, default=600, help="seconds for the tests of one bug")
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:
@@ -231,10 +237,13 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
         return 0
     os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}  # before TensorFlow is loaded
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what was started is ended
-    start_forking(PRELOAD)
     with tempfile.TemporaryDirectory(prefix="planted_bugs_") as folder:
         jobs = range(min(options.jobs, len(bugs)))
-        benches = [Bench(root, Path(folder) / str(job), options.time_limit) for job in jobs]
+        try:
+            benches = [Bench(root, Path(folder) / str(job), options.time_limit) for job in jobs]
+        except ValueError as error:
+            parser.error(str(error))
+        start_forking(PRELOAD)
         return report(bugs, benches, options.all_tests, console)
 
 

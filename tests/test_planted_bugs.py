@@ -145,3 +145,9 @@ def test_the_list_is_shown_and_a_wrong_word_refused(checkout):
     assert done.returncode == 0 and all(name in done.stdout for name in PLANTED)
     done = ran(checkout, "minos")
     assert done.returncode == 2 and "did you mean 'minus'?" in done.stderr
+
+
+def test_without_git_nothing_is_copied(checkout):
+    (checkout / ".git").rename(checkout / ".gone")
+    done = ran(checkout, "minus")
+    assert done.returncode == 2 and "must be a git checkout" in done.stderr and "Traceback" not in done.stderr
