@@ -10,7 +10,7 @@ import numpy as np
 
 from rlresearch.review.reader import Columns
 
-POINTS = 400  # of a drawn curve; a screen shows no more
+POINTS = 400  # of one run's curve; a screen shows no more
 
 
 class Curve(NamedTuple):

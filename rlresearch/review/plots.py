@@ -97,7 +97,7 @@ def drawn(
             notes.append(f"{group.label}: {len(group.runs) - len(own)} of {len(group.runs)} runs have no {metric}")
         if not own:
             continue
-        aligned = curves.align(own)
+        aligned = curves.align(own, stats.points_of_a_band(len(own)))
         if aligned.cut:
             end = f"{aligned.x[-1]:,.0f}" if len(aligned.x) else "nowhere"
             notes.append(f"{group.label}: {aligned.cut} of {len(own)} runs end early; drawn as far as all go, {end}")

@@ -33,6 +33,7 @@ RESAMPLES = 10_000
 ENOUGH = 6  # seeds of a single task; with several tasks one fewer
 _LARGEST_BLOCK = 4_000_000  # numbers that are resampled at once
 _MOST_DRAWN = 2_000_000  # of one group: with many seeds fewer resamples will do
+_MOST_BANDED = 10_000_000  # of all points of a band together
 
 Strata = Sequence[np.ndarray]
 
@@ -230,7 +231,7 @@ def band(
         return centre, centre - spread, centre + spread
     if kind == "range" or too_few([runs]):
         return centre, values.min(axis=0), values.max(axis=0)
-    (drawn,) = resamples([runs], max(200, min(count, _MOST_DRAWN // 10 // runs)))
+    (drawn,) = resamples([runs], _resamples_of_a_band(runs, count))
     share = tail([runs])
     points = max(1, _LARGEST_BLOCK // drawn.size)
     edges = [
@@ -239,6 +240,15 @@ def band(
     ]
     low, high = np.concatenate(edges, axis=1)
     return centre, low, high
+
+
+def points_of_a_band(runs: int) -> int:
+    """At how many places a drawn band of so many runs is worth its time: 400 for ten runs, 60 for hundreds."""
+    return int(np.clip(_MOST_BANDED // (runs * _resamples_of_a_band(runs, 1_000)), 60, 400))
+
+
+def _resamples_of_a_band(runs: int, count: int) -> int:
+    return max(200, min(count, _MOST_DRAWN // 10 // runs))
 
 
 def _variance(share: float, first: int, second: int) -> float:
