@@ -27,7 +27,7 @@ from rlresearch.trainer import Trainer
 from rlresearch.training import Position
 
 SMALL = ["network.actor.hidden=[8]", "network.critic.hidden=[8]", "tuned=none", "device=cpu", "compile_cache=false"]
-SMALL += ["eval.every_steps=48", "eval.episodes=2", "eval.final_episodes=3", "env.max_episode_steps=12"]
+SMALL += ["eval.every_steps=48", "eval.episodes=2", "eval.final_episodes=3", "env.max_episode_steps=13"]
 SMALL += ["logger.every_steps=16", "logger.console=none", "checkpoint.every_steps=24", "total_steps=120"]
 REPLAY = ["algo.learning_starts=20", "algo.batch_size=8", "buffer.capacity=40"]
 RUNS = {
@@ -243,6 +243,28 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_still_comes_out_the_sam
     assert rows(killed, "metrics") == rows(pair[0], "metrics")
 
 
+FORGOTTEN = ["key", "algo.critic_optimizer", "algo.target_actor", "buffer.added", "env.elapsed", "episodes", "totals"]
+
+
+@pytest.mark.parametrize("what", [*FORGOTTEN, "fresh"])
+def test_a_part_that_a_checkpoint_forgot_would_be_noticed(pair, killed, what):
+    """The comparisons above can fail: something is 0 where it was saved, and the run comes out otherwise."""
+    real = saving.restore
+
+    def forgetful(runner, loaded):
+        lost = {name: np.zeros_like(x) for name, x in loaded.arrays.items() if name.startswith(f"state.{what}")}
+        real(runner, loaded._replace(arrays=loaded.arrays | lost))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saving, "restore", forgetful)
+        if what == "fresh":
+            patch.setattr(saving, "Position", lambda fresh=False, **others: Position(not fresh, **others))
+        ran(f"resume={killed}")
+    same_state = record(killed)["state_digest"] == record(pair[0])["state_digest"]
+    assert not same_state or rows(killed, "metrics") != rows(pair[0], "metrics")
+    assert record(killed)["nondeterminism"] is not None
+
+
 def test_where_all_are_damaged_one_line_says_so_and_nothing_is_touched(killed, capsys):
     for name in checkpoint.names(killed):
         (killed / "checkpoints" / name / "manifest.json").write_text("{}")
@@ -438,7 +460,7 @@ class Logs:
 
 def test_what_a_checkpoint_lacks_is_named(pair):
     loaded, _ = checkpoint.newest(pair[0])
-    plan = make_plan("ddpg", "env.max_episode_steps=12", "buffer.capacity=40")
+    plan = make_plan("ddpg", "env.max_episode_steps=13", "buffer.capacity=40")
     runner = plan.runner.start(plan.trainer, plan.task, 5)
     restore(runner, loaded)
     assert state_digest(runner) == record(pair[0])["state_digest"]
