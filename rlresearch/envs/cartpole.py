@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -18,27 +19,37 @@ GRAVITY, CART, POLE, HALF_LENGTH, FORCE, DT = 9.8, 1.0, 0.1, 0.5, 10.0, 0.02
 FARTHEST, STEEPEST = 2.4, 12 * 2 * math.pi / 360
 
 
+class CartPoleState(NamedTuple):
+    """float32 scalars."""
+
+    position: tf.Tensor
+    velocity: tf.Tensor
+    angle: tf.Tensor
+    spin: tf.Tensor
+
+
 @dataclass(frozen=True)
 class CartPole:
-    """A cart pushed left (0) or right (1) under a pole; 1 for every step, also the one that ends it.
+    """A cart pushed left (0) or right (1) under a pole; 1 for every step, also the one that ends it."""
 
-    A state is float32[4]: position, velocity, angle, angular velocity.
-    """
+    def reset(self, key: Key) -> CartPoleState:
+        return CartPoleState(*tf.unstack(rng.uniform(key, (4,), -0.05, 0.05)))
 
-    def reset(self, key: Key) -> tf.Tensor:
-        return rng.uniform(key, (4,), -0.05, 0.05)
-
-    def step(self, state: tf.Tensor, action: tf.Tensor, key: Key) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        _, velocity, angle, spin = tf.unstack(state)
+    def step(self, state: CartPoleState, action: tf.Tensor, key: Key) -> tuple[CartPoleState, tf.Tensor, tf.Tensor]:
         force = tf.where(action == 1, FORCE, -FORCE)
-        sine, cosine = tf.sin(angle), tf.cos(angle)
-        pushed = (force + POLE * HALF_LENGTH * tf.square(spin) * sine) / (CART + POLE)
+        sine, cosine = tf.sin(state.angle), tf.cos(state.angle)
+        pushed = (force + POLE * HALF_LENGTH * tf.square(state.spin) * sine) / (CART + POLE)
         inertia = HALF_LENGTH * (4.0 / 3.0 - POLE * tf.square(cosine) / (CART + POLE))
         turning = (GRAVITY * sine - cosine * pushed) / inertia
         acceleration = pushed - POLE * HALF_LENGTH * turning * cosine / (CART + POLE)
-        moved = state + DT * tf.stack([velocity, acceleration, spin, turning])
-        fallen = tf.logical_or(tf.abs(moved[0]) > FARTHEST, tf.abs(moved[2]) > STEEPEST)
+        moved = CartPoleState(
+            state.position + DT * state.velocity,
+            state.velocity + DT * acceleration,
+            state.angle + DT * state.spin,
+            state.spin + DT * turning,
+        )
+        fallen = tf.logical_or(tf.abs(moved.position) > FARTHEST, tf.abs(moved.angle) > STEEPEST)
         return moved, tf.constant(1.0), fallen
 
-    def observe(self, state: tf.Tensor) -> tf.Tensor:
-        return state
+    def observe(self, state: CartPoleState) -> tf.Tensor:
+        return tf.stack(state)
