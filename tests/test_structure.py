@@ -18,7 +18,7 @@ LAYERS = {
     "algos": {"algos"},
     "trainer": {"trainer"},
     "running": {"plan", "footprint", "runners", "evaluation", "training", "soundness", "saving"},
-    "launch": {"launch", "compose", "resume"},
+    "launch": {"launch", "compose", "answers", "own_yaml", "resume"},
     "main": {"__main__", "evaluate", "export", "rerun"},
 }
 # What a person sees, and what is settled before TensorFlow loads: outside the maths, neither side knows the other.
@@ -27,7 +27,7 @@ OUTSIDE |= {"checkpoint", "tensor_files", "durable", "rewinding"}
 KNOWN_OUTSIDE = {*LAYERS["ground"], *LAYERS["types"], "trees", *OUTSIDE}
 MAY_USE_OUTSIDE = {*LAYERS["running"], *LAYERS["launch"], *LAYERS["main"]}
 
-HYDRA = {"compose", "__main__"}
+HYDRA = {"compose", "answers", "own_yaml", "__main__"}
 OMEGACONF = {*HYDRA, "launch"}  # launch writes a run's config.yaml with it
 WITHOUT_TENSORFLOW = ["rundir", "loggers", "display", "errors", "build", "checkpoint"]
 VAGUE = {"utils", "util", "common", "base", "helpers", "helper", "manager", "misc", "data", "info", "tmp"}
