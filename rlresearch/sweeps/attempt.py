@@ -93,11 +93,18 @@ def _carried_out(tasks: Sequence[Task], book: Ledger, fused: Mapping[str, Any] |
             mean = launch.launch(_quiet(plan(here, first.packages)), _request(tasks, config, begun))
     except (ConfigError, RunError) as error:
         cause = error.__cause__ if isinstance(error, RunError) and error.__cause__ is not None else error
-        members = tuple(getattr(cause, "members", ()))
-        return [Outcome(FAILED, launch.told(cause), members=members)] * len(tasks)
+        return _failed(tasks, launch.told(cause), tuple(getattr(cause, "members", ())))
     if len(tasks) == 1 and not begun_already:
         return [Outcome(FINISHED, objective=mean)]
     return [Outcome(FINISHED, objective=objective(run)) for run in runs]
+
+
+def _failed(tasks: Sequence[Task], why: str, members: tuple[int, ...]) -> list[Outcome]:
+    """Of several in one program, only those that made it fail have failed themselves."""
+    if len(tasks) == 1:
+        return [Outcome(FAILED, why)]
+    others = Outcome(INTERRUPTED, f"the program that it was fused into failed: {why}", members=members)
+    return [Outcome(FAILED, why, members=members) if place in members else others for place in range(len(tasks))]
 
 
 def _quiet(made: Plan) -> Plan:

@@ -280,7 +280,7 @@ class Sweep:
 def _can_go_on(run: Path) -> bool:
     try:
         resume.open_run(str(run), "resume")
-        return RunDirectory(run).recorded().get("status") != "finished"
+        return RunDirectory(run).recorded().get("status") in ("running", "interrupted")
     except (ConfigError, RunError):
         return False
 
