@@ -52,7 +52,7 @@ class Sweep:
     ) -> None:
         self.launcher, self._name, self._root, self._header = launcher, name, root, header
         self.folder, self._command, self._cwd = folder, ["python", "-m", "rlresearch", *argv], os.getcwd()
-        self._packages = None if packages is None else list(packages)
+        self.packages = None if packages is None else list(packages)
         self.path: Path | None = None
         self._reader: ledger.Reader | None = None
         self._book: ledger.Ledger | None = None
@@ -99,7 +99,7 @@ class Sweep:
             sweep=str(self.path),
             cwd=self._cwd,
             run=str(job.run) if job.number in self._goes_on and job.run is not None else None,
-            packages=self._packages,
+            packages=self.packages,
             folder=self.folder,
         )
 
@@ -135,7 +135,7 @@ class Sweep:
         """Composes and checks further jobs. ConfigError, one line, on the first that is wrong."""
         self.launcher.check()
         jobs = self._composer.jobs(batch, len(self.jobs))
-        check(jobs, self.bases, self._packages)
+        check(jobs, self.bases, self.packages)
         return jobs
 
     def show_plan(self, jobs: Sequence[Job]) -> None:
@@ -209,7 +209,7 @@ class Sweep:
         """Runs every job that has no end yet."""
         self.launcher.check()
         left = [job for job in self.jobs if job.status == PENDING]
-        check(left, self.bases, self._packages)
+        check(left, self.bases, self.packages)
         self._run(self.jobs)
 
     def _create(self) -> None:

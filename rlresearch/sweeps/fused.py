@@ -12,7 +12,7 @@ import annotated_types as at
 
 from rlresearch import hardware
 from rlresearch.errors import ConfigError, shown
-from rlresearch.plan import Plan, member_configs, plan
+from rlresearch.plan import member_configs, plan
 from rlresearch.rundir import timestamp
 from rlresearch.runners import Device, Population, flattened
 
@@ -99,7 +99,7 @@ class Fused:
 
     def _fitting(self, sweep: Sweep, group: Group) -> int:
         """How many members a program of this group may have in the memory that there is."""
-        made = plan(sweep.config(group.jobs[0]), None)
+        made = plan(sweep.config(group.jobs[0]), sweep.packages)
         settings = made.settings
         hardware.prepare(settings.device, settings.threads, settings.deterministic, settings.compile_cache)
         from rlresearch.sweeps import memory
@@ -122,7 +122,7 @@ def grouped(sweep: Sweep, jobs: Sequence[Job]) -> list[Group]:
         config = sweep.config(job)
         shape = job.base, tuple(value for key, value in sorted(job.values.items()) if isinstance(value, str))
         if shape not in paths:
-            paths[shape] = _fusable(config)
+            paths[shape] = _fusable(config, sweep.packages)
         if isinstance(paths[shape], str):
             alone.append(Group([job], None, paths[shape]))
         else:
@@ -150,18 +150,18 @@ def _group(sweep: Sweep, jobs: list[Job]) -> list[Group]:
     configs = [sweep.config(job) for job in jobs]
     config = fused_config(configs)
     try:
-        same = member_configs(plan(config).runner, config) == configs
+        same = member_configs(plan(config, sweep.packages).runner, config) == configs
         why = None if same else "it differs from the others in more than seed and numbers"
     except ConfigError as error:
         why = str(error)
     return [Group(jobs, config)] if why is None else [Group([job], None, why) for job in jobs]
 
 
-def _fusable(config: Mapping[str, Any]) -> frozenset[str] | str:
+def _fusable(config: Mapping[str, Any], packages: Sequence[str] | None) -> frozenset[str] | str:
     """The keys in which members may differ, or why a job cannot be a member."""
     from rlresearch.runners.population import float_paths
 
-    made: Plan = plan(config)
+    made = plan(config, packages)
     if isinstance(made.runner, Population):
         return "it is a population already"
     if not isinstance(made.runner, Device):

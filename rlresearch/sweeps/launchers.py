@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rlresearch.sweeps.ledger import Job
 
 # Where each stands; a module that another library is needed for is imported only when it is asked for.
-PLACES = {"basic": "launchers.Basic", "fused": "fused.Fused"}
+PLACES = {"basic": "launchers.Basic", "fused": "fused.Fused", "local": "local.Local"}
 
 
 def made(name: str, settings: Mapping[str, Any]) -> Launcher:
