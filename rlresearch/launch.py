@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +41,8 @@ class Request(NamedTuple):
 
     config: plain and resolved. algo, env: the names chosen. argv, overrides: as typed. tuned: settings
     that applied by themselves, by dotted key, and the name they have. choices: the option of each group.
+    own: what each member's run.json says for itself, or the only one's for all. begun: told of the directories once one
+    can go on from them.
     """
 
     config: dict[str, Any]
@@ -50,6 +53,8 @@ class Request(NamedTuple):
     tuned_name: str | None = None
     tuned: Mapping[str, Any] = {}
     choices: Mapping[str, Any] = {}
+    own: Sequence[Mapping[str, Any]] = ({},)
+    begun: Callable[[Sequence[Path]], None] = lambda _: None
 
 
 class Source(NamedTuple):
@@ -103,7 +108,7 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
         _record_end(status, error, session)
         if isinstance(error, (KeyboardInterrupt, ConfigError)):
             raise
-        raise RunError(f"{_one_line(error)} ({_where(directories)})") from error
+        raise RunError(f"{told(error)} ({_where(directories)})") from error
     finally:
         display.close()
         for directory in directories:
@@ -131,11 +136,13 @@ def _create(session: Session) -> None:
     names = [directory.path.name for directory in directories]
     for index, directory in enumerate(directories):
         together = {"index": index, "members": names} if isinstance(plan.runner, Population) else None
-        directory.record(**fields, population=together)
+        own = request.own[min(index, len(request.own) - 1)]
+        directory.record(**(fields | {"population": together} | own))
     if isinstance(plan.runner, Population):
         directories[0].write_config(_yaml(request.config), POPULATION)
     for directory, config in zip(directories, configs, strict=True):
         directory.write_config(_yaml(config))
+    request.begun([directory.path for directory in directories])
 
 
 def _reopen(session: Session, resumption: Resumption) -> Session:
@@ -318,7 +325,8 @@ def _where(directories: list[RunDirectory]) -> str:
     return f"what was logged is in {directories[0].path}" if directories else "before the first step"
 
 
-def _one_line(error: BaseException) -> str:
+def told(error: BaseException) -> str:
+    """What went wrong, in one line."""
     text = " ".join(str(error).split())
     return text if isinstance(error, RunError) else f"{type(error).__name__}: {text[:300]}"
 

@@ -125,9 +125,9 @@ def member_configs(runner: Any, config: Mapping[str, Any]) -> list[dict[str, Any
     if not isinstance(runner, Population):
         return [dict(config)]
     configs = []
-    for index in range(runner.seeds):
+    for index, seed in enumerate(runner.of(config["seed"])):
         own = copy.deepcopy(dict(config))
-        own["seed"] += index
+        own["seed"] = seed
         own["runner"] = {"_target_": "rlresearch.runners.Device"}
         for key, values in runner.keys.items():
             *path, last = key.split(".")

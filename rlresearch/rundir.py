@@ -39,6 +39,7 @@ _FIELDS = (
     *("schema_version", "status", "command", "overrides", "algo", "env", "seed", "started_at", "finished_at"),
     *("wall_time_s", "host", "pid", "device", "python", "packages", "git", "package_git", "total_steps"),
     *("final_evaluation", "reason", "state_digest", "choices", "population", "resumes", "nondeterminism"),
+    "sweep",
 )
 _UNENCODABLE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _FSYNC_EVERY_S = 1.0
@@ -63,7 +64,7 @@ class RunDirectory:
         started = _utc_now()
         name = f"{started:%H%M%S}_{_safe(algo)}_{_safe(env)}_s{_safe(str(seed))}"
         try:
-            run = cls(_exclusive(Path(root) / f"{started:%Y-%m-%d}", name))
+            run = cls(exclusive(Path(root) / f"{started:%Y-%m-%d}", name))
         except OSError as error:
             reason = error.strerror or error
             message = f"runs_dir ({root}) cannot be written: {reason}; choose another with runs_dir=PATH."
@@ -252,8 +253,11 @@ def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:60] or "x"
 
 
-def _exclusive(folder: Path, name: str) -> Path:
-    """mkdir decides who was first; a clock or a look beforehand cannot."""
+def exclusive(folder: Path, name: str) -> Path:
+    """A new folder whose name begins with `name`: mkdir decides who was first; a clock or a look cannot.
+
+    Errors: OSError.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for _ in range(100):
         path = folder / f"{name}_{secrets.token_hex(3)}"
