@@ -129,6 +129,10 @@ def _without_data(page: str) -> str:
     return re.sub(r"(<script type=\"application/json\".*?>).*?</script>", r"\1</script>", page, flags=re.DOTALL)
 
 
+def test_a_library_that_speaks_of_scripts_does_not_end_its_own():
+    assert report._closed("x = '</script>' + '</SCRIPT >' + '<!-- '") == r"x = '<\/script>' + '<\/SCRIPT >' + '<\!-- '"
+
+
 @pytest.mark.parametrize("evil", INJECTIONS, ids=range(len(INJECTIONS)))
 def test_what_comes_from_a_run_cannot_end_its_block(evil):
     page = report.render({"title": evil, "runs": [{"name": evil, evil: evil}]}, evil).decode()
