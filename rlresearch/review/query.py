@@ -135,6 +135,8 @@ def one(index: Index, runs: Sequence[Run], word: str) -> Run:
             return same[0]
     exact = [run for run in runs if word in (run.name, run.key)]
     begins = [run for run in runs if run.name.startswith(word) or run.key.startswith(word)]
+    if word.isdecimal() and not exact and not begins:
+        raise ConfigError(f"{word}: the last listing had {len(index.remembered())} runs, and no name begins so.")
     inside = [run for run in runs if word in run.name]
     return _only(word, exact or begins or inside, runs)
 
