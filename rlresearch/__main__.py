@@ -16,20 +16,25 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from rlresearch import __version__, compose, launch
+from rlresearch import __version__, compose, launch, resume
 from rlresearch.errors import ConfigError, RunError, nearest, one_line, shown
 from rlresearch.plan import plan
+from rlresearch.signals import Interrupted
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command line; returns the exit code: 0, 1 for a failed run, 2 for a wrong command, 130 for Ctrl-C."""
+    """Runs a command line; returns the exit code: 0, 1 for a failed run, 2 for a wrong command, and for a run that was
+    told to stop 128 + the signal's number: 130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1.
+    """
     argv = sys.argv[1:] if argv is None else argv
+    argv = sorted(argv, key=lambda word: word not in ("-m", "--multirun"))  # argparse refuses it between overrides
     try:
         if "--version" in argv:
             print(f"rlresearch {__version__}")
             return 0
-        check(_arguments(argv))
-        return _run(argv)
+        args = _arguments(argv)
+        check(args)
+        return _go_on(args, argv) if _goes_on(args) else _run(argv)
     except ConfigError as error:
         return _failed(error, 2)
     except RunError as error:
@@ -38,15 +43,57 @@ def main(argv: list[str] | None = None) -> int:
         return _failed(ended.error, 2 if isinstance(ended.error, ConfigError) else 1)
     except (HydraException, OmegaConfBaseException) as error:
         return _failed(error, 2)
+    except Interrupted as interrupted:
+        return _stopped(interrupted)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
 
 
-def check(args: argparse.Namespace) -> None:
-    """Builds the plan of every job, or of one for each swept value. ConfigError on the first that is wrong."""
+def _goes_on(args: argparse.Namespace) -> bool:
+    """Whether the command is about a run that is there, and not about what there is to choose."""
+    only_shows = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
+    return not only_shows and any(each.partition("=")[0].lstrip("+") == "resume" for each in args.overrides)
+
+
+def _go_on(args: argparse.Namespace, argv: list[str]) -> int:
+    """`resume=RUN`, with -m one run after the other."""
+    jobs = compose.sweep_jobs(args.overrides, args.config_dir) if args.multirun else [args.overrides]
+    command = ["python", "-m", "rlresearch", *argv]
+    for overrides in jobs:
+        changes = {each.key: each for each in compose.changes(overrides, args.config_dir, resume.SAFE_GROUPS)}
+        run, packages = changes.pop("resume").value, changes.pop("packages", None)
+        named = resume.named_packages(packages.value if packages else [], args.config_dir)
+        made, resumption = resume.resumption(str(run), list(changes.values()), named)
+        request = launch.Request(
+            config=resumption.config,
+            algo=str(resumption.stored.record.get("algo")),
+            env=str(resumption.stored.record.get("env")),
+            argv=command,
+            overrides=overrides,
+        )
+        launch.launch(made, request, resumption)
+    return 0
+
+
+def _find_own_components(args: argparse.Namespace) -> None:
     if args.config_dir is not None and (folder := os.path.abspath(args.config_dir)) not in sys.path:
         sys.path.insert(0, folder)  # components of one's own stand beside their YAML
+
+
+def _stopped(interrupted: Interrupted) -> int:
+    """What is said when a run was told to stop."""
+    line = f"interrupted by {interrupted.name}"
+    run = getattr(interrupted, "run_directory", None)
+    if run is not None:
+        line += f" at step {getattr(interrupted, 'step', 0)}; to go on: python -m rlresearch resume={run}"
+    print(line, file=sys.stderr)
+    return interrupted.exit_code
+
+
+def check(args: argparse.Namespace) -> None:
+    """Builds the plan of every job, or of one for each swept value. ConfigError on the first that is wrong."""
+    _find_own_components(args)
     if args.hydra_help or args.shell_completion:
         return
     if args.help or args.cfg or args.info:  # nothing will run: it is enough that there is something to show
@@ -54,6 +101,10 @@ def check(args: argparse.Namespace) -> None:
             compose.compose(args.overrides, args.config_dir)
         return
     samples = compose.sweep_samples(args.overrides, args.config_dir) if args.multirun else [args.overrides]
+    if _goes_on(args):
+        for overrides in samples:
+            compose.changes(overrides, args.config_dir, resume.SAFE_GROUPS)
+        return
     for overrides in samples:
         plan(compose.compose(overrides, args.config_dir).config)
 
@@ -71,6 +122,7 @@ def job(config: DictConfig) -> float:
         overrides=list(chosen.overrides.task),
         tuned_name=tuned,
         tuned=compose.tuned_values(tuned, plain, _arguments(sys.argv[1:]).config_dir),
+        choices={name: option for name, option in chosen.runtime.choices.items() if not name.startswith("hydra/")},
     )
     try:
         return launch.launch(plan(plain), request)

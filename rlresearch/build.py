@@ -77,7 +77,8 @@ def resolve(target: str, path: str, packages: Sequence[str] | None = None) -> ty
     if not all(part.isidentifier() for part in [*module_name.split("."), name]):
         raise ConfigError(f"{path}={shown(target)}: must be a dotted name, such as package.module.Class.")
     if packages is not None and target.partition(".")[0] not in packages:
-        raise ConfigError(f"{path}={shown(target)}: must be inside {' or '.join(packages)}, in what is not your own.")
+        where = f"{path}={shown(target)}: must be inside {' or '.join(packages)}"
+        raise ConfigError(f"{where}, in what is not your own{allowing(target)}")
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # noqa: BLE001 (whatever a module of the user's does when it is imported)
@@ -89,6 +90,12 @@ def resolve(target: str, path: str, packages: Sequence[str] | None = None) -> ty
         known = [word for word, value in vars(module).items() if _is_component_class(value)]
         raise ConfigError(f"{path}={shown(target)}: must name a dataclass in {module_name}{alternatives(name, known)}")
     return cls
+
+
+def allowing(module: str) -> str:
+    """How a refusal of code from a package that nobody named ends."""
+    package = module.partition(".")[0]
+    return f"; if it is, packages=[{package}]." if package.isidentifier() else "."
 
 
 def _is_component_class(value: Any) -> bool:

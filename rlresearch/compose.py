@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -50,9 +51,7 @@ def compose(overrides: Sequence[str], extra_folder: str | None = None) -> Compos
     """The configuration that `overrides` ask for. ConfigError, one line, where they cannot be met."""
     with _hydra(extra_folder) as loader:
         parsed = _parse(overrides, loader)
-        for each in parsed:
-            if each.is_sweep_override():
-                raise ConfigError(f"{each.input_line}: several values need -m, which runs each of them; a list: [1,2].")
+        _refuse_sweeps(parsed)
         try:
             config = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
         except REFUSED as error:
@@ -63,6 +62,42 @@ def compose(overrides: Sequence[str], extra_folder: str | None = None) -> Compos
             return Composed(to_plain(config), choices)
         except InterpolationResolutionError as error:
             raise ConfigError(_unresolved(error, config)) from None
+
+
+class Change(NamedTuple):
+    """One thing that a command asks to be different: a key's value, or the option of a group and its settings."""
+
+    key: str
+    value: Any
+    settings: dict[str, Any] | None = None
+
+
+def changes(overrides: Sequence[str], extra_folder: str | None, groups: Sequence[str]) -> list[Change]:
+    """What `overrides` ask of a configuration that is there already. ConfigError where that cannot be said.
+
+    groups: those of which the settings are wanted.
+    """
+    with _hydra(extra_folder) as loader:
+        parsed, known = _parse(overrides, loader), _groups(loader)
+        _refuse_sweeps(parsed)
+        _check_options(parsed, known, loader)
+        return [_change(each, known, groups) for each in parsed]
+
+
+def _refuse_sweeps(parsed: Sequence[Override]) -> None:
+    for each in parsed:
+        if each.is_sweep_override():
+            raise ConfigError(f"{each.input_line}: several values need -m, which runs each of them; a list: [1,2].")
+
+
+def _change(override: Override, known: Sequence[str], groups: Sequence[str]) -> Change:
+    key, value = override.key_or_group, None if override.is_delete() else override.value()
+    if override.is_delete() or "${" in str(value):
+        raise ConfigError(f"{_setting(override)}: must be KEY=VALUE with a plain value where a run goes on.")
+    if key in known and key in groups:
+        own = hydra_compose("config", overrides=[f"{key}={value}"])
+        return Change(key, value, to_plain(own)[key])
+    return Change(key, value, {} if key in known else None)
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:
@@ -92,6 +127,13 @@ def sweep_samples(overrides: Sequence[str], extra_folder: str | None = None) -> 
     for index, each in enumerate(values):
         samples += [[*first[:index], value, *first[index + 1 :]] for value in each[1:CHECKED_VALUES]]
     return samples
+
+
+def sweep_jobs(overrides: Sequence[str], extra_folder: str | None = None) -> list[list[str]]:
+    """The command line of every job of a sweep."""
+    with _hydra(extra_folder) as loader:
+        values = [_values(override) for override in _parse(overrides, loader)]
+    return [list(job) for job in itertools.product(*values)]
 
 
 def _values(override: Override) -> list[str]:

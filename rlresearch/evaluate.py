@@ -1,83 +1,119 @@
-"""Evaluation: the deterministic policy in Gymnasium's own environment, from seeds of its own.
+"""`python -m rlresearch.evaluate RUN`: how good a stored policy is.
 
-Nothing of it touches training state: it draws no training key and steps no training environment.
+The episodes of a checkpoint's evaluation begin from the seeds that they began from in training, so the same number of
+them gives the same returns; `--seed` chooses others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlresearch import rng
-from rlresearch.envs.host import Unit, episode_seeds
-from rlresearch.envs.task import Task
-
-AT_ONCE = 50  # episodes of one member stepped together: enough to share a call's cost, few enough to hold
-
-
-class Evaluation(NamedTuple):
-    """Every episode's undiscounted return and its length in steps."""
-
-    returns: list[float]
-    lengths: list[int]
-
-    @property
-    def mean(self) -> float:
-        return float(np.mean(self.returns))
+from rlresearch import checkpoint, hardware, resume
+from rlresearch.checkpoint import Loaded
+from rlresearch.errors import ConfigError, RunError, one_line
+from rlresearch.plan import Plan, plan
 
 
-class Evaluator:
-    """Evaluates the policies of all members side by side.
+class StoredPolicy(NamedTuple):
+    """A run's plan, one of its checkpoints, and which member's of it is meant, where it is a population's."""
 
-    seeds: one run seed a member. Episode i of the evaluation at a step begins from a seed made of the
-    run's seed, the step and i, whatever was evaluated before.
-    """
-
-    def __init__(self, task: Task, seeds: Sequence[int]) -> None:
-        self._task, self._seeds = task, tuple(seeds)
-        self._envs: list[list[Unit]] = [[] for _ in self._seeds]
-
-    def run(self, policy: Callable[[np.ndarray], np.ndarray], episodes: int, step: int) -> list[Evaluation]:
-        """One Evaluation a member. policy: actions [M, n, A] for observations [M, n, ...]."""
-        seeds = [_episode_seeds(seed, step, episodes) for seed in self._seeds]
-        results = [Evaluation([], []) for _ in self._seeds]
-        for begin in range(0, episodes, AT_ONCE):
-            batch = self._together(policy, [each[begin : begin + AT_ONCE] for each in seeds])
-            results = [
-                Evaluation(done.returns + new.returns, done.lengths + new.lengths)
-                for done, new in zip(results, batch, strict=True)
-            ]
-        return results
-
-    def close(self) -> None:
-        """Closes the environments."""
-        for env in (env for envs in self._envs for env in envs):
-            env.close()
-
-    def _together(self, policy: Callable, seeds: list[list[int]]) -> list[Evaluation]:
-        """One episode for each seed, all stepped together until the last one ends."""
-        envs = self._made(len(seeds[0]))
-        obs = np.stack([[env.reset(seed=s)[0] for env, s in zip(*pair, strict=True)] for pair in zip(envs, seeds)])
-        returns = np.zeros(obs.shape[:2])
-        lengths = np.zeros(obs.shape[:2], int)
-        alive = np.ones(obs.shape[:2], bool)
-        while alive.any():
-            actions = policy(obs)
-            for m, i in zip(*np.nonzero(alive), strict=True):
-                obs[m, i], reward, terminated, truncated, _ = envs[m][i].step(actions[m, i])
-                returns[m, i] += reward
-                lengths[m, i] += 1
-                alive[m, i] = not (terminated or truncated)
-        return [Evaluation(r.tolist(), n.tolist()) for r, n in zip(returns, lengths, strict=True)]
-
-    def _made(self, count: int) -> list[list[Unit]]:
-        for envs in self._envs:
-            envs += [Unit(self._task.make(), self._task.id) for _ in range(count - len(envs))]
-        return [envs[:count] for envs in self._envs]
+    plan: Plan
+    loaded: Loaded
+    index: int | None
+    run: str
 
 
-def _episode_seeds(seed: int, step: int, episodes: int) -> list[int]:
-    key = rng.fold_in(rng.fold_in(rng.key(seed), 0x6576616C), step).numpy()  # "eval": no training key has this tag
-    return episode_seeds(np.tile(key, (episodes, 1)), np.arange(episodes))
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code: 0, 1 where an environment failed, 2 for a wrong command."""
+    parser = policy_parser("python -m rlresearch.evaluate", "How good a stored policy is.")
+    parser.add_argument("--episodes", type=_positive, default=100, help="how many (default: 100)")
+    parser.add_argument("--seed", type=int, help="of their starts; default: the run's own")
+    parser.add_argument("--json", action="store_true", help="print one JSON object with every return and length")
+    return answered(parser, argv, _evaluate)
+
+
+def policy_parser(command: str, what: str) -> argparse.ArgumentParser:
+    """The arguments by which every command takes a stored policy."""
+    parser = argparse.ArgumentParser(prog=command, description=what)
+    parser.add_argument("run", help="a run directory")
+    parser.add_argument("--checkpoint", default="last", help="last (default), best, or the step of one")
+    parser.add_argument(
+        "--packages", nargs="*", default=[], metavar="NAME", help="where components may come from, beside rlresearch"
+    )
+    parser.add_argument("--config-dir", help="a folder with components of your own")
+    parser.error = _refuse
+    return parser
+
+
+def answered(parser: argparse.ArgumentParser, argv: Sequence[str] | None, command: Any) -> int:
+    """Runs `command(options)`; what goes wrong is told in one line."""
+    try:
+        command(parser.parse_args(argv))
+    except (ConfigError, RunError) as error:
+        print(f"rlresearch: {one_line(str(error))}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def stored_policy(options: argparse.Namespace) -> StoredPolicy:
+    """What `policy_parser`'s arguments name; TensorFlow is not loaded. ConfigError where it is not there."""
+    if options.config_dir is not None:
+        sys.path.insert(0, options.config_dir)
+    packages = resume.named_packages(options.packages, options.config_dir)
+    stored = resume.open_run(options.run, "RUN")
+    config = resume.read_config(stored.directories[stored.index] / "config.yaml")
+    config |= {"runs_dir": str(stored.home.parent), "packages": [], "init_from": None}
+    made = plan(config, ["rlresearch", *packages])
+    loaded = checkpoint.chosen(stored.home, options.checkpoint, f"--checkpoint={options.checkpoint}")
+    index = stored.index if stored.record.get("population") else None
+    return StoredPolicy(made, loaded, index, str(stored.directories[stored.index]))
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from rlresearch.evaluation import Evaluator
+    from rlresearch.saving import learned
+
+    policy = stored_policy(options)
+    settings, step = policy.plan.settings, policy.loaded.about.step
+    hardware.prepare("cpu", settings.threads, settings.deterministic, settings.compile_cache)
+    import tensorflow as tf
+
+    state = learned(policy.plan.trainer, policy.loaded, policy.index)
+    act = tf.function(lambda obs: policy.plan.trainer.policy(state, obs), autograph=False, reduce_retracing=True)
+    seed = settings.seed if options.seed is None else options.seed
+    evaluator = Evaluator(replace(policy.plan.task, num_envs=1), (seed,))
+    try:
+        (found,) = evaluator.run(lambda obs: act(obs[0]).numpy()[None], options.episodes, step)
+    finally:
+        evaluator.close()
+    if options.json:
+        print(json.dumps({"run": policy.run, "step": step, "seed": seed} | found._asdict()))
+    else:
+        returns, length = np.asarray(found.returns), np.mean(found.lengths)
+        spread = f"{returns.mean():,.1f} ± {returns.std():,.1f}, from {returns.min():,.1f} to {returns.max():,.1f}"
+        print(f"return {spread} ({options.episodes} episodes, mean length {length:,.1f}, step {step:,})")
+
+
+def _refuse(message: str) -> None:
+    raise ConfigError(f"{message}; --help lists what there is.")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number <= 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, not {number}")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from rlresearch.rewinding import FILES, difference
 from rlresearch.rundir import JsonLines, RunDirectory, timestamp
 
 Row = dict[str, Any]
@@ -49,40 +50,65 @@ class Logger(Protocol):
 class Offline:
     """Writes metrics.jsonl and evaluations.jsonl, and the end of the run into run.json.
 
+    elapsed_s: what the run has behind it. cut: for a file's name the rows that stood there before the run was resumed;
+    those that are written again and are not the same are warned of, and named in run.json as `nondeterminism`.
     Errors: RunError naming the file that cannot be written. The run directory stays its creator's to close.
     """
 
-    def __init__(self, run_directory: RunDirectory) -> None:
+    def __init__(
+        self, run_directory: RunDirectory, elapsed_s: float = 0.0, cut: Mapping[str, Sequence[Row]] | None = None
+    ) -> None:
         self._run = run_directory
-        self._started = time.monotonic()
-        self._metrics = JsonLines(run_directory.path / "metrics.jsonl")
-        self._evaluations = JsonLines(run_directory.path / "evaluations.jsonl")
+        self._started = time.monotonic() - elapsed_s
+        self._files = {name: JsonLines(run_directory.path / f"{name}.jsonl") for name in FILES}
+        self._cut = {name: {row["step"]: row for row in rows if "step" in row} for name, rows in (cut or {}).items()}
+        self._warned = False
 
     def metrics(self, row: Row) -> None:
         """Appends `row` to metrics.jsonl. Errors: KeyError without a "step"."""
-        self._metrics.write(self._placed(row))
+        self._write("metrics", row)
 
     def evaluation(self, row: Row) -> None:
         """Appends `row` to evaluations.jsonl. Errors: KeyError without a "step"."""
-        self._evaluations.write(self._placed(row))
+        self._write("evaluations", row)
+
+    def sizes(self) -> dict[str, int]:
+        """The bytes in each file so far."""
+        return {name: file.size for name, file in self._files.items()}
+
+    def sync(self) -> None:
+        """Brings every row to the disk."""
+        for file in self._files.values():
+            file.sync()
 
     def finish(self, summary: Row) -> None:
         """Merges `summary`, less what is for the screen only, into run.json."""
-        ended = {"status": "finished", "finished_at": timestamp(), "wall_time_s": self._elapsed_s()}
+        ended = {"status": "finished", "finished_at": timestamp(), "wall_time_s": self.elapsed_s}
         self._run.record(**(ended | {name: part for name, part in summary.items() if name not in _FOR_THE_SCREEN}))
 
     def close(self) -> None:
         """Brings every row to the disk; may be called again."""
         try:
-            self._metrics.close()
+            self._files["metrics"].close()
         finally:
-            self._evaluations.close()
+            self._files["evaluations"].close()
 
-    def _placed(self, row: Row) -> Row:
-        return {"step": int(row["step"]), "time": self._elapsed_s()} | {k: v for k, v in row.items() if k != "step"}
-
-    def _elapsed_s(self) -> float:
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the run began, those between two sessions apart."""
         return round(time.monotonic() - self._started, 3)
+
+    def _write(self, name: str, row: Row) -> None:
+        row = {"step": int(row["step"]), "time": self.elapsed_s} | {k: v for k, v in row.items() if k != "step"}
+        self._files[name].write(row)
+        before = self._cut.get(name, {}).pop(row["step"], None)
+        if before is not None and not self._warned and (found := difference(before, row)) is not None:
+            self._warned = True
+            self._run.record(nondeterminism={"file": f"{name}.jsonl", "step": row["step"], **found})
+            _log.warning(
+                "not the same run again: %s at step %s was %s before it was resumed, and is %s now",
+                *(found["key"], row["step"], found["before"], found["after"]),
+            )
 
 
 class Several:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import annotated_types as at
 
-from rlresearch.build import build, component_class, make, require
+from rlresearch.build import allowing, build, component_class, make, require
 from rlresearch.display import CONSOLES
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, alternatives, shown
@@ -19,7 +19,8 @@ from rlresearch.noise import NoNoise
 from rlresearch.runners import Population, RunnerPart
 from rlresearch.trainer import Trainer
 
-GROUPS = ("network", "buffer", "noise", "optimizer", "normalize", "env", "runner", "logger", "eval", "algo")
+GROUPS = ("network", "buffer", "noise", "optimizer", "normalize", "env", "runner", "logger", "eval", "checkpoint")
+GROUPS += ("algo",)
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class Settings:
     threads: Annotated[int, at.Gt(0)] | None = None
     compile_cache: bool = True
     runs_dir: str = "runs"
+    init_from: str | None = None
+    resume: str | None = None
+    packages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,21 @@ class LoggerSettings:
     console: Literal[CONSOLES] = "auto"
 
 
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """every_steps: transitions between planned checkpoints; every_minutes: between those and others; None for never.
+    keep_last: how many of the newest stay, 0 for no checkpoints at all; keep_best: also that of the best evaluation;
+    keep_every: also every so manieth planned one. if_it_fails: whether a run goes on that could not save one.
+    """
+
+    every_steps: Annotated[int, at.Gt(0)] | None = None
+    every_minutes: Annotated[float, at.Gt(0)] | None = 5.0
+    keep_last: Annotated[int, at.Ge(0)] = 3
+    keep_best: bool = True
+    keep_every: Annotated[int, at.Gt(0)] | None = None
+    if_it_fails: Literal["continue", "stop"] = "continue"
+
+
 class Plan(NamedTuple):
     """A run that can begin."""
 
@@ -63,6 +82,7 @@ class Plan(NamedTuple):
     runner: Any
     eval: EvalSettings
     logger: LoggerSettings
+    checkpoint: CheckpointSettings
 
 
 def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None) -> Plan:
@@ -77,6 +97,8 @@ def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None) -> Pl
     _refuse_unknown(own, [field.name for field in fields(Settings)] + list(GROUPS))
     settings = make(Settings, own, "")
     _check_writable(settings.runs_dir)
+    if settings.resume is not None:
+        raise ConfigError(f"resume={shown(settings.resume)}: must stand on the command line, it makes no new run.")
     task = _task(config["env"], packages)
     trainer = _trainer(config, task, packages)
     runner = build(config["runner"], "runner", packages=packages)
@@ -92,6 +114,7 @@ def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None) -> Pl
         runner,
         make(EvalSettings, config["eval"], "eval"),
         make(LoggerSettings, config["logger"], "logger"),
+        make(CheckpointSettings, config["checkpoint"], "checkpoint"),
     )
     _check_fit(made)
     return made
@@ -120,6 +143,10 @@ def _task(node: Mapping[str, Any], packages: Sequence[str] | None) -> Task:
     values = dict(node)
     if values.get("id") in ("???", ""):
         raise ConfigError("env.id is missing: name a Gymnasium environment, such as env.id=MountainCarContinuous-v0.")
+    module = str(values.get("id")).rpartition(":")[0]
+    if module and packages is not None and module.partition(".")[0] not in packages:
+        where = f"env.id={shown(values['id'])}: its module must be inside {' or '.join(packages)}"
+        raise ConfigError(f"{where}, in what is not your own{allowing(module)}")
     physics = values.pop("physics", None)
     parts = {} if physics is None else {"physics": build(physics, "env.physics", packages=packages)}
     task = make(Task, values, "env", parts)
@@ -161,7 +188,12 @@ def _trainer(config: Mapping[str, Any], task: Task, packages: Sequence[str] | No
 def _check_fit(made: Plan) -> None:
     """What no part can know alone."""
     settings, algo, buffer = made.settings, made.trainer.algo, made.trainer.buffer
-    if algo.LEARNS_FROM == "rollout" and algo.batch_size > settings.total_steps:
+    if made.task.time_limit is None:
+        raise ConfigError(
+            f"env.id={shown(made.task.id)}: has no time limit, and a policy that never arrives would be evaluated for "
+            "ever; set one with env.max_episode_steps=STEPS."
+        )
+    if algo.LEARNS_FROM == "rollouts" and algo.batch_size > settings.total_steps:
         raise ConfigError(
             f"total_steps={settings.total_steps}: must be at least one rollout, which is {algo.batch_size}; "
             "nothing would be learned."

@@ -14,25 +14,21 @@ JSON has no NaN or infinity: they are the strings "NaN", "Infinity" and "-Infini
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import logging
 import math
 import os
-import platform
 import re
 import secrets
-import shlex
 import socket
-import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from rlresearch import __version__
+from rlresearch.durable import hold, read_file
 from rlresearch.errors import ConfigError, RunError
 
 SCHEMA_VERSION = 1
@@ -42,17 +38,11 @@ STATUSES = ("running", "finished", "failed", "interrupted")
 _FIELDS = (
     *("schema_version", "status", "command", "overrides", "algo", "env", "seed", "started_at", "finished_at"),
     *("wall_time_s", "host", "pid", "device", "python", "packages", "git", "package_git", "total_steps"),
-    *("final_evaluation", "reason"),
+    *("final_evaluation", "reason", "state_digest", "choices", "population", "resumes", "nondeterminism"),
 )
 _UNENCODABLE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _FSYNC_EVERY_S = 1.0
-_GIT_PATIENCE_S = 2.0
-_PACKAGES = ("tensorflow", "keras", "hydra-core", "omegaconf", "gymnasium", "numpy", "rlresearch")
-_SECRET = re.compile(r"key|token|secret|password", re.IGNORECASE)
-# `api_key: x` inside the braces of an override; the value ends with its quotes, or at , } or ].
-_SECRET_INSIDE = re.compile(
-    r"""([\w.-]*(?:key|token|secret|password)[\w.-]*["']?\s*[:=]\s*)("[^"]*"|'[^']*'|[^,}\]]+)""", re.IGNORECASE
-)
+_LARGEST_RECORD = 1 << 24  # bytes
 
 
 class RunDirectory:
@@ -62,6 +52,7 @@ class RunDirectory:
         self.path = Path(path)
         self._lock = threading.Lock()
         self._log: logging.Handler | None = None
+        self._held: int | None = None
 
     @classmethod
     def create(cls, root: str | os.PathLike[str], algo: str, env: str, seed: int | str) -> RunDirectory:
@@ -79,13 +70,20 @@ class RunDirectory:
             raise ConfigError(message) from error
         known = {"schema_version": SCHEMA_VERSION, "status": "running", "algo": algo, "env": env, "seed": seed}
         known |= {"started_at": timestamp(started), "host": socket.gethostname(), "pid": os.getpid()}
-        run.record(**(dict.fromkeys(_FIELDS) | known))
+        run.record(**(dict.fromkeys(_FIELDS) | known | {"resumes": []}))
         run.open_log()
         return run
 
-    def write_config(self, yaml_text: str) -> None:
-        """Writes config.yaml. Errors: RunError naming the file."""
-        _replace(self.path / "config.yaml", yaml_text)
+    def hold(self) -> None:
+        """Keeps other processes from going on with this run, until `close`. Errors: RunError where one is at it."""
+        self._held = hold(self.path) if self._held is None else self._held
+        if self._held is None:
+            now = self.recorded()
+            raise RunError(f"{self.path} is being trained by process {now.get('pid')} on {now.get('host')}")
+
+    def write_config(self, yaml_text: str, name: str = "config.yaml") -> None:
+        """Writes config.yaml, or a file of another name. Errors: RunError naming the file."""
+        _replace(self.path / name, yaml_text)
 
     def record(self, **fields: Any) -> None:
         """Merges `fields` into run.json, which is whole at every instant.
@@ -97,15 +95,18 @@ class RunDirectory:
         path = self.path / "run.json"
         with self._lock:
             merged = (self.recorded() if path.exists() else {}) | fields
-            _replace(path, json.dumps(_encodable(merged), indent=2, allow_nan=False) + "\n")
+            _replace(path, json.dumps(encodable(merged), indent=2, allow_nan=False) + "\n")
 
     def recorded(self) -> dict[str, Any]:
         """The fields of run.json. Errors: RunError where it is missing or is not JSON."""
         path = self.path / "run.json"
         try:
-            return _decoded(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path} cannot be read: {error}") from error
+            fields = _decoded(json.loads(read_file(path, _LARGEST_RECORD)))
+        except (OSError, ValueError, RecursionError) as error:
+            raise RunError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        if not isinstance(fields, dict):
+            raise RunError(f"{path} cannot be read: it holds no fields")
+        return fields
 
     def open_log(self) -> None:
         """Sends the messages of the logger "rlresearch", from INFO up, to log.txt until `close`."""
@@ -126,6 +127,9 @@ class RunDirectory:
         if log is not None:
             logging.getLogger("rlresearch").removeHandler(log)
             log.close()
+        held, self._held = self._held, None
+        if held is not None:
+            os.close(held)
 
     def __enter__(self) -> Self:
         return self
@@ -153,7 +157,7 @@ class JsonLines:
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends one row; NumPy numbers and arrays become plain ones."""
-        line = json.dumps(_encodable(row), separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        line = json.dumps(encodable(row), separators=(",", ":"), allow_nan=False).encode() + b"\n"
         with self._lock, self._named_errors():
             if self._file is None:
                 raise RunError(f"{self.path} is closed: no row can follow.")
@@ -162,6 +166,19 @@ class JsonLines:
                 os.ftruncate(self._file, os.fstat(self._file).st_size - written)
                 raise RunError(f"{self.path} took {written} of {len(line)} bytes of a row: is the disk full?")
             if time.monotonic() - self._synced >= _FSYNC_EVERY_S:
+                os.fsync(self._file)
+                self._synced = time.monotonic()
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file so far."""
+        with self._lock, self._named_errors():
+            return self.path.stat().st_size if self._file is None else os.fstat(self._file).st_size
+
+    def sync(self) -> None:
+        """Brings the rows to the disk."""
+        with self._lock, self._named_errors():
+            if self._file is not None:
                 os.fsync(self._file)
                 self._synced = time.monotonic()
 
@@ -203,47 +220,6 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
         raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def provenance(argv: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
-    """What run.json says about how and by which code a run was started; pass it to `record`.
-
-    command, overrides (both `redacted`), host, pid, python, packages {name: version or null}, git {commit, dirty}
-    of the working directory and package_git of this package; null where there is no commit. `dirty` means
-    changes to tracked files, and is null where git took more than 2 s.
-    """
-    package = Path(__file__).parent
-    # Installed inside somebody else's repository, the package is no part of that repository's commit.
-    own_repository = _git(package, "ls-files", "--error-unmatch", Path(__file__).name) is not None
-    return {
-        "command": shlex.join(redacted(argv)),
-        "overrides": redacted(overrides),
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
-        "git": _commit(Path(".")),
-        "package_git": _commit(package) if own_repository else None,
-    }
-
-
-def redacted(arguments: Sequence[str]) -> list[str]:
-    """`arguments` with *** for each value whose key holds "key", "token", "secret" or "password".
-
-    Known forms: a.token=x, --token=x, --token x, and a={token: x}. Harmless values under such keys go too.
-    """
-    shown, value_of_secret = [], False
-    for argument in arguments:
-        key, equals, _ = argument.partition("=")
-        is_secret = bool(_SECRET.search(key)) and "{" not in key
-        if value_of_secret and not argument.startswith("-"):
-            shown.append("***")
-        elif equals and is_secret:
-            shown.append(f"{key}=***")
-        else:
-            shown.append(_SECRET_INSIDE.sub(r"\1***", argument))
-        value_of_secret = argument.startswith("-") and not equals and is_secret
-    return shown
-
-
 def timestamp(moment: datetime | None = None) -> str:
     """`moment` (default: now) in UTC, to the millisecond, as in 2026-11-21T11:04:56.123Z."""
     moment = _utc_now() if moment is None else moment.astimezone(UTC)
@@ -265,34 +241,6 @@ class _LogFile(logging.FileHandler):
     def close(self) -> None:
         with contextlib.suppress(OSError):  # what a full disk refused is flushed, and refused, once more
             super().close()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return __version__ if package == "rlresearch" else None  # run from a checkout
-
-
-def _commit(folder: Path) -> dict[str, Any] | None:
-    commit = _git(folder, "rev-parse", "--verify", "HEAD")
-    if commit is None:
-        return None
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """What git answers, or None; it takes no locks (`status` would write the index) and starts no monitor."""
-    command = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", *arguments]
-    quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
-    try:
-        answer = subprocess.run(
-            command, env=quiet, stdin=subprocess.DEVNULL, capture_output=True, timeout=_GIT_PATIENCE_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.decode(errors="replace").strip() if answer.returncode == 0 else None
 
 
 def _utc_now() -> datetime:
@@ -332,19 +280,19 @@ def _replace(path: Path, text: str) -> None:
         raise
 
 
-def _encodable(value: Any) -> Any:
+def encodable(value: Any) -> Any:
     """`value` in what JSON can say; NumPy's scalars and arrays are known by `tolist`, without NumPy."""
     if isinstance(value, float):
         if math.isfinite(value):
             return float(value)
         return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     if isinstance(value, dict):
-        return {str(key): _encodable(item) for key, item in value.items()}
+        return {str(key): encodable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_encodable(item) for item in value]
+        return [encodable(item) for item in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    return _encodable(value.tolist()) if hasattr(value, "tolist") else value
+    return encodable(value.tolist()) if hasattr(value, "tolist") else value
 
 
 def _decoded(value: Any) -> Any:
@@ -353,6 +301,11 @@ def _decoded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _decoded(item) for key, item in value.items()}
     return [_decoded(item) for item in value] if isinstance(value, list) else value
+
+
+def parsed_rows(content: bytes) -> list[dict[str, Any]]:
+    """The rows in a part of a file that begins with a whole line; what is no row is left out."""
+    return [_decoded(row) for line in content.splitlines() if (row := _parsed(line)) is not None]
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

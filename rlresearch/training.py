@@ -1,31 +1,100 @@
-"""Drives a runner from its first step to its final evaluation, and tells the loggers."""
+"""Drives a runner from where it stands to its final evaluation, and tells the loggers."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from rlresearch.envs.task import Task
 from rlresearch.errors import RunError
-from rlresearch.evaluate import Evaluation, Evaluator
+from rlresearch.evaluation import Evaluation, Evaluator
 from rlresearch.loggers import Logger
 from rlresearch.plan import EvalSettings
+from rlresearch.signals import Interrupted
+from rlresearch.soundness import Soundness
 
 SPEED_METRICS = {
     "speed/steps_per_second": "without compilation and evaluation, all members together, in transitions a second",
 }
-LONGEST_CALL_S = 1.0  # so that Ctrl-C is heard; results do not depend on where calls end
+LONGEST_CALL_S = 1.0  # so that signals are heard; results do not depend on where calls end
 
 
 class Stop(NamedTuple):
-    """Where the loop returns to Python: after `iteration`, to write a row, to evaluate, or both."""
+    """Where the loop returns to Python: after `iteration`, to write a row, to evaluate, to save, or several of them."""
 
     iteration: int
     row: bool
     evaluate: bool
+    save: bool = False
+
+
+class Position(NamedTuple):
+    """Where the loop stands, beside the runner's iteration.
+
+    fresh: whether the sums behind the next row are still to be begun anew; row, evaluation: the iterations of the last
+    that were told, -1 before the first.
+    """
+
+    fresh: bool = True
+    row: int = -1
+    evaluation: int = -1
+
+
+class Keeper(Protocol):
+    """Who keeps a run's state, and hears of signals.
+
+    begin: where the loop goes on; every_steps: transitions between planned checkpoints, or None; finals: the last
+    evaluations, where they were made before `begin`; soundness: of the runner, or None.
+    """
+
+    begin: Position
+    every_steps: int | None
+    finals: Sequence[Evaluation]
+    soundness: Soundness | None
+
+    def check(self) -> None:
+        """Raises Interrupted where the run was told to stop."""
+
+    def iterations(self) -> int | None:
+        """How many may pass before the keeper is asked again; None for any number."""
+
+    def between_calls(self, position: Position) -> bool:
+        """Saves if it is time. Returns whether it took the loop's time."""
+
+    def at_stop(self, position: Position, stop: Stop, evaluations: Sequence[Evaluation]) -> None:
+        """Saves if it is time; `evaluations`: those that were made at this stop, one a member."""
+
+    def at_end(self, position: Position) -> None:
+        """Saves the state that is to be the last."""
+
+
+@dataclass
+class NothingKept:
+    """A keeper that saves nothing and hears nothing."""
+
+    begin: Position = Position()
+    every_steps: int | None = None
+    finals: Sequence[Evaluation] = ()
+    soundness: Soundness | None = None
+
+    def check(self) -> None:
+        pass
+
+    def iterations(self) -> int | None:
+        return None
+
+    def between_calls(self, position: Position) -> bool:
+        return False
+
+    def at_stop(self, position: Position, stop: Stop, evaluations: Sequence[Evaluation]) -> None:
+        pass
+
+    def at_end(self, position: Position) -> None:
+        pass
 
 
 def train(
@@ -36,48 +105,37 @@ def train(
     row_every: int = 1_000,
     loggers: Sequence[Logger] = (),
     overview: Logger | None = None,
+    keeper: Keeper | None = None,
 ) -> list[Evaluation]:
     """Trains for `total_steps` transitions a member; returns the final evaluation of each member.
 
-    row_every: transitions between metrics rows. loggers: one for each member, or none. overview:
-    hears of all members together. RunError where an environment or the disk fails.
+    row_every: transitions between metrics rows. loggers: one for each member, or none. overview: hears of all
+    members together. RunError where an environment or the disk fails, or a parameter is no number any more.
     """
-    evaluator = Evaluator(task, runner.members)
-    pace = _Pace(len(runner.members) * task.num_envs)
-    finals: list[Evaluation] = []
-    fresh = True
+    loop = _Loop(runner, task, evaluation, loggers, overview, keeper or NothingKept())
     try:
-        for stop in stops(total_steps, task.num_envs, row_every, evaluation.every_steps):
-            fresh = _advance(runner, stop.iteration, fresh, pace)
-            step = stop.iteration * task.num_envs
-            if stop.row:
-                _tell_rows(runner.rows(), step, pace.speed(), loggers, overview)
-                fresh = True
-            if stop.evaluate:
-                final = step >= total_steps
-                episodes = evaluation.final_episodes if final else evaluation.episodes
-                finals = _evaluate(evaluator, runner, episodes, step)
-                _tell_evaluations(finals, step, loggers, overview)
-                pace.pause()
+        for stop in stops(total_steps, task.num_envs, row_every, evaluation.every_steps, loop.keeper.every_steps):
+            if stop.iteration >= runner.iteration:
+                loop.reach(stop, stop.iteration * task.num_envs >= total_steps)
+        loop.keeper.at_end(loop.position)
+    except Interrupted:
+        loop.keeper.at_end(loop.position)
+        raise
     finally:
-        evaluator.close()
-    return finals
+        loop.evaluator.close()
+    return list(loop.finals)
 
 
-def _evaluate(evaluator: Evaluator, runner: Any, episodes: int, step: int) -> list[Evaluation]:
-    try:
-        return evaluator.run(runner.policy, episodes, step)
-    except RunError as error:
-        raise RunError(f"in the evaluation at step {step}, {error}") from (error.__cause__ or error)
-
-
-def stops(total_steps: int, num_envs: int, row_every: int, evaluate_every: int | None) -> Iterator[Stop]:
-    """Every place to stop, in order; the last is the end of training, where both is done."""
+def stops(
+    total_steps: int, num_envs: int, row_every: int, evaluate_every: int | None, save_every: int | None = None
+) -> Iterator[Stop]:
+    """Every place to stop, in order; the last is the end of training, with a row and an evaluation."""
     last = -(-total_steps // num_envs)
     rows = _multiples(row_every, num_envs, last)
     evaluations = _multiples(evaluate_every, num_envs, last) if evaluate_every else {last}
-    for iteration in sorted(rows | evaluations):
-        yield Stop(iteration, iteration in rows, iteration in evaluations)
+    saves = _multiples(save_every, num_envs, last) - {last} if save_every else set()
+    for iteration in sorted(rows | evaluations | saves):
+        yield Stop(iteration, iteration in rows, iteration in evaluations, iteration in saves)
 
 
 def _multiples(every: int, num_envs: int, last: int) -> set[int]:
@@ -85,14 +143,64 @@ def _multiples(every: int, num_envs: int, last: int) -> set[int]:
     return {-(-step // num_envs) for step in range(every, last * num_envs, every)} | {last}
 
 
-def _advance(runner: Any, until: int, fresh: bool, pace: _Pace) -> bool:
-    """Runs to an iteration in calls of about a second. Returns whether a fresh row is still owed."""
-    while runner.iteration < until:
-        iterations = min(until - runner.iteration, pace.iterations(LONGEST_CALL_S))
-        runner.advance(iterations, fresh)
-        pace.took(iterations)
-        fresh = False
-    return fresh
+class _Loop:
+    """The loop between two stops. position: what has been told so far; finals: the newest evaluations."""
+
+    def __init__(
+        self,
+        runner: Any,
+        task: Task,
+        evaluation: EvalSettings,
+        loggers: Sequence[Logger],
+        overview: Logger | None,
+        keeper: Keeper,
+    ) -> None:
+        self._runner, self._task, self._evaluation = runner, task, evaluation
+        self._loggers, self._overview = loggers, overview
+        self.keeper, self.position, self.finals = keeper, keeper.begin, keeper.finals
+        self.evaluator = Evaluator(task, runner.members)
+        self._pace = _Pace(len(runner.members) * task.num_envs)
+        self._soundness = keeper.soundness or Soundness(runner)
+
+    def reach(self, stop: Stop, final: bool) -> None:
+        """Trains up to a stop, and does there what has not been done before."""
+        self._advance(stop.iteration)
+        step = stop.iteration * self._task.num_envs
+        evaluations: list[Evaluation] = []
+        if stop.row and self.position.row < stop.iteration:
+            self._soundness.check(step)
+            _tell_rows(self._runner.rows(), step, self._pace.speed(), self._loggers, self._overview)
+            self.position = self.position._replace(row=stop.iteration, fresh=True)
+        if stop.evaluate and self.position.evaluation < stop.iteration:
+            evaluations = self.finals = self._evaluated(step, final)
+            _tell_evaluations(evaluations, step, self._loggers, self._overview)
+            self.position = self.position._replace(evaluation=stop.iteration)
+        self.keeper.at_stop(self.position, stop, evaluations)
+        self._pace.pause()
+
+    def _advance(self, until: int) -> None:
+        """Runs to an iteration in calls of about a second."""
+        while self._runner.iteration < until:
+            iterations = min(until - self._runner.iteration, self._pace.iterations(LONGEST_CALL_S))
+            iterations = min(iterations, self.keeper.iterations() or iterations)
+            self._runner.advance(iterations, self.position.fresh)
+            self._pace.took(iterations)
+            self.position = self.position._replace(fresh=False)
+            self.keeper.check()
+            if self.keeper.between_calls(self.position):
+                self._pace.pause()
+
+    def _evaluated(self, step: int, final: bool) -> list[Evaluation]:
+        episodes = self._evaluation.final_episodes if final else self._evaluation.episodes
+
+        def policy(obs: np.ndarray) -> np.ndarray:
+            self.keeper.check()
+            return self._runner.policy(obs)
+
+        try:
+            return self.evaluator.run(policy, episodes, step)
+        except RunError as error:
+            raise RunError(f"in the evaluation at step {step}, {error}") from (error.__cause__ or error)
 
 
 def _tell_rows(

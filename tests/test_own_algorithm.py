@@ -1,5 +1,6 @@
 """What README.md shows is true: its own algorithm and network run as printed, and so do its commands and its Python."""
 
+import importlib
 import os
 import re
 import shlex
@@ -19,7 +20,8 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 # By the path in the first line.
 FILES = {match[1]: text for _, text in BLOCKS if (match := re.match(r"# (my_lab/\S+)\n", text))}
-COMMANDS = re.findall(r"^python -m rlresearch\b.*$", README, re.MULTILINE)
+COMMANDS = re.findall(r"^python -m rlresearch .*$", README, re.MULTILINE)
+OTHERS = re.findall(r"^python -m rlresearch\.\w+ .*$", README, re.MULTILINE)
 ANSWERS = re.findall(r"^\$ (python -m rlresearch .*)\n(rlresearch: .*)$", README, re.MULTILINE)
 (OWN,) = [command for command in COMMANDS if "--config-dir" in command]
 RUNNERS = ["device", "host", "population"]
@@ -94,6 +96,14 @@ def test_its_command_runs_as_printed(lab):
 def test_every_command_of_the_readme_could_run(command, lab, monkeypatch):
     monkeypatch.chdir(lab)
     entry.check(entry._arguments(shlex.split(command)[3:]))
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_every_other_command_of_the_readme_is_understood(command, capsys):
+    """There is no run of the name RUN: that is what is found, and nothing else."""
+    module = importlib.import_module(command.split()[2])
+    assert module.main(shlex.split(command)[3:]) == 2
+    assert capsys.readouterr().err.startswith("rlresearch: RUN=RUN: must be a run directory")
 
 
 @pytest.mark.parametrize("command, answer", ANSWERS)

@@ -44,6 +44,9 @@ def test_a_row_has_no_undocumented_metric():
         def advance(self, iterations, fresh):
             self.iteration += iterations
 
+        def state(self):
+            return state
+
         def rows(self):
             return [plan.trainer.row(state)]
 

@@ -12,9 +12,10 @@ import pytest
 from made_runs import make_group, make_run
 
 from rlresearch.errors import RunError
+from rlresearch.provenance import provenance
 from rlresearch.review import again, foreign, reader, tfevents, upkeep
 from rlresearch.review.__main__ import main
-from rlresearch.rundir import RunDirectory, provenance
+from rlresearch.rundir import RunDirectory
 
 
 @pytest.fixture

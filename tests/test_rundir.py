@@ -16,7 +16,8 @@ import pytest
 
 from rlresearch import rundir
 from rlresearch.errors import ConfigError, RunError
-from rlresearch.rundir import JsonLines, RunDirectory, provenance, read_rows, redacted
+from rlresearch.provenance import provenance, redacted
+from rlresearch.rundir import JsonLines, RunDirectory, read_rows
 
 
 @pytest.fixture
@@ -271,14 +272,14 @@ def test_a_slow_git_holds_no_run_up(monkeypatch):
     def never(*_, timeout, **__):
         raise subprocess.TimeoutExpired("git", timeout)
 
-    monkeypatch.setattr(rundir.subprocess, "run", never)
+    monkeypatch.setattr(subprocess, "run", never)
     assert provenance([], [])["git"] is None
 
 
 def test_versions_are_known_without_importing_the_packages():
     code = (
-        "import sys; import rlresearch.rundir, rlresearch.loggers, rlresearch.display\n"
-        "told = rlresearch.rundir.provenance(['x'], []); assert told['packages']['tensorflow'], told\n"
+        "import sys; import rlresearch.provenance, rlresearch.rundir, rlresearch.loggers, rlresearch.display\n"
+        "told = rlresearch.provenance.provenance(['x'], []); assert told['packages']['tensorflow'], told\n"
         "print({name.partition('.')[0] for name in sys.modules} & {'keras', 'numpy', 'rich', 'hydra'})\n"
         "print('tensorflow.python' in sys.modules)"
     )

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from conftest import make_plan, same_bits, without_xla
 
-from rlresearch import evaluate, training
+from rlresearch import evaluation, training
 from rlresearch.envs.task import Task
-from rlresearch.evaluate import Evaluator
+from rlresearch.evaluation import Evaluator
 from rlresearch.plan import EvalSettings
 from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.host import HostRunner
@@ -33,7 +33,9 @@ class Rows:
 
 
 def plan_of(*overrides, num_envs=1):
-    return make_plan("ddpg", f"env.num_envs={num_envs}", f"env.max_episode_steps={LIMIT}", *overrides)
+    """With statistics of observations, which evaluation could move."""
+    small = ["normalize=running", f"env.num_envs={num_envs}", f"env.max_episode_steps={LIMIT}"]
+    return make_plan("ddpg", *small, *overrides)
 
 
 def trained(make, evaluation, members=1, row_every=30, num_envs=1, seeds=(4,)):
@@ -118,7 +120,7 @@ def test_evaluations_are_told_with_every_episode(often):
 def test_evaluation_is_in_gymnasiums_own_environment_from_seeds_of_its_own():
     """Episode by episode with a policy of one's own, against Gymnasium stepped by hand."""
     task, seen = plan_of().task, []
-    seeds = evaluate._episode_seeds(3, 50, 2)
+    seeds = evaluation._episode_seeds(3, 50, 2)
     evaluator = Evaluator(task, (3,))
     policy = lambda obs: seen.append(obs.copy()) or np.clip(-obs[..., 2:], -1.0, 1.0)  # noqa: E731
     (result,) = evaluator.run(policy, 2, 50)
@@ -136,16 +138,16 @@ def test_evaluation_is_in_gymnasiums_own_environment_from_seeds_of_its_own():
 
 
 def test_evaluation_seeds_depend_on_the_run_the_step_and_the_episode():
-    each = [evaluate._episode_seeds(seed, step, 4) for seed in (0, 1) for step in (50, 100)]
+    each = [evaluation._episode_seeds(seed, step, 4) for seed in (0, 1) for step in (50, 100)]
     assert len({seed for seeds in each for seed in seeds}) == 16
-    assert evaluate._episode_seeds(0, 50, 2) == each[0][:2]
+    assert evaluation._episode_seeds(0, 50, 2) == each[0][:2]
 
 
 def test_more_episodes_than_are_stepped_together(monkeypatch):
     task = plan_of().task
     policy = lambda obs: np.clip(-obs[..., 2:], -1.0, 1.0)  # noqa: E731
     (whole,) = Evaluator(task, (3,)).run(policy, 5, 0)
-    monkeypatch.setattr(evaluate, "AT_ONCE", 2)
+    monkeypatch.setattr(evaluation, "AT_ONCE", 2)
     (parts,) = Evaluator(task, (3,)).run(policy, 5, 0)
     assert parts == whole
 
@@ -167,8 +169,8 @@ def test_episodes_of_unequal_length_end_each_for_itself():
             self.left -= 1
             return np.float32([self.left]), 1.0, self.left == 0, False, {}
 
-    gym.register("Countdown-v0", entry_point=Countdown)
-    results = Evaluator(Task("Countdown-v0"), (0, 1)).run(lambda obs: np.zeros((*obs.shape[:2], 1)), 6, 0)
+    gym.register("Unequal-v0", entry_point=Countdown)
+    results = Evaluator(Task("Unequal-v0"), (0, 1)).run(lambda obs: np.zeros((*obs.shape[:2], 1)), 6, 0)
     for each in results:
         assert each.returns == [float(length) for length in each.lengths]
     assert len({length for each in results for length in each.lengths}) > 2
@@ -240,14 +242,17 @@ def test_calls_of_a_second_do_not_overrun_a_stop():
     """A runner that is asked for more than is left would train past its end."""
 
     class Fake:
-        iteration = 0
+        iteration, members = 0, (0,)
 
         def advance(self, iterations, fresh):
             calls.append((iterations, fresh))
             self.iteration += iterations
 
-    calls, fake, pace = [], Fake(), training._Pace(1)
-    assert training._advance(fake, 25, True, pace) is False
+    calls, fake = [], Fake()
+    loop = training._Loop(fake, Task("Pendulum-v1"), EvalSettings(), (), None, training.NothingKept())
+    loop._advance(25)
     assert fake.iteration == 25 and sum(n for n, _ in calls) == 25
     assert [fresh for _, fresh in calls] == [True] + [False] * (len(calls) - 1)
-    assert training._advance(fake, 25, True, pace) is True  # nothing ran: the fresh row is still owed
+    loop.position = loop.position._replace(fresh=True)
+    loop._advance(25)
+    assert loop.position.fresh  # nothing ran: the fresh row is still owed

@@ -81,7 +81,7 @@ class PPO:
     learning_starts: ClassVar[int] = 0
     random_start: ClassVar[bool] = False
     updates: ClassVar[int] = 1
-    LEARNS_FROM: ClassVar[str] = "rollout"
+    LEARNS_FROM: ClassVar[str] = "rollouts"
     METRICS: ClassVar[dict[str, str]] = {  # means over all minibatches of all epochs
         "loss/policy": "minus the clipped objective of equation 7, in units of advantage",
         "loss/value": "mean squared error of values, in squared units of return",

@@ -8,15 +8,18 @@ final observation needs no detour through `info`, and no transition crosses epis
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
+from rlresearch.envs.tape import Tape, Tapes, wound
 from rlresearch.envs.task import Task
+from rlresearch.envs.worker import leave_to_the_parent
 from rlresearch.errors import RunError
 
 
@@ -63,14 +66,26 @@ class Unit(gym.Wrapper):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         self._steps += 1
         try:
-            obs, reward, terminated, truncated, info = self.env.step(self._own_units(action))
+            obs, reward, terminated, truncated, info = self.env.step(self.own_units(action))
         except Exception as error:
             raise self._failed("raised", error) from error
         if not _is_finite_number(reward):
             raise self._failed(f"returned reward {reward!r}, expected one finite number")
         return self._checked(obs), float(reward), bool(terminated), bool(truncated), info
 
-    def _own_units(self, action: np.ndarray) -> np.ndarray | int:
+    def replay(self, seed: int, actions: np.ndarray) -> Tape:
+        """Does an episode over again, up to where its actions end."""
+        tape = Tape(self.reset(seed=seed)[0])
+        for action in actions:
+            obs, reward, *_ = self.step(action)
+            tape.note(action, obs, np.float32(reward))
+        return tape
+
+    def replay_own(self, parts: list[tuple[int, np.ndarray]]) -> Tape:
+        """As `replay`, by the seed and the actions at this environment's own place among others."""
+        return self.replay(*parts[self.place])
+
+    def own_units(self, action: np.ndarray) -> np.ndarray | int:
         """The action as the environment takes it."""
         if self._discrete:
             return self._start + int(action)
@@ -119,6 +134,9 @@ class InProcess:
         _, reward, terminated, truncated, _ = zip(*steps, strict=True)
         return self._obs.copy(), np.array(reward, np.float32), np.array(terminated), np.array(truncated), {}
 
+    def call(self, name: str, *arguments: object) -> tuple:
+        return tuple(getattr(env, name)(*arguments) for env in self._envs)
+
     def close(self) -> None:
         for env in self._envs:
             env.close()
@@ -131,35 +149,91 @@ class HostEnv:
     """
 
     def __init__(self, task: Task, keys: np.ndarray) -> None:
-        makers = [lambda: Unit(task.make(), task.id)] * task.num_envs
+        makers = [partial(_made, task, place, os.getpid()) for place in range(task.num_envs)]
         if task.vectorization == "async":
             self._envs = gym.vector.AsyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.DISABLED)
         else:
             self._envs = InProcess(makers)
-        self._keys = keys
+        self._task, self._keys = task, keys
         self._episode = np.zeros(task.num_envs, np.int64)
+        self._tapes: list[Tape] = []
 
     def reset(self) -> np.ndarray:
         """First observations float32[N, ...]."""
-        return self._envs.reset(seed=self._seeds())[0]
+        obs = self._envs.reset(seed=self._seeds())[0]
+        self._tapes = [Tape(each) for each in obs]
+        return obs
 
     def step(self, action: np.ndarray) -> HostStep:
         """Applies actions [-1, 1] float32[N, A], or discrete ones from 0 int32[N]; copies whose episode ended begin the
         next one.
         """
         next_obs, reward, terminated, truncated, _ = self._envs.step(action)
+        reward = reward.astype(np.float32)
+        for tape, *step in zip(self._tapes, action, next_obs, reward, strict=True):
+            tape.note(*step)
         done = terminated | truncated
         obs = next_obs
         if done.any():
             self._episode += done
             obs, _ = self._envs.reset(seed=self._seeds(), options={"reset_mask": done})
-        return HostStep(reward.astype(np.float32), terminated, truncated, next_obs, obs)
+            for i in np.flatnonzero(done):
+                self._tapes[i] = Tape(obs[i])
+        return HostStep(reward, terminated, truncated, next_obs, obs)
+
+    @property
+    def between_episodes(self) -> bool:
+        """Whether every copy stands at the start of an episode."""
+        return not any(tape.actions for tape in self._tapes)
+
+    @property
+    def in_later_episode(self) -> bool:
+        """Whether the first copy is some steps into an episode that is not its first."""
+        return bool(self._episode[0] > 0 and self._tapes[0].actions)
+
+    def tapes(self, obs: np.ndarray, action: np.ndarray) -> Tapes:
+        """What leads back to here. obs, action: the newest of all copies."""
+        return wound(self._tapes, self._episode, obs, action)
+
+    def replays(self) -> bool:
+        """Whether the first copy's running episode, done over again in a new environment, is the same."""
+        tape, env = self._tapes[0], None
+        try:
+            env = _made(self._task, 0, os.getpid())
+            again = env.replay(self._seeds()[0], np.asarray(tape.actions))
+        except Exception:  # noqa: BLE001 (whatever an environment does of which there can be only one)
+            return False
+        finally:
+            if env is not None:
+                env.close()
+        return bool((again.digest == tape.digest).all())
+
+    def restore(self, tapes: Tapes) -> None:
+        """Goes back to where `tapes` lead. Errors: RunError naming the environment, where they lead elsewhere."""
+        self._episode = tapes.episode.copy()
+        parts = list(zip(self._seeds(), tapes.each(), strict=True))
+        self._tapes = list(self._envs.call("replay_own", parts))
+        for i, (tape, digest) in enumerate(zip(self._tapes, tapes.digests, strict=True)):
+            if (tape.digest != digest).any():
+                raise RunError(
+                    f"environment '{self._task.id}' does not replay: the {len(tape.actions)} actions of episode "
+                    f"{tapes.episode[i]} of copy {i} lead elsewhere than before, though it was reset with the same seed"
+                )
 
     def close(self) -> None:
         self._envs.close()
 
     def _seeds(self) -> list[int]:
         return episode_seeds(self._keys, self._episode)
+
+
+def _made(task: Task, place: int, parent: int) -> Unit:
+    """The environment at a place among its copies, in the process `parent` or one below it."""
+    if os.getpid() != parent:
+        leave_to_the_parent()
+    unit = Unit(task.make(), task.id)
+    unit.place = place
+    return unit
 
 
 def episode_seeds(keys: np.ndarray, episode: np.ndarray) -> list[int]:

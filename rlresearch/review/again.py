@@ -13,11 +13,11 @@ import numpy as np
 
 from rlresearch.display import number
 from rlresearch.errors import RunError
+from rlresearch.provenance import provenance
 from rlresearch.review import query, reader, tables
 from rlresearch.review.index import Index
 from rlresearch.review.reader import Columns, Run
 from rlresearch.review.tables import Column, Grid
-from rlresearch.rundir import provenance
 
 
 def reproduce(arguments: argparse.Namespace) -> int:

@@ -21,9 +21,10 @@ import numpy as np
 import yaml
 
 from rlresearch.errors import ConfigError, RunError, shown
+from rlresearch.provenance import redacted
 from rlresearch.review import query, tfevents
 from rlresearch.review.index import Index
-from rlresearch.rundir import JsonLines, RunDirectory, redacted, timestamp
+from rlresearch.rundir import JsonLines, RunDirectory, timestamp
 
 # Stable-Baselines3's and CleanRL's names for what we also have.
 _SAME = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -35,7 +36,7 @@ class DeviceRunner:
     """One run, entirely on the device; returns to Python between calls of `advance`."""
 
     def __init__(self, trainer: Trainer, task: Task, seed: int) -> None:
-        self.members = (seed,)
+        self.members, self.exact = (seed,), True
         env = DeviceEnv(task)
         state = device_init(trainer, env, rng.key(seed))
         self._loop = CompiledLoop(
@@ -59,6 +60,14 @@ class DeviceRunner:
     def state(self) -> RunState:
         """The state as it is now."""
         return self._loop.store.read()
+
+    def beside(self) -> dict[str, np.ndarray]:
+        """Nothing but the state is needed to go on."""
+        return {}
+
+    def restore(self, iteration: int, state: RunState, beside: Mapping[str, np.ndarray]) -> None:
+        """Goes on from a saved state."""
+        self._loop.restore(iteration, state)
 
     def advance(self, iterations: int, fresh: bool) -> None:
         """Runs iterations of `num_envs` transitions; `fresh` first begins a new metrics row."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 
 import numpy as np
@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from rlresearch import rng
 from rlresearch.envs.host import HostEnv, HostStep
+from rlresearch.envs.tape import Tapes
 from rlresearch.envs.task import Task
 from rlresearch.fence import fence
 from rlresearch.runners.store import Store
@@ -37,6 +38,7 @@ class HostRunner:
         state = trainer.init(learn_key, (), timestep)
         action, state = trainer.act(state, tf.constant(0, tf.int64), trainer.silent_iterations == 0)
         self._action = action.numpy()
+        self._replays = 0  # how often the environment was seen to replay; -1: it does not
         self._store = Store((tf.constant(0, tf.int64), action, state))
         self._transit = cache(self._compiled)
         self._fresh = tf.function(self._begin_row, jit_compile=True, autograph=False)
@@ -48,6 +50,29 @@ class HostRunner:
     def state(self) -> RunState:
         """The state as it is now."""
         return self._store.read()[2]
+
+    def beside(self) -> dict[str, np.ndarray]:
+        """What leads the environments back to where they are now, and the action that is next."""
+        tapes = self._env.tapes(self.state().timestep.obs.numpy(), self._action)
+        return {"action": self._action, **{f"env.{name}": part for name, part in tapes._asdict().items()}}
+
+    def restore(self, iteration: int, state: RunState, beside: Mapping[str, np.ndarray]) -> None:
+        """Goes on from a saved state. Errors: RunError where an environment does not come back to its place."""
+        self._env.restore(Tapes(**{name: beside[f"env.{name}"] for name in Tapes._fields}))
+        self._action, self.iteration = beside["action"], iteration
+        self._store.write((tf.constant(iteration, tf.int64), tf.constant(self._action), state))
+
+    @property
+    def exact(self) -> bool:
+        """Whether `beside` leads back to here: where an environment does not replay, only between episodes.
+
+        Tried with a new environment at first, and once more in an episode that is not the first.
+        """
+        if self._replays < 2 and not self._env.between_episodes:
+            if self._replays == 0 or (self._replays == 1 and self._env.in_later_episode):
+                tried = 2 if self._env.in_later_episode else 1
+                self._replays = tried if self._env.replays() else -1
+        return self._replays > 0 or self._env.between_episodes
 
     def advance(self, iterations: int, fresh: bool) -> None:
         """Steps the environments that many times; `fresh` first begins a new metrics row."""

@@ -31,7 +31,7 @@ class PopulationRunner:
     def __init__(
         self, trainer: Trainer, task: Task, seeds: Sequence[int], values: Mapping[str, Sequence[float]] | None = None
     ) -> None:
-        self.members = tuple(seeds)
+        self.members, self.exact = tuple(seeds), True
         values = dict(values or {})
         check_values(trainer.algo, values, len(self.members))
         env = DeviceEnv(task)
@@ -80,6 +80,14 @@ class PopulationRunner:
     def state(self) -> RunState:
         """The members' states, stacked: every leaf has a leading axis of members."""
         return self._loop.store.read()
+
+    def beside(self) -> dict[str, np.ndarray]:
+        """Nothing but the state is needed to go on."""
+        return {}
+
+    def restore(self, iteration: int, state: RunState, beside: Mapping[str, np.ndarray]) -> None:
+        """Goes on from saved states, stacked."""
+        self._loop.restore(iteration, state)
 
     def advance(self, iterations: int, fresh: bool) -> None:
         """Runs iterations of every member; `fresh` first begins a new metrics row."""

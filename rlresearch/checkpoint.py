@@ -1,0 +1,387 @@
+"""Checkpoints of a run: saved states that it can go on from, whatever happens while one is written.
+
+    RUN/checkpoints/
+        000000012000/            the step; a second one at the same step is 000000012000.1
+            state.safetensors    every array but replay rows
+            manifest.json        what else there is to know, with the digests of all files; written last
+        replay/
+            rows-000000000000-9f31c2aa.rows    see `tensor_files`; shared by the checkpoints
+
+A checkpoint is made under another name, brought to the disk with everything it refers to, and only then gets its own
+name: it is there whole or not at all. Its digests are checked whenever it is read. They tell damage, not malice; there
+is nothing in a checkpoint that could run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import annotated_types as at
+import numpy as np
+import pydantic
+
+from rlresearch import durable, tensor_files
+from rlresearch.errors import ConfigError
+from rlresearch.tensor_files import Arrays, Damaged, Ring, RowFile, RowWriter
+
+SCHEMA_VERSION = 1
+STATE, MANIFEST, REPLAY = "state.safetensors", "manifest.json", "replay"
+LARGEST_MANIFEST = 1 << 24  # bytes; a thousand arrays take some 100,000
+
+_log = logging.getLogger("rlresearch")
+_NAME = re.compile(r"(\d{12,})(?:\.(\d+))?")
+_PREFIX, _UNSIGNED = b'{\n "digest": "', b"0" * 64
+_Count = Annotated[int, at.Ge(0)]
+_Digest = Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+_RowsName = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,60}\.rows$")]
+
+
+class _Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class SavedRows(_Strict):
+    """A `RowFile`."""
+
+    name: _RowsName
+    begin: _Count
+    end: _Count
+    size: _Count
+    digest: _Digest
+
+
+class SavedRing(_Strict):
+    """A `Ring`, and where its rows are."""
+
+    capacity: Annotated[int, at.Gt(0)]
+    added: _Count
+    files: list[SavedRows]
+
+
+class About(_Strict):
+    """What is known of a checkpoint beside its arrays.
+
+    iteration: of the loop, each of `num_envs` transitions a member; step: transitions of each member. members: the
+    runs' seeds. position: where the training loop stood. logs: for each member the sizes in bytes of its files.
+    times: seconds so far. score: mean return, where the policy was evaluated at this very step. serial: counts the
+    planned ones, from 1; None for one out of turn. exact: false where the environment cannot be brought back to this
+    place, so that the run cannot go on from here. config: the digest of what of the configuration must stay as it is.
+    """
+
+    step: _Count
+    iteration: _Count
+    members: list[int]
+    position: dict[str, int | bool]
+    logs: list[dict[str, int]]
+    times: dict[str, float]
+    score: float | None = None
+    serial: int | None = None
+    exact: bool = True
+    config: str = ""
+
+
+class Manifest(_Strict):
+    """What manifest.json says."""
+
+    digest: str
+    schema_version: int
+    saved_at: str
+    packages: dict[str, str | None]
+    about: About
+    state_size: _Count
+    state_digest: _Digest
+    tensors: dict[str, tuple[str, list[_Count]]]
+    rings: dict[str, SavedRing]
+
+
+class Loaded(NamedTuple):
+    """A checkpoint whose every byte is what was written. arrays: all but the replay rows."""
+
+    path: Path
+    manifest: Manifest
+    arrays: dict[str, np.ndarray]
+
+    @property
+    def about(self) -> About:
+        return self.manifest.about
+
+    def ring(self, name: str, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Copies of `columns` [..., capacity, width], empty ones of a ring's, with the saved rows in their places.
+
+        Errors: Damaged, where they are not there or not like these.
+        """
+        saved = self.manifest.rings[name]
+        if any(column.shape[-2] != saved.capacity for column in columns.values()):
+            raise Damaged(f"'{name}' holds {saved.capacity} rows, unlike this run's")
+        filled = {dtype: np.zeros(column.shape, column.dtype) for dtype, column in columns.items()}
+        for begin, rows in tensor_files.read_rows(self.path.parent / REPLAY, _row_files(saved)):
+            first = max(begin, saved.added - saved.capacity)
+            for dtype, column in filled.items():
+                part = rows.get(dtype)
+                if part is None or part.dtype != column.dtype or _but_rows(part) != _but_rows(column):
+                    raise Damaged(f"the rows of '{name}' are of another kind than this run's")
+                places = np.arange(first, begin + part.shape[-2]) % saved.capacity
+                column[..., places, :] = part[..., first - begin :, :]
+        return filled
+
+
+def names(run: Path) -> list[str]:
+    """The checkpoints of a run, the newest first; none of them looked into."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        found = [each.name for each in (run / "checkpoints").iterdir() if _NAME.fullmatch(each.name)]
+        return sorted(found, key=_order, reverse=True)
+    return []
+
+
+def load(run: Path, name: str, replay: bool = True) -> Loaded:
+    """One checkpoint, checked whole; without `replay` its rows are not looked at. Errors: Damaged."""
+    path = run / "checkpoints" / name
+    manifest = read_manifest(path)
+    try:
+        blob = durable.read_file(path / STATE, manifest.state_size + 1)
+    except (OSError, ValueError) as error:
+        raise Damaged(f"{STATE}: {getattr(error, 'strerror', None) or error}") from None
+    if len(blob) != manifest.state_size or tensor_files.digest(blob) != manifest.state_digest:
+        raise Damaged(tensor_files.damage(blob, STATE))
+    arrays = tensor_files.unpacked(blob, STATE)
+    if {each: (array.dtype.name, list(array.shape)) for each, array in arrays.items()} != manifest.tensors:
+        raise Damaged(f"{STATE}: its tensors are not those of {MANIFEST}")
+    if replay:
+        for ring_name, ring in manifest.rings.items():
+            _check_ring(path.parent / REPLAY, ring_name, ring)
+    return Loaded(path, manifest, arrays)
+
+
+def newest(run: Path) -> tuple[Loaded | None, dict[str, str]]:
+    """The newest checkpoint that a run can go on from, and what is wrong with those newer than it, by name.
+
+    None where there is none; they are then all damaged, or there never was one.
+    """
+    damaged = {}
+    for name in names(run):
+        try:
+            if read_manifest(run / "checkpoints" / name).about.exact:
+                return load(run, name), damaged
+        except Damaged as error:
+            damaged[name] = str(error)
+    return None, damaged
+
+
+def chosen(run: Path, which: str, where: str) -> Loaded:
+    """A checkpoint to take a policy from: `last`, `best` (by its evaluation), or a step; its replay is not looked at.
+
+    ConfigError, about `where`, where there is no such one, or where it is damaged.
+    """
+    every = names(run)
+    try:
+        if which == "best":
+            manifests = {name: read_manifest(run / "checkpoints" / name).about for name in every}
+            scores = {name: (about.score, about.step) for name, about in manifests.items() if about.score is not None}
+            name = max(scores, key=scores.get, default=None)
+        elif which == "last":
+            name = every[0] if every else None
+        else:
+            name = next((each for each in every if each == which or str(_order(each)[0]) == which), None)
+        if name is None:
+            steps = ", ".join(str(_order(each)[0]) for each in every) or "none"
+            raise ConfigError(f"{where}: has no checkpoint {which!r}; there are last, best, and by steps: {steps}.")
+        return load(run, name, replay=False)
+    except Damaged as error:
+        raise ConfigError(f"{where}: a checkpoint is damaged: {error}") from None
+
+
+def read_manifest(path: Path) -> Manifest:
+    """What is known of the checkpoint at `path`. Errors: Damaged."""
+    try:
+        content = durable.read_file(path / MANIFEST, LARGEST_MANIFEST)
+        given = content[len(_PREFIX) : len(_PREFIX) + len(_UNSIGNED)]
+        unsigned = _PREFIX + _UNSIGNED + content[len(_PREFIX) + len(_UNSIGNED) :]
+        if not content.startswith(_PREFIX) or hashlib.blake2b(unsigned, digest_size=32).hexdigest().encode() != given:
+            raise Damaged(f"{MANIFEST} is damaged")
+        fields = json.loads(content)
+        if fields.get("schema_version") != SCHEMA_VERSION:
+            version = fields.get("schema_version")
+            raise Damaged(f"{MANIFEST} has schema version {version!r}, this program reads {SCHEMA_VERSION}")
+        return Manifest.model_validate_json(content)
+    except OSError as error:
+        raise Damaged(f"{MANIFEST}: {error.strerror or error}") from None
+    except (ValueError, RecursionError, AttributeError) as error:  # pydantic's own error is a ValueError
+        raise Damaged(f"{MANIFEST} cannot be read: {str(error).splitlines()[0]}") from None
+
+
+class Writer:
+    """Saves checkpoints of one run, and removes those that need not be kept.
+
+    keep_last: how many of the newest exact ones stay, with the replay they need. keep_best, keep_every: the one with
+    the largest score, and every so manieth planned one, stay too, but their replay goes: no run goes on from those.
+    """
+
+    def __init__(self, run: Path, keep_last: int, keep_best: bool = False, keep_every: int | None = None) -> None:
+        self.folder = run / "checkpoints"
+        self._run = run
+        self._keep_last, self._keep_best, self._keep_every = keep_last, keep_best, keep_every
+        self._manifests: dict[str, Manifest] = {}
+        self._writers: dict[str, RowWriter] = {}
+        self._published: dict[str, list[RowFile]] = {}
+
+    def go_on_from(self, loaded: Loaded) -> None:
+        """What `loaded` has on the disk need not be written again."""
+        self._published = {name: _row_files(ring) for name, ring in loaded.manifest.rings.items()}
+
+    def unwritten(self, rings: Mapping[str, Ring]) -> dict[str, tuple[int, Arrays]]:
+        """Copies of the rows of each ring that `save` will write, with the number of the first."""
+        return {name: self._writer(name).unwritten(ring) for name, ring in rings.items()}
+
+    def save(
+        self,
+        arrays: Arrays,
+        rings: Mapping[str, Ring],
+        rows: Mapping[str, tuple[int, Arrays]],
+        about: About,
+        packages: Mapping[str, str | None],
+        saved_at: str,
+    ) -> Path:
+        """Writes a checkpoint, whole or not at all. Errors: OSError; nothing half-written stays where it can."""
+        made = durable.temporary(self.folder)
+        try:
+            self._make_folders()
+            made.mkdir()
+            for name, ring in rings.items():
+                self._writer(name).append(rows[name][0], ring.added, rows[name][1], ring.capacity)
+            state = tensor_files.packed(arrays)
+            durable.write_file(made / STATE, state)
+            fields = {
+                "schema_version": SCHEMA_VERSION,
+                "saved_at": saved_at,
+                "packages": dict(packages),
+                "about": about.model_dump(),
+                "state_size": len(state),
+                "state_digest": tensor_files.digest(state),
+                "tensors": {name: (each.dtype.name, list(each.shape)) for name, each in arrays.items()},
+                "rings": {name: self._described(name, ring) for name, ring in rings.items()},
+            }
+            durable.write_file(made / MANIFEST, _signed(fields))
+            durable.sync_folder(made)
+            made = made.rename(self._free_name(about.step))
+            durable.sync_folder(self.folder)
+        except BaseException:
+            durable.discard(made)
+            for name, writer in self._writers.items():
+                writer.give_up(self._published.get(name, []))
+            raise
+        self._published = {name: list(writer.files) for name, writer in self._writers.items()}
+        return made
+
+    def rotate(self) -> None:
+        """Removes what need not be kept. What cannot be removed, or looked into, stays."""
+        every = names(self._run)
+        manifests = {name: manifest for name in every if (manifest := self._manifest(name)) is not None}
+        exact = [name for name in every if name not in manifests or manifests[name].about.exact]
+        newest = exact[: self._keep_last]
+        kept = {*every[:1], *newest}
+        scores = {name: each.about.score for name, each in manifests.items() if each.about.score is not None}
+        if self._keep_best and scores:
+            kept.add(max(scores, key=lambda name: (scores[name], _order(name))))
+        if self._keep_every:
+            kept |= {name for name, each in manifests.items() if (each.about.serial or 1) % self._keep_every == 0}
+        for name in every:
+            if name not in kept and name in manifests:
+                durable.discard(self.folder / name)
+        self._manifests = {name: each for name, each in manifests.items() if name in kept}
+        if all(name in manifests for name in newest):
+            self._remove_rows([manifests[name] for name in newest])
+        for left in self.folder.glob(f"{durable.TEMPORARY}*"):
+            durable.discard(left)
+
+    def best_score(self) -> float | None:
+        """The largest score of the checkpoints that are there."""
+        manifests = [manifest for name in names(self._run) if (manifest := self._manifest(name)) is not None]
+        return max((each.about.score for each in manifests if each.about.score is not None), default=None)
+
+    def last_serial(self) -> int:
+        """The number of the last planned checkpoint, 0 where there was none."""
+        manifests = [manifest for name in names(self._run) if (manifest := self._manifest(name)) is not None]
+        return max((each.about.serial or 0 for each in manifests), default=0)
+
+    def close(self) -> None:
+        """Lets go of files."""
+        for writer in self._writers.values():
+            writer.close()
+
+    def _make_folders(self) -> None:
+        if not (self.folder / REPLAY).is_dir():
+            (self.folder / REPLAY).mkdir(parents=True, exist_ok=True)
+            durable.sync_folder(self.folder)
+            durable.sync_folder(self._run)
+
+    def _writer(self, name: str) -> RowWriter:
+        if name not in self._writers:
+            files = self._published.get(name, [])
+            prefix = "rows" if not self._writers else f"rows{len(self._writers)}"
+            self._writers[name] = RowWriter(self.folder / REPLAY, prefix, files)
+        return self._writers[name]
+
+    def _described(self, name: str, ring: Ring) -> dict[str, Any]:
+        files = [each._asdict() for each in self._writer(name).files]
+        return {"capacity": ring.capacity, "added": ring.added, "files": files}
+
+    def _free_name(self, step: int) -> Path:
+        taken = [_order(name)[1] for name in names(self._run) if _order(name)[0] == step]
+        return self.folder / (f"{step:012d}" if not taken else f"{step:012d}.{max(taken) + 1}")
+
+    def _manifest(self, name: str) -> Manifest | None:
+        if name not in self._manifests:
+            with suppress(Damaged):
+                self._manifests[name] = read_manifest(self.folder / name)
+        return self._manifests.get(name)
+
+    def _remove_rows(self, manifests: list[Manifest]) -> None:
+        needed = {file.name for each in manifests for ring in each.rings.values() for file in ring.files}
+        needed |= {file.name for writer in self._writers.values() for file in writer.files}
+        for path in (self.folder / REPLAY).glob("*.rows"):
+            if path.name not in needed:
+                durable.discard(path)
+
+
+def set_aside(run: Path, name: str) -> None:
+    """Keeps a damaged checkpoint out of the way of new ones. It is not removed. Errors: OSError."""
+    folder = run / "checkpoints"
+    taken = len(list(folder.glob(f"damaged-{name}*")))
+    (folder / name).rename(folder / (f"damaged-{name}" + (f"-{taken}" if taken else "")))
+
+
+def _check_ring(folder: Path, name: str, ring: SavedRing) -> None:
+    files = _row_files(ring)
+    tensor_files.check_rows(folder, files)
+    reached = max(0, ring.added - ring.capacity)
+    for begin, end in [(each.begin, each.end) for each in files] + [(ring.added, ring.added)]:
+        if begin > reached:
+            raise Damaged(f"replay '{name}': rows {reached} to {begin} are missing")
+        reached = max(reached, end)
+
+
+def _row_files(ring: SavedRing) -> list[RowFile]:
+    return [RowFile(**each.model_dump()) for each in ring.files]
+
+
+def _but_rows(column: np.ndarray) -> tuple[int, ...]:
+    return (*column.shape[:-2], column.shape[-1])
+
+
+def _order(name: str) -> tuple[int, int]:
+    step, again = _NAME.fullmatch(name).groups()
+    return int(step), int(again or 0)
+
+
+def _signed(fields: Mapping[str, Any]) -> bytes:
+    """The manifest, whose first field is the digest of the whole file as it is with zeros in the digest's place."""
+    text = json.dumps({"digest": _UNSIGNED.decode(), **fields}, indent=1, allow_nan=False).encode()
+    signature = hashlib.blake2b(text, digest_size=32).hexdigest().encode()
+    return text.replace(_UNSIGNED, signature, 1)

@@ -1,0 +1,83 @@
+"""Evaluation: the deterministic policy in Gymnasium's own environment, from seeds of its own.
+
+Nothing of it touches training state: it draws no training key and steps no training environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from rlresearch import rng
+from rlresearch.envs.host import Unit, episode_seeds
+from rlresearch.envs.task import Task
+
+AT_ONCE = 50  # episodes of one member stepped together: enough to share a call's cost, few enough to hold
+
+
+class Evaluation(NamedTuple):
+    """Every episode's undiscounted return and its length in steps."""
+
+    returns: list[float]
+    lengths: list[int]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.returns))
+
+
+class Evaluator:
+    """Evaluates the policies of all members side by side.
+
+    seeds: one run seed a member. Episode i of the evaluation at a step begins from a seed made of the
+    run's seed, the step and i, whatever was evaluated before.
+    """
+
+    def __init__(self, task: Task, seeds: Sequence[int]) -> None:
+        self._task, self._seeds = task, tuple(seeds)
+        self._envs: list[list[Unit]] = [[] for _ in self._seeds]
+
+    def run(self, policy: Callable[[np.ndarray], np.ndarray], episodes: int, step: int) -> list[Evaluation]:
+        """One Evaluation a member. policy: actions [M, n, A] for observations [M, n, ...]."""
+        seeds = [_episode_seeds(seed, step, episodes) for seed in self._seeds]
+        results = [Evaluation([], []) for _ in self._seeds]
+        for begin in range(0, episodes, AT_ONCE):
+            batch = self._together(policy, [each[begin : begin + AT_ONCE] for each in seeds])
+            results = [
+                Evaluation(done.returns + new.returns, done.lengths + new.lengths)
+                for done, new in zip(results, batch, strict=True)
+            ]
+        return results
+
+    def close(self) -> None:
+        """Closes the environments."""
+        for env in (env for envs in self._envs for env in envs):
+            env.close()
+
+    def _together(self, policy: Callable, seeds: list[list[int]]) -> list[Evaluation]:
+        """One episode for each seed, all stepped together until the last one ends."""
+        envs = self._made(len(seeds[0]))
+        obs = np.stack([[env.reset(seed=s)[0] for env, s in zip(*pair, strict=True)] for pair in zip(envs, seeds)])
+        returns = np.zeros(obs.shape[:2])
+        lengths = np.zeros(obs.shape[:2], int)
+        alive = np.ones(obs.shape[:2], bool)
+        while alive.any():
+            actions = policy(obs)
+            for m, i in zip(*np.nonzero(alive), strict=True):
+                obs[m, i], reward, terminated, truncated, _ = envs[m][i].step(actions[m, i])
+                returns[m, i] += reward
+                lengths[m, i] += 1
+                alive[m, i] = not (terminated or truncated)
+        return [Evaluation(r.tolist(), n.tolist()) for r, n in zip(returns, lengths, strict=True)]
+
+    def _made(self, count: int) -> list[list[Unit]]:
+        for envs in self._envs:
+            envs += [Unit(self._task.make(), self._task.id) for _ in range(count - len(envs))]
+        return [envs[:count] for envs in self._envs]
+
+
+def _episode_seeds(seed: int, step: int, episodes: int) -> list[int]:
+    key = rng.fold_in(rng.fold_in(rng.key(seed), 0x6576616C), step).numpy()  # "eval": no training key has this tag
+    return episode_seeds(np.tile(key, (episodes, 1)), np.arange(episodes))

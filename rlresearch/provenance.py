@@ -1,0 +1,98 @@
+"""How and by which code a run was started, for its run.json; secrets left out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shlex
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlresearch import __version__
+
+_GIT_PATIENCE_S = 2.0
+_PACKAGES = ("tensorflow", "keras", "hydra-core", "omegaconf", "gymnasium", "numpy", "rlresearch")
+_SECRET = re.compile(r"key|token|secret|password", re.IGNORECASE)
+# `api_key: x` inside the braces of an override; the value ends with its quotes, or at , } or ].
+_SECRET_INSIDE = re.compile(
+    r"""([\w.-]*(?:key|token|secret|password)[\w.-]*["']?\s*[:=]\s*)("[^"]*"|'[^']*'|[^,}\]]+)""", re.IGNORECASE
+)
+
+
+def provenance(argv: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
+    """What run.json says about how and by which code a run was started; pass it to `record`.
+
+    command, overrides (both `redacted`), host, pid, python, packages {name: version or null}, git {commit, dirty}
+    of the working directory and package_git of this package; null where there is no commit. `dirty` means
+    changes to tracked files, and is null where git took more than 2 s.
+    """
+    package = Path(__file__).parent
+    # Installed inside somebody else's repository, the package is no part of that repository's commit.
+    own_repository = _git(package, "ls-files", "--error-unmatch", Path(__file__).name) is not None
+    return {
+        "command": shlex.join(redacted(argv)),
+        "overrides": redacted(overrides),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "python": platform.python_version(),
+        "packages": versions(),
+        "git": _commit(Path(".")),
+        "package_git": _commit(package) if own_repository else None,
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """The packages that a run's numbers depend on."""
+    return {name: _version(name) for name in _PACKAGES}
+
+
+def redacted(arguments: Sequence[str]) -> list[str]:
+    """`arguments` with *** for each value whose key holds "key", "token", "secret" or "password".
+
+    Known forms: a.token=x, --token=x, --token x, and a={token: x}. Harmless values under such keys go too.
+    """
+    shown, value_of_secret = [], False
+    for argument in arguments:
+        key, equals, _ = argument.partition("=")
+        is_secret = bool(_SECRET.search(key)) and "{" not in key
+        if value_of_secret and not argument.startswith("-"):
+            shown.append("***")
+        elif equals and is_secret:
+            shown.append(f"{key}=***")
+        else:
+            shown.append(_SECRET_INSIDE.sub(r"\1***", argument))
+        value_of_secret = argument.startswith("-") and not equals and is_secret
+    return shown
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return __version__ if package == "rlresearch" else None  # run from a checkout
+
+
+def _commit(folder: Path) -> dict[str, Any] | None:
+    commit = _git(folder, "rev-parse", "--verify", "HEAD")
+    if commit is None:
+        return None
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git answers, or None; it takes no locks (`status` would write the index) and starts no monitor."""
+    command = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", *arguments]
+    quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        answer = subprocess.run(
+            command, env=quiet, stdin=subprocess.DEVNULL, capture_output=True, timeout=_GIT_PATIENCE_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.decode(errors="replace").strip() if answer.returncode == 0 else None

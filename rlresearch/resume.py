@@ -1,0 +1,180 @@
+"""Going on with a run: its stored configuration, what may be changed in it, and where it goes on.
+
+What lies in a run's directory may be somebody else's. Its configuration is read as plain YAML, and its `_target_`s lead
+into this package or into packages that the user names, nowhere else.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from rlresearch import checkpoint
+from rlresearch.checkpoint import Loaded
+from rlresearch.compose import Change
+from rlresearch.durable import read_file
+from rlresearch.errors import ConfigError, RunError, shown
+from rlresearch.plan import Plan, plan
+from rlresearch.rundir import RunDirectory
+from rlresearch.runners import flattened
+
+# What decides neither what is learned nor from what: all else would make it another run.
+SAFE = ("total_steps", "device", "threads", "compile_cache", "deterministic")
+SAFE_GROUPS = ("logger", "eval", "checkpoint")
+POPULATION = "population.yaml"  # beside config.yaml, which is what a member would be alone
+_LARGEST_CONFIG = 1 << 20  # bytes
+
+
+class Stored(NamedTuple):
+    """A run as it lies on the disk. home: the directory with its checkpoints, a population's first; directories: one a
+    member; index: which of them was asked for.
+    """
+
+    home: Path
+    directories: list[Path]
+    index: int
+    config: dict[str, Any]
+    record: dict[str, Any]
+
+
+class Resumption(NamedTuple):
+    """Where a run goes on. loaded: None for its beginning; damaged: newer checkpoints that cannot be used, and why;
+    changed: [before, now] by dotted key.
+    """
+
+    stored: Stored
+    config: dict[str, Any]
+    loaded: Loaded | None
+    damaged: dict[str, str]
+    changed: dict[str, list[Any]]
+
+
+def resumption(path: str, changes: Sequence[Change], packages: Sequence[str]) -> tuple[Plan, Resumption]:
+    """The plan of the run at `path` with `changes`, and where it goes on. ConfigError where it cannot."""
+    stored = open_run(path, "resume")
+    config, changed = _changed(stored, changes)
+    config |= {"runs_dir": str(stored.home.parent), "packages": list(packages)}
+    made = plan(config, ["rlresearch", *packages])
+    loaded, damaged = checkpoint.newest(stored.home)
+    if loaded is None and damaged:
+        name, why = next(iter(damaged.items()))
+        every = f"all {len(damaged)} checkpoints are" if len(damaged) > 1 else "the only checkpoint is"
+        raise ConfigError(f"resume={shown(path)}: {every} damaged, nothing was changed: {name}: {why}")
+    _check_fit(path, stored, made, loaded)
+    return made, Resumption(stored, config, loaded, damaged, changed)
+
+
+def named_packages(packages: Any, folder: str | None) -> list[str]:
+    """Those a user named, and what lies in the folder that --config-dir names. ConfigError where they are no names."""
+    named = list(packages) if isinstance(packages, list | tuple) else [packages]
+    for each in named:
+        if not (isinstance(each, str) and each.isidentifier()):
+            raise ConfigError(f"packages={shown(packages)}: must be a list of package names, like [my_lab].")
+    inside = Path(folder).iterdir() if folder is not None else ()
+    return [*named, *(each.stem for each in inside if each.suffix == ".py" or (each / "__init__.py").is_file())]
+
+
+def open_run(path: str, key: str) -> Stored:
+    """The run in a directory, or of a population the whole of it. ConfigError, about `key`, where there is none."""
+    run = Path(path).absolute()
+    where = f"{key}={shown(path)}"
+    if not (run / "run.json").is_file():
+        newest = max(run.glob("**/run.json"), default=None) if run.is_dir() else None
+        hint = f"; the newest below it is {newest.parent}" if newest else ""
+        raise ConfigError(f"{where}: must be a run directory, one with a run.json{hint}.")
+    try:
+        record = RunDirectory(run).recorded()
+        names = (record.get("population") or {}).get("members") or [run.name]
+        directories = [run.parent / name for name in names if name == Path(name).name]
+        home = directories[0]
+        config = read_config(home / (POPULATION if record.get("population") else "config.yaml"))
+        return Stored(home, directories, names.index(run.name), config, record)
+    except RunError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    except (ValueError, TypeError, AttributeError, LookupError):
+        raise ConfigError(f"{where}: its run.json does not say which runs it was trained with.") from None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A stored configuration: plain YAML, no references, nothing looked up. RunError where it is something else."""
+    try:
+        config = yaml.load(read_file(path, _LARGEST_CONFIG), _PlainLoader)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        why = getattr(error, "strerror", None) or getattr(error, "problem", None) or error
+        raise RunError(f"{path} cannot be read: {why}") from None
+    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
+        raise RunError(f"{path} cannot be read: it holds no settings")
+    return config
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without references, of which few bytes make any number of nodes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it refers to a part of itself")
+        return super().compose_node(parent, index)
+
+
+def lasting_digest(config: Mapping[str, Any]) -> str:
+    """Of what in a configuration must stay as it is, as long as a run goes on."""
+    own = {key: value for key, value in flattened(config).items() if not _safe(key)}
+    for key in ("runs_dir", "packages", "resume"):
+        own.pop(key, None)
+    return hashlib.blake2b(json.dumps(own, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+
+
+def _safe(key: str) -> bool:
+    return key in SAFE or key.partition(".")[0] in SAFE_GROUPS
+
+
+def _changed(stored: Stored, changes: Sequence[Change]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """The stored configuration with what was asked for, and what that has changed. ConfigError on what may not."""
+    config = copy.deepcopy(stored.config)
+    chosen = stored.record.get("choices") or {}
+    for key, value, settings in sorted(changes, key=lambda each: each.settings is None):  # a group, then what is in it
+        group = settings is not None
+        if group and key in SAFE_GROUPS:
+            config[key] = settings
+        elif group and chosen.get(key) != value:
+            raise ConfigError(f"{key}={shown(value)}: {_refusal(chosen.get(key))}")
+        elif not group and _safe(key):
+            _set(config, key, value)
+        elif not group and (before := flattened(config).get(key)) != value:
+            raise ConfigError(f"{key}={shown(value)}: {_refusal(before)}")
+    before, now = flattened(stored.config), flattened(config)
+    different = [key for key in now.keys() | before.keys() if now.get(key) != before.get(key)]
+    return config, {key: [before.get(key), now.get(key)] for key in sorted(different)}
+
+
+def _refusal(now: Any) -> str:
+    return (
+        f"cannot be changed while a run goes on, where it is {shown(now)}: it would be another run; init_from=RUN "
+        "begins one from what this run has learned."
+    )
+
+
+def _set(config: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for name in path:
+        config = config[name]
+    config[last] = value
+
+
+def _check_fit(path: str, stored: Stored, made: Plan, loaded: Loaded | None) -> None:
+    where, total = f"resume={shown(path)}", made.settings.total_steps
+    reached = loaded.about.step if loaded else 0
+    if loaded is not None and loaded.about.config != lasting_digest(stored.config):
+        raise ConfigError(f"{where}: its configuration is not the one that its checkpoints were made with.")
+    if reached > total:
+        raise ConfigError(f"total_steps={total}: must be at least {reached}, which the run has behind it.")
+    if stored.record.get("status") == "finished" and loaded is None:
+        raise ConfigError(f"{where}: has finished, and has no checkpoint to go on from.")
+    if stored.record.get("status") == "finished" and reached >= total:
+        raise ConfigError(f"{where}: has finished at step {reached}; train on with total_steps=MORE.")

@@ -1,0 +1,97 @@
+"""Told to stop: SIGTERM, Ctrl-C and SIGUSR1 (what batch systems send before they kill) end a run in good order.
+
+The first signal is a request, which the training loop answers between two calls of compiled code: it saves a
+checkpoint of the exact step and leaves. Where there is nothing to lose yet (TensorFlow is being loaded, the first
+program compiled), where no answer comes, and at a second signal, the process leaves at once.
+
+Python calls signal handlers between two of its own instructions, which a compiled call may hold up for long. So the
+handlers do nothing; the numbers of signals arrive in a pipe, and a thread reads them.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Self
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+PATIENCE_S = 30.0  # a call, or a step of an environment, that does not end by then is not waited for
+_LAST_WORDS_S = 1.0
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was told to stop, and stands where it can be saved. name: SIGTERM, ...; exit_code: 128 + its number."""
+
+    def __init__(self, number: int) -> None:
+        self.name = signal.Signals(number).name
+        self.exit_code = 128 + number
+        super().__init__(self.name)
+
+
+class Watch:
+    """Listens for signals while it is entered, where Python allows it: in the main thread.
+
+    at_once: what is still to be done, in a moment, where the process leaves without an answer.
+    """
+
+    def __init__(self, at_once: Callable[[Interrupted], None] = lambda _: None) -> None:
+        self._at_once = at_once
+        self._first: int | None = None
+        self._something_to_lose = False
+        self._answered = threading.Event()
+        self._before: dict[int, object] = {}
+
+    def check(self) -> None:
+        """Raises Interrupted if a signal came. From the first call on there is something to lose."""
+        self._something_to_lose = True
+        if self._first is not None:
+            self._answered.set()
+            raise Interrupted(self._first)
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._ours, theirs = socket.socketpair()
+            theirs.setblocking(False)
+            self._theirs, self._wakeup = theirs, signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+            self._before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+            threading.Thread(target=self._listen, name="signals", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(self._wakeup)
+            self._before = {}
+            self._theirs.close()  # the thread reads the end and leaves
+
+    def _listen(self) -> None:
+        for number in self._numbers():
+            if self._first is None and self._something_to_lose:
+                self._first = number
+                threading.Thread(target=self._wait, args=[number], daemon=True).start()
+            else:
+                self._leave(self._first or number)
+        self._ours.close()
+
+    def _numbers(self) -> Iterator[int]:
+        while received := self._ours.recv(1):
+            if received[0] in SIGNALS:
+                yield received[0]
+
+    def _wait(self, number: int) -> None:
+        if not self._answered.wait(PATIENCE_S):
+            self._leave(number)
+
+    def _leave(self, number: int) -> None:
+        interrupted = Interrupted(number)
+        words = threading.Thread(target=self._at_once, args=[interrupted], daemon=True)
+        words.start()
+        words.join(_LAST_WORDS_S)
+        for child in multiprocessing.active_children():
+            child.kill()
+        os._exit(interrupted.exit_code)

@@ -1,0 +1,238 @@
+"""Arrays on disk: safetensors, in which there is no code to run, with a digest for each array.
+
+    state.safetensors     the arrays of one checkpoint
+    NAME.rows             rows of a replay, appended save by save; each row is written once
+
+A file of rows is one safetensors blob after another, each with the numbers of its rows. A checkpoint says how long
+the file was when it was saved, and the digest of that much of it: what was appended later does not concern it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from rlresearch import durable
+
+Arrays = Mapping[str, np.ndarray]
+
+FILES_OF_A_RING = 8  # so much of a full ring is in one file: one more than these lie on the disk, not twice the ring
+
+
+class Damaged(Exception):
+    """What is on the disk is not what was written there; says which file, and where it can which array."""
+
+
+def digest(content: bytes | memoryview) -> str:
+    """128 bits of BLAKE2b, as hexadecimal digits."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def packed(arrays: Arrays, **about: str) -> bytes:
+    """One blob; `about` goes into its header, beside the digest of every array."""
+    # safetensors reads by address: what is not laid out in order would be written wrongly
+    laid = {name: np.ascontiguousarray(each).reshape(each.shape) for name, each in arrays.items()}
+    digests = {name: digest(each.tobytes()) for name, each in laid.items()}
+    return safetensors.numpy.save(laid, {**about, "digests": json.dumps(digests)})
+
+
+def unpacked(blob: bytes, name: str) -> dict[str, np.ndarray]:
+    """The arrays of one blob. Errors: Damaged."""
+    try:
+        return safetensors.numpy.load(blob)
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise Damaged(f"{name} cannot be read: {error}") from None
+
+
+def damage(blob: bytes, name: str) -> str:
+    """Which array of a blob, whose own digest is wrong, is damaged."""
+    try:
+        arrays, header = _header(blob)
+        digests = json.loads(header["__metadata__"]["digests"])
+        for array, about in header.items():
+            if array != "__metadata__":
+                begin, end = (arrays + offset for offset in about["data_offsets"])
+                if end > len(blob) or digest(blob[begin:end]) != digests[array]:
+                    return f"{name}: tensor '{array}' is damaged"
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        pass
+    return f"{name}: its list of tensors is damaged"
+
+
+def _header(content: bytes, offset: int = 0) -> tuple[int, dict[str, Any]]:
+    """Of the blob that begins at `offset`: where its arrays begin, and its header. ValueError where it is none."""
+    begin = offset + 8
+    length = int.from_bytes(content[offset:begin], "little")
+    if length > len(content) - begin:
+        raise ValueError("the header is longer than the file")
+    header = json.loads(content[begin : begin + length])
+    if not isinstance(header, dict):
+        raise ValueError("the header is no mapping")
+    return begin + length, header
+
+
+class Ring(NamedTuple):
+    """What of a replay's ring is to be saved. capacity: rows it holds; added: rows ever added to it; rows(begin, end)
+    gives those numbered so, by column, [..., end - begin, width].
+    """
+
+    capacity: int
+    added: int
+    rows: Any
+
+    @property
+    def oldest(self) -> int:
+        """The number of the oldest row that is still there."""
+        return max(0, self.added - self.capacity)
+
+
+class RowFile(NamedTuple):
+    """The first `size` bytes of a file of rows, with the rows numbered from begin up to end."""
+
+    name: str
+    begin: int
+    end: int
+    size: int
+    digest: str
+
+
+class RowWriter:
+    """Writes the rows of one ring; `files` is what has been written and is still of use.
+
+    files: of an earlier process, with which it goes on; it appends to none of them.
+    """
+
+    def __init__(self, folder: Path, prefix: str, files: Sequence[RowFile] = ()) -> None:
+        self._folder, self._prefix = folder, prefix
+        self.files = list(files)
+        self._growing: _Growing | None = None
+
+    def unwritten(self, ring: Ring) -> tuple[int, dict[str, np.ndarray]]:
+        """The number of the first row that is in the ring and on no disk, and the rows from there on."""
+        end = self.files[-1].end if self.files else 0
+        begin = min(max(end, ring.oldest), ring.added)
+        return begin, ring.rows(begin, ring.added) if begin < ring.added else {}
+
+    def append(self, begin: int, end: int, rows: Arrays, capacity: int) -> None:
+        """Brings rows to the disk. Errors: OSError, after which `give_up` must follow."""
+        if begin == end:
+            return
+        blob = packed(rows, begin=str(begin), end=str(end))
+        last = self.files[-1] if self._growing and self.files and self.files[-1].name == self._growing.name else None
+        if last is None or last.end != begin or last.end - last.begin >= capacity // FILES_OF_A_RING:
+            last = RowFile(self._begin_file(begin), begin, begin, 0, "")
+            self.files.append(last)
+        durable.write_all(self._growing.file, blob)
+        os.fsync(self._growing.file)
+        self._growing.digest.update(blob)
+        grown = last._replace(end=end, size=last.size + len(blob), digest=self._growing.digest.hexdigest())
+        self.files = [each for each in [*self.files[:-1], grown] if each.end > end - capacity]
+
+    def give_up(self, files: Sequence[RowFile]) -> None:
+        """Goes back to `files`, after a failure; what was half written is of no use to anybody."""
+        name = self._growing.name if self._growing else None
+        self.close()
+        if name is not None and name not in {each.name for each in files}:
+            durable.discard(self._folder / name)
+        self.files = list(files)
+
+    def close(self) -> None:
+        """Lets go of the file that grows; the next rows begin one of their own."""
+        growing, self._growing = self._growing, None
+        if growing is not None:
+            with suppress(OSError):
+                os.close(growing.file)
+
+    def _begin_file(self, begin: int) -> str:
+        self.close()
+        name = f"{self._prefix}-{begin:012d}-{secrets.token_hex(4)}.rows"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        file = os.open(self._folder / name, flags, 0o666)
+        self._growing = _Growing(name, file, hashlib.blake2b(digest_size=16))
+        durable.sync_folder(self._folder)
+        return name
+
+
+class _Growing(NamedTuple):
+    """The file that rows are appended to, and the digest of all that is in it."""
+
+    name: str
+    file: int
+    digest: Any
+
+
+def read_rows(folder: Path, files: Sequence[RowFile]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """The blobs of files of rows, in order: the number of the first row, and the columns. Errors: Damaged."""
+    for each in files:
+        content = _checked(folder, each)
+        for begin, end, blob in _blobs(content, each.name):
+            columns = unpacked(blob, each.name)
+            if any(column.ndim < 2 or column.shape[-2] != end - begin for column in columns.values()):
+                raise Damaged(f"{each.name}: rows {begin} to {end} have another number of rows")
+            yield begin, columns
+
+
+def check_rows(folder: Path, files: Sequence[RowFile]) -> None:
+    """Errors: Damaged, where any of the files is not what it was."""
+    for each in files:
+        _checked(folder, each)
+
+
+def _checked(folder: Path, file: RowFile) -> bytes:
+    try:
+        content = durable.read_file(folder / file.name, file.size)
+    except (OSError, ValueError) as error:
+        raise Damaged(f"{file.name}: {getattr(error, 'strerror', None) or error}") from None
+    if len(content) < file.size or digest(content) != file.digest:
+        raise Damaged(_damaged_rows(content, file.name))
+    return content
+
+
+def _damaged_rows(content: bytes, name: str) -> str:
+    """As `damage`, for a file of rows."""
+    offset = 0
+    try:
+        while offset < len(content):
+            begin, end, after = _extent(content, offset)
+            blob = content[offset:after]
+            digests = json.loads(_header(blob)[1]["__metadata__"]["digests"])
+            for array, column in unpacked(blob, name).items():
+                if digest(column.tobytes()) != digests[array]:
+                    return f"{name}: tensor '{array}', rows {begin} to {end}, is damaged"
+            offset = after
+    except (Damaged, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        pass
+    return f"{name}: from byte {offset} on, its tensors are damaged or missing"
+
+
+def _blobs(content: bytes, name: str) -> Iterator[tuple[int, int, bytes]]:
+    """(first row, row after the last, blob) of each; Damaged where that cannot be told."""
+    offset = 0
+    while offset < len(content):
+        try:
+            begin, end, after = _extent(content, offset)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise Damaged(f"{name}: what follows byte {offset} is no list of rows: {error}") from None
+        yield begin, end, content[offset:after]
+        offset = after
+
+
+def _extent(content: bytes, offset: int) -> tuple[int, int, int]:
+    """Of the blob at `offset`: its first row, the row after its last, and where it ends."""
+    arrays, header = _header(content, offset)
+    about = header.pop("__metadata__")
+    begin, end = int(about["begin"]), int(about["end"])
+    after = arrays + max((each["data_offsets"][1] for each in header.values()), default=0)
+    if not arrays <= after <= len(content) or end < begin:
+        raise ValueError("it ends before its rows do")
+    return begin, end, after
