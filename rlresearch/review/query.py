@@ -173,8 +173,13 @@ def written(value: Any) -> str:
     return str(value)
 
 
+def is_filter(word: str) -> bool:
+    """Whether a word has the form of a filter, whatever its key."""
+    return _FILTER.fullmatch(word) is not None
+
+
 def _is_filter(word: str) -> bool:
-    return _FILTER.fullmatch(word) is not None and not Path(word).is_dir()
+    return is_filter(word) and not Path(word).is_dir()
 
 
 def _numbered(index: Index, runs: Sequence[Run], word: str) -> Run | None:
