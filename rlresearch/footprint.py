@@ -100,7 +100,7 @@ def _logs(plan: Plan) -> int:
     steps, evaluation = plan.settings.total_steps, plan.eval
     evaluations = steps // evaluation.every_steps if evaluation.every_steps else 0
     episodes = evaluations * evaluation.episodes + evaluation.final_episodes
-    rows = steps // plan.logger.every_steps + 1
+    rows = steps // (plan.logger.every_steps or steps) + 1
     return rows * ROW_OF_METRICS + (evaluations + 1) * ROW_OF_EVALUATION + episodes * ONE_EPISODE
 
 

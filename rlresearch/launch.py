@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlresearch import checkpoint, hardware, rewinding
+from rlresearch import checkpoint, hardware, redaction, rewinding
 from rlresearch.display import Display
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation import Evaluation
 from rlresearch.footprint import check_room
-from rlresearch.loggers import Offline, Several
+from rlresearch.loggers import Logger, Offline, Several
+from rlresearch.mirrors.beside import Beside
 from rlresearch.plan import Plan, member_configs
-from rlresearch.provenance import provenance, redacted, versions
+from rlresearch.provenance import provenance, versions
 from rlresearch.resume import (
     POPULATION,
     SAFE,
@@ -66,7 +67,7 @@ class Source(NamedTuple):
 
 class Session(NamedTuple):
     """One process' part of a run. trained_s, elapsed_s: what the run has behind it; cut: for each member the rows that
-    are to be written again.
+    are to be written again; beside: the process that mirrors it, once it has been started.
     """
 
     plan: Plan
@@ -78,6 +79,7 @@ class Session(NamedTuple):
     trained_s: float = 0.0
     elapsed_s: float = 0.0
     cut: Sequence[Mapping[str, list[dict]]] = ()
+    beside: list[Beside] = []
 
     def elapsed(self) -> float:
         """Seconds of the whole run so far."""
@@ -91,7 +93,7 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
     `failed` and why. Interrupted where it was told to stop, after a checkpoint.
     """
     display, directories = Display(plan.logger.console), []
-    session = Session(plan, request, directories, display, time.perf_counter(), resumption)
+    session = Session(plan, request, directories, display, time.perf_counter(), resumption, beside=[])
     try:
         with Watch(partial(_left_at_once, session)) as watch:
             begins = resumption is None or resumption.loaded is None
@@ -110,9 +112,13 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
             raise
         raise RunError(f"{told(error)} ({_where(directories)})") from error
     finally:
-        display.close()
-        for directory in directories:
-            directory.close()
+        try:
+            for process in session.beside:  # last: W&B hears how the run ended
+                process.close()
+        finally:
+            display.close()
+            for directory in directories:
+                directory.close()
 
 
 def _source(init_from: str | None) -> Source | None:
@@ -161,7 +167,8 @@ def _reopen(session: Session, resumption: Resumption) -> Session:
         checkpoint.set_aside(resumption.stored.home, name)
     step = loaded.about.step if loaded else 0
     told = {"at": timestamp(), "step": step, "checkpoint": loaded.path.name if loaded else None}
-    told |= {"overrides": redacted(session.request.overrides), "changed": resumption.changed, "packages": versions()}
+    told |= {"overrides": redaction.redacted(session.request.overrides)}
+    told |= {"changed": resumption.changed, "packages": versions()}
     _log.info("resumed at step %s, changed: %s", step, resumption.changed or "nothing")
     fields = provenance(session.request.argv, session.request.overrides)
     for directory in session.directories:
@@ -197,6 +204,9 @@ def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[
     plan, settings, loaded = session.plan, session.plan.settings, session.resumption and session.resumption.loaded
     step = loaded.about.step if loaded else 0
     session.display.start(_title(session), settings.total_steps, step)
+    if plan.logger.wandb is not None:
+        paths = [directory.path for directory in session.directories]
+        session.beside.append(Beside(paths, plan.logger.wandb, session.display.message))
     device = hardware.prepare(settings.device, settings.threads, settings.deterministic, settings.compile_cache)
     for directory in session.directories:
         directory.record(device=device)
@@ -204,27 +214,40 @@ def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[
     trained = lambda: session.trained_s + time.perf_counter() - began  # noqa: E731
     times = lambda: {"wall_time_s": session.elapsed(), "training_time_s": trained()}  # noqa: E731
     runner = plan.runner.start(plan.trainer, plan.task, settings.seed)
-    logs, saver = [], None
+    logs, told, saver = [], [], None
     try:
         if source is not None:
             begin_from(runner, *source)
         cuts = session.cut or [{}] * len(session.directories)
         logs = [Offline(each, session.elapsed(), cut) for each, cut in zip(session.directories, cuts, strict=True)]
+        told = [_mirrored(plan, log, each) for log, each in zip(logs, session.directories, strict=True)]
         home = session.directories[0].path
         config = lasting_digest(_stored_config(session))
         saver = Saver(runner, plan, home, logs, watch.check, times, config, loaded, _last_evaluations(session, loaded))
-        told = Several([session.display])
-        evaluations = train(
-            runner, plan.task, settings.total_steps, plan.eval, plan.logger.every_steps, logs, told, saver
-        )
+        every = plan.logger.every_steps or settings.total_steps
+        shown = Several([session.display])
+        evaluations = train(runner, plan.task, settings.total_steps, plan.eval, every, told, shown, saver)
         return evaluations, trained(), state_digest(runner)
     except (Exception, KeyboardInterrupt) as error:
         error.step = runner.iteration * plan.task.num_envs  # run.json names the step
         raise
     finally:
-        for each in [saver, *logs, runner]:
+        for each in [saver, *told, *logs, runner]:
             if each is not None:
                 each.close()
+
+
+def _mirrored(plan: Plan, log: Offline, directory: RunDirectory) -> Logger:
+    """What hears of a member's rows: its files, and after them the mirrors in this process."""
+    if not plan.logger.tensorboard:
+        return log
+    from rlresearch.mirrors.tensorboard import TensorBoard
+
+    try:
+        return Several([log, TensorBoard(directory.path)])
+    except Exception as error:  # noqa: BLE001 (a mirror may break, the run goes on)
+        _log.warning("TensorBoard's files cannot be written: %s: %s", type(error).__name__, error)
+        return log
 
 
 def _stored_config(session: Session) -> dict[str, Any]:
@@ -334,4 +357,4 @@ def told(error: BaseException) -> str:
 def _yaml(config: dict[str, Any]) -> str:
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml(OmegaConf.create(config))
+    return OmegaConf.to_yaml(OmegaConf.create(redaction.settings(config)))
