@@ -23,13 +23,13 @@ LAYERS = {
 }
 # What a person sees, and what is settled before TensorFlow loads: outside the maths, neither side knows the other.
 OUTSIDE = {"build", "display", "hardware", "loggers", "review", "rundir", "provenance", "signals"}
-OUTSIDE |= {"checkpoint", "tensor_files", "durable", "rewinding"}
+OUTSIDE |= {"checkpoint", "tensor_files", "durable", "rewinding", "trial"}
 KNOWN_OUTSIDE = {*LAYERS["ground"], *LAYERS["types"], "trees", *OUTSIDE}
 MAY_USE_OUTSIDE = {*LAYERS["running"], *LAYERS["launch"], *LAYERS["main"]}
 
 HYDRA = {"compose", "__main__"}
 OMEGACONF = {*HYDRA, "launch"}  # launch writes a run's config.yaml with it
-WITHOUT_TENSORFLOW = ["rundir", "loggers", "display", "errors", "build", "checkpoint"]
+WITHOUT_TENSORFLOW = ["rundir", "loggers", "display", "errors", "build", "checkpoint", "trial"]
 VAGUE = {"utils", "util", "common", "base", "helpers", "helper", "manager", "misc", "data", "info", "tmp"}
 
 LINES_OF_A_FILE = 400
