@@ -20,6 +20,7 @@ from rlresearch.noise import NoNoise
 from rlresearch.redaction import MASK
 from rlresearch.runners import Population, RunnerPart, flattened
 from rlresearch.trainer import Trainer
+from rlresearch.trial import Trial
 
 GROUPS = ("network", "buffer", "noise", "optimizer", "normalize", "env", "runner", "logger", "eval", "checkpoint")
 GROUPS += ("algo",)
@@ -39,6 +40,7 @@ class Settings:
     init_from: str | None = None
     resume: str | None = None
     packages: tuple[str, ...] = ()
+    trial: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None) -> Pl
     _refuse_unknown(own, [field.name for field in fields(Settings)] + list(GROUPS))
     settings = make(Settings, own, "")
     _check_writable(settings.runs_dir)
+    if settings.trial is not None:
+        make(Trial, settings.trial, "trial")
     if settings.resume is not None:
         raise ConfigError(f"resume={shown(settings.resume)}: must stand on the command line, it makes no new run.")
     task = _task(config["env"], packages)

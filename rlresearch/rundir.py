@@ -33,13 +33,13 @@ from rlresearch.durable import hold, read_file
 from rlresearch.errors import ConfigError, RunError
 
 SCHEMA_VERSION = 1
-STATUSES = ("running", "finished", "failed", "interrupted")
+STATUSES = ("running", "finished", "pruned", "failed", "interrupted")
 
 # All present from the first moment, so that a reader never asks whether a field exists.
 _FIELDS = (
     *("schema_version", "status", "command", "overrides", "algo", "env", "seed", "started_at", "finished_at"),
     *("wall_time_s", "host", "pid", "device", "python", "packages", "git", "package_git", "total_steps"),
-    *("final_evaluation", "reason", "state_digest", "choices", "population", "resumes", "nondeterminism"),
+    *("final_evaluation", "reason", "state_digest", "choices", "population", "trial", "resumes", "nondeterminism"),
     "sweep",
 )
 _UNENCODABLE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
