@@ -185,7 +185,7 @@ def _malformed(draw: random.Random, base: Base) -> Case:
 def _prefix(draw: random.Random, base: Base) -> Case:
     group, option = base.option.split("/")
     place = "schedule@optimizer.schedule" if group == "schedule" else group
-    key = draw.choice(list(base.types))
+    key = draw.choice([key for key in base.types if base.value(key) is not None])  # a null may be added to
     choice = draw.choice([f"+{place}={option}", f"++{place}={option}", f"~{key}=no_such_value_{draw.randrange(99)}"])
     choice = draw.choice([choice, f"+{key}=1", f"~{place}/x", f"+{place}/x={option}", f"~{key}.x", f"{key}.x=1"])
     return Case([*base.argv, choice], "prefix", (key if key in choice else place,))

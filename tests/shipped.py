@@ -78,10 +78,15 @@ def _below(path: str, node: Mapping, cls: type | None) -> dict[str, typing.Any]:
     hints, found = _hints(cls) if cls else {}, {}
     for name, value in node.items():
         if isinstance(value, Mapping):
-            found |= _below(f"{path}.{name}", value, None)
+            found |= _below(f"{path}.{name}", value, _dataclass(hints.get(name)))
         elif name != "_target_":
             found[f"{path}.{name}"] = hints[name]
     return found
+
+
+def _dataclass(hint: typing.Any) -> type | None:
+    """The one that a declared type names, `| None` or not."""
+    return next((each for each in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(each)), None)
 
 
 def fits(value: typing.Any, hint: typing.Any) -> bool:
@@ -142,12 +147,18 @@ class Base:
             cls.made[option] = cls(option, option_command(option), config, fields_of(config))
         return cls.made[option]
 
+    def value(self, key: str) -> typing.Any:
+        node = self.config
+        for name in key.split("."):
+            node = node[name]
+        return node
+
     def names(self, path: str) -> set[str]:
         """The fields that a component at `path` could have been given."""
         node, cls = self.config, None
         for name in path.split(".") if path else []:
-            node, cls = node[name], SETTINGS.get(name, cls)
-        cls = resolve(node["_target_"], path) if "_target_" in node else cls if path in SETTINGS else None
+            node, cls = node[name], SETTINGS.get(name) if node is self.config else _dataclass(_hints(cls).get(name))
+            cls = resolve(node["_target_"], path) if "_target_" in node else cls
         own = {each.name for each in dataclasses.fields(cls or Settings)} if cls or not path else set()
         return own | set(node) | (set(GROUPS) | {"hydra"} if not path else set())
 
