@@ -157,7 +157,8 @@ class Base:
         """The fields that a component at `path` could have been given."""
         node, cls = self.config, None
         for name in path.split(".") if path else []:
-            node, cls = node[name], SETTINGS.get(name) if node is self.config else _dataclass(_hints(cls).get(name))
+            hint = SETTINGS.get(name) if node is self.config else _hints(cls).get(name) if cls else None
+            node, cls = node[name], _dataclass(hint)
             cls = resolve(node["_target_"], path) if "_target_" in node else cls
         own = {each.name for each in dataclasses.fields(cls or Settings)} if cls or not path else set()
         return own | set(node) | (set(GROUPS) | {"hydra"} if not path else set())
