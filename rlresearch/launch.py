@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlresearch import checkpoint, hardware, redaction, rewinding
+from rlresearch import checkpoint, hardware, overdue, redaction, rewinding
 from rlresearch.display import Display
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation import Evaluation
@@ -107,7 +107,8 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
             else:
                 session = _reopen(session, resumption)
             session = session._replace(judge=_judge(session))
-            evaluations, trained, digest = _train(session, watch, source)
+            with overdue.watched(plan.task.timeout_s, plan.task.id, [each.path for each in directories]):
+                evaluations, trained, digest = _train(session, watch, source)
             _finish(session, evaluations, trained, digest)
         return float(np.mean([each.mean for each in evaluations]))
     except BaseException as error:
@@ -200,6 +201,7 @@ def _write_changes(session: Session, resumption: Resumption) -> None:
             if (directory.path / name).exists():
                 own = read_config(directory.path / name)
                 own |= {key: resumption.config[key] for key in (*SAFE, *SAFE_GROUPS)}
+                own["env"]["timeout_s"] = resumption.config["env"].get("timeout_s")
                 directory.write_config(_yaml(own), name)
 
 
