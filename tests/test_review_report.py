@@ -110,7 +110,7 @@ def test_the_policy_lets_these_scripts_run_and_nothing_else(folder, tmp_path):
     page = _made(folder, tmp_path)
     policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1])
     scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
-    assert len(scripts) == 2 and "Plotly" in scripts[0]
+    assert len(scripts) == 2 and "Plotly.react" in scripts[0]
     for script in scripts:
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in policy

@@ -122,7 +122,8 @@ def _video(source: Source, request: Any) -> Any:
     if request.method == "HEAD":
         file.close()
         return responses.Response(status_code=206 if wanted else 200, headers=headers, media_type="video/mp4")
-    return responses.StreamingResponse(_pieces(file, begin, end), 206 if wanted else 200, headers, media_type="video/mp4")
+    pieces = _pieces(file, begin, end)
+    return responses.StreamingResponse(pieces, 206 if wanted else 200, headers, media_type="video/mp4")
 
 
 def _pieces(file: BinaryIO, begin: int, end: int) -> Iterator[bytes]:
@@ -236,7 +237,7 @@ def _in_an_address(address: str) -> str:
 def _prepare(source: Source) -> None:
     """So that the first look finds everything read."""
     with contextlib.suppress(ConfigError):
-        source.overview(live.Asked())
+        source.prepare()
 
 
 def _impatient() -> Any:
