@@ -119,7 +119,7 @@ def _runs(parser: argparse.ArgumentParser) -> None:
     _folder(parser)
     parser.add_argument("runs", nargs="*", metavar="RUN or FILTER", help="which runs (default: all)")
     parser.add_argument("--since", metavar="WHEN", help="begun since: 30m, 2h, 7d, 2026-11-21")
-    parser.add_argument("--status", metavar="STATUS", help="running, finished, failed, interrupted, killed, damaged")
+    parser.add_argument("--status", metavar="STATUS", help="such as finished, failed, pruned")
 
 
 def _format(parser: argparse.ArgumentParser, default: str = "table") -> None:

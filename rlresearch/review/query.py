@@ -13,7 +13,7 @@ from rlresearch.errors import ConfigError, alternatives, shown
 from rlresearch.review.index import Index
 from rlresearch.review.reader import Run, moment
 
-STATUSES = ("running", "finished", "failed", "interrupted", "killed", "damaged")
+STATUSES = ("running", "finished", "pruned", "failed", "interrupted", "killed", "damaged")
 _FILTER = re.compile(r"(?P<key>[A-Za-z_][\w./@-]*?)(?P<sign><=|>=|!=|==|=|<|>|~)(?P<value>.*)", re.DOTALL)
 _ORDERED: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,

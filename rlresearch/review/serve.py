@@ -122,8 +122,8 @@ def _video(source: Source, request: Any) -> Any:
     if request.method == "HEAD":
         file.close()
         return responses.Response(status_code=206 if wanted else 200, headers=headers, media_type="video/mp4")
-    pieces = _pieces(file, begin, end)
-    return responses.StreamingResponse(pieces, 206 if wanted else 200, headers, media_type="video/mp4")
+    status = 206 if wanted else 200
+    return responses.StreamingResponse(_pieces(file, begin, end), status, headers, media_type="video/mp4")
 
 
 def _pieces(file: BinaryIO, begin: int, end: int) -> Iterator[bytes]:

@@ -169,6 +169,7 @@ COLOURS: Mapping[str, str] = {
     "killed": "red",
     "damaged": "red",
     "interrupted": "yellow",
+    "pruned": "cyan",
 }
 
 
