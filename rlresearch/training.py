@@ -16,6 +16,7 @@ from rlresearch.loggers import Logger
 from rlresearch.plan import EvalSettings
 from rlresearch.signals import Interrupted
 from rlresearch.soundness import Soundness
+from rlresearch.videos import Recorder
 
 SPEED_METRICS = {
     "speed/steps_per_second": "without compilation and evaluation, all members together, in transitions a second",
@@ -106,13 +107,15 @@ def train(
     loggers: Sequence[Logger] = (),
     overview: Logger | None = None,
     keeper: Keeper | None = None,
+    recorder: Recorder | None = None,
 ) -> list[Evaluation]:
     """Trains for `total_steps` transitions a member; returns the final evaluation of each member.
 
     row_every: transitions between metrics rows. loggers: one for each member, or none. overview: hears of all
-    members together. RunError where an environment or the disk fails, or a parameter is no number any more.
+    members together. recorder: makes the videos that `evaluation` asks for. RunError where an environment or the disk
+    fails, or a parameter is no number any more.
     """
-    loop = _Loop(runner, task, evaluation, loggers, overview, keeper or NothingKept())
+    loop = _Loop(runner, task, evaluation, loggers, overview, keeper or NothingKept(), recorder)
     try:
         for stop in stops(total_steps, task.num_envs, row_every, evaluation.every_steps, loop.keeper.every_steps):
             if stop.iteration >= runner.iteration:
@@ -154,11 +157,12 @@ class _Loop:
         loggers: Sequence[Logger],
         overview: Logger | None,
         keeper: Keeper,
+        recorder: Recorder | None,
     ) -> None:
         self._runner, self._task, self._evaluation = runner, task, evaluation
-        self._loggers, self._overview = loggers, overview
+        self._loggers, self._overview, self._recorder = loggers, overview, recorder
         self.keeper, self.position, self.finals = keeper, keeper.begin, keeper.finals
-        self.evaluator = Evaluator(task, runner.members)
+        self.evaluator = Evaluator(task, runner.members, keep_first=evaluation.video_every is not None)
         self._pace = _Pace(len(runner.members) * task.num_envs)
         self._soundness = keeper.soundness or Soundness(runner)
 
@@ -173,6 +177,8 @@ class _Loop:
             self.position = self.position._replace(row=stop.iteration, fresh=True)
         if stop.evaluate and self.position.evaluation < stop.iteration:
             evaluations = self.finals = self._evaluated(step, final)
+            if self._recorder is not None and self._evaluation.shows(step, final):
+                self._recorder.record(step, self.evaluator.firsts)
             _tell_evaluations(evaluations, step, self._loggers, self._overview)
             self.position = self.position._replace(evaluation=stop.iteration)
         self.keeper.at_stop(self.position, stop, evaluations)

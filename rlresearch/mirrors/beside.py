@@ -17,7 +17,7 @@ import rlresearch
 from rlresearch.mirrors import WandbSettings, process
 
 _log = logging.getLogger("rlresearch.mirrors")
-_GONE = "W&B does not answer (%s). The run goes on, its rows are in its files; to send them later: %s"
+_GONE = "W&B is not there: %s. The run goes on, its rows are in its files; to send them later: %s"
 _LACKS = "W&B has not taken every row; to send the rest: %s"
 
 
