@@ -15,10 +15,15 @@ import yaml
 from fake_wandb import fake_wandb
 from made_runs import evaluation_rows, make_run, metrics_rows
 
+from rlresearch.__main__ import main
+from rlresearch.build import make
+from rlresearch.compose import compose
+from rlresearch.errors import ConfigError
 from rlresearch.mirrors import WandbSettings, marked, process, weights_biases
 from rlresearch.mirrors.beside import Beside
 from rlresearch.mirrors.following import Following, Point
 from rlresearch.mirrors.tensorboard import TensorBoard
+from rlresearch.plan import plan
 from rlresearch.review import tfevents
 from rlresearch.review.__main__ import main as review
 from rlresearch.rewinding import cut
@@ -85,7 +90,7 @@ def as_sent(path):
 
 
 def as_received(server, path):
-    own = ("_step", "_runtime", "_timestamp", "eval/return_histogram", "eval/video")
+    own = ("_step", "_runtime", "_timestamp", "eval/return_histogram", "eval/video", "plots/learning_curve")
     rows = server.history(path.name)
     assert [row["_step"] for row in rows] == sorted({row["_step"] for row in rows}), "doubled, or out of order"
     return [{name: value for name, value in row.items() if name not in own} for row in rows]
@@ -204,7 +209,7 @@ def synced(root, *paths, to="wandb"):
 
 
 def wait_for(what):
-    until = time.monotonic() + 20
+    until = time.monotonic() + 90
     while not what():
         assert time.monotonic() < until
         time.sleep(0.02)
@@ -275,7 +280,8 @@ def test_the_process_beside_a_run_sends_everything_though_its_parent_was_killed(
     code = (
         "import os, sys, pathlib; from rlresearch.mirrors import WandbSettings; "
         "from rlresearch.mirrors.beside import Beside; "
-        "Beside([pathlib.Path(sys.argv[1])], WandbSettings(entity='lab'), print); os.kill(os.getpid(), 9)"
+        "Beside([pathlib.Path(sys.argv[1])], WandbSettings(entity='lab', exit_wait_s=90), print); "
+        "os.kill(os.getpid(), 9)"
     )
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     subprocess.run([sys.executable, "-c", code, str(path)], cwd=root, check=False, timeout=30)
@@ -330,8 +336,51 @@ def expected_in_tensorboard(path):
     ],
 )
 def test_wrong_settings_are_refused_in_one_line(settings, said):
-    from rlresearch.build import make
-    from rlresearch.errors import ConfigError
-
     with pytest.raises(ConfigError, match=said):
         make(WandbSettings, settings, "logger.wandb")
+
+
+COMPOSED = [
+    ([], 1000, "auto", False, None),
+    (["logger=offline"], 1000, "auto", False, None),
+    (["logger=quiet"], 1000, "none", False, None),
+    (["logger=console"], 1000, "plain", False, None),
+    (["logger=none"], None, "none", False, None),
+    (["logger=tensorboard", "logger.every_steps=10"], 10, "auto", True, None),
+    (["logger=[wandb,tensorboard]", "logger.wandb.project=x"], 1000, "auto", True, WandbSettings(project="x")),
+    (["logger=[offline,wandb,quiet]", "logger.wandb.tags=[a,b]"], 1000, "none", False, WandbSettings(tags=("a", "b"))),
+]
+
+
+@pytest.mark.parametrize(("words", "every", "console", "board", "wandb"), COMPOSED)
+def test_loggers_are_chosen_by_name_one_or_several(words, every, console, board, wandb):
+    made = plan(compose(words).config).logger
+    assert (made.every_steps, made.console, made.tensorboard, made.wandb) == (every, console, board, wandb)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["logger=wandbb"], "logger=wandbb: there is no such option; did you mean 'wandb'"),
+        (["logger=[wandb,tensorbord]"], "did you mean 'tensorboard'"),
+        (["logger=wandb", "logger.wandb.mod=offline"], "did you mean 'logger.wandb.mode'"),
+    ],
+)
+def test_loggers_that_are_not_there_are_refused(words, said):
+    with pytest.raises(ConfigError, match=said):
+        plan(compose(words).config)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_and_goes_on_has_the_same_rows_in_wandb_as_in_its_files(server, tmp_path):
+    """pytest -m slow -k goes_on tests/test_mirrors.py"""
+    words = ["algo=sarsa", "env=cliff_walking", "logger=[wandb,tensorboard,quiet]", "logger.wandb.entity=lab"]
+    words += ["logger.wandb.project=tests", "logger.every_steps=500", "eval.every_steps=1000", "eval.episodes=2"]
+    words += ["eval.final_episodes=2", "checkpoint.every_steps=1500", f"runs_dir={tmp_path}"]
+    assert main([*words, "total_steps=4000"]) == 0
+    (path,) = tmp_path.glob("*-*/*")
+    assert as_received(server, path) == as_sent(path)
+    assert main([f"resume={path}", "total_steps=8000"]) == 0
+    assert as_received(server, path) == as_sent(path) and len(as_sent(path)) == 24
+    assert in_tensorboard(path) == expected_in_tensorboard(path)
+    assert marked(path, "wandb")["complete"] and server.runs[path.name]["exit_code"] == 0

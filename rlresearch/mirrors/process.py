@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,6 @@ RETRY_S = 30.0  # after a server did not answer
 _BEHIND = 10  # how much lower its priority is than training's
 
 Tell = Callable[..., None]
-
-
-def order(runs: Sequence[Path], settings: WandbSettings) -> bytes:
-    """The first line of standard input."""
-    return json.dumps({"runs": list(map(str, runs)), "settings": asdict(settings)}).encode() + b"\n"
 
 
 def main() -> int:
@@ -87,7 +81,7 @@ class _Member:
     def end(self, until: float) -> str | None:
         """Sends the rest, waits for it, and makes sure that the server has it."""
         connection = self._connected()
-        connection.send(self._following.rest())
+        connection.send_last(self._following.rest(), Following(self.path).rest())
         connection.finish()
         self._connection, page = None, connection.page
         self.complete = not connection.online or confirmed(self.path, self._settings, connection.last, until)

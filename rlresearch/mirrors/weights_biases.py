@@ -28,6 +28,7 @@ from rlresearch.durable import hold
 from rlresearch.errors import RunError, one_line
 from rlresearch.mirrors import WandbSettings, configuration, mark, marked, run_id
 from rlresearch.mirrors.following import Point, started
+from rlresearch.mirrors.picture import learning_curve
 from rlresearch.rundir import RunDirectory
 
 CONNECT_S = 10.0  # a server that has not answered by then is taken as not there
@@ -93,6 +94,18 @@ class Connection:
             if point.position > self.last:
                 self._run.log(self._row(point), step=point.position)
                 self.last = point.position
+
+    def send_last(self, points: Sequence[Point], every: Sequence[Point]) -> None:
+        """As `send`, and with the last row the learning curve of `every` point, as a picture."""
+        import wandb
+
+        lacking = [point for point in points if point.position > self.last]
+        if lacking:
+            path = self._folder / "learning_curve.png"
+            if learning_curve(every, path):
+                shown = lacking[-1].values | {"plots/learning_curve": wandb.Image(str(path))}
+                lacking[-1] = lacking[-1]._replace(values=shown)
+            self.send(lacking)
 
     def finish(self) -> None:
         """Waits until all is sent. Errors: TimeoutError."""
@@ -184,7 +197,7 @@ def fill(path: Path, points: Sequence[Point], settings: WandbSettings, patience_
             connection = _connected(path, settings, until)
             lacking = [point for point in points if point.position >= connection.start]
             page = connection.page
-            connection.send(lacking)
+            connection.send_last(lacking, points)
             connection.finish()
             connection.mark(complete=not lacking)  # the server itself has said so
             if not lacking:
