@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ from rlresearch.resume import (
 from rlresearch.rundir import RunDirectory, read_rows, timestamp
 from rlresearch.runners import Population
 from rlresearch.signals import Interrupted, Watch
+from rlresearch.trial import Judge, Share, Trial
 
 _log = logging.getLogger("rlresearch")
 _log.addHandler(logging.NullHandler())  # before a run directory takes them, messages go nowhere
@@ -41,6 +43,9 @@ class Request(NamedTuple):
 
     config: plain and resolved. algo, env: the names chosen. argv, overrides: as typed. tuned: settings
     that applied by themselves, by dotted key, and the name they have. choices: the option of each group.
+    own: what each member's run.json says for itself, or the only one's for all. begun: told of the directories once one
+    can go on from them. trials: of a search, one a member, where members are different ones; the configuration's is of
+    all members together.
     """
 
     config: dict[str, Any]
@@ -51,6 +56,9 @@ class Request(NamedTuple):
     tuned_name: str | None = None
     tuned: Mapping[str, Any] = {}
     choices: Mapping[str, Any] = {}
+    own: Sequence[Mapping[str, Any]] = ({},)
+    begun: Callable[[Sequence[Path]], None] = lambda _: None
+    trials: Sequence[Mapping[str, Any] | None] = ()
 
 
 class Source(NamedTuple):
@@ -75,6 +83,7 @@ class Session(NamedTuple):
     elapsed_s: float = 0.0
     cut: Sequence[Mapping[str, list[dict]]] = ()
     beside: list[Beside] = []
+    judge: Judge | None = None
 
     def elapsed(self) -> float:
         """Seconds of the whole run so far."""
@@ -97,6 +106,7 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
                 _create(session)
             else:
                 session = _reopen(session, resumption)
+            session = session._replace(judge=_judge(session))
             evaluations, trained, digest = _train(session, watch, source)
             _finish(session, evaluations, trained, digest)
         return float(np.mean([each.mean for each in evaluations]))
@@ -105,7 +115,7 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
         _record_end(status, error, session)
         if isinstance(error, (KeyboardInterrupt, ConfigError)):
             raise
-        raise RunError(f"{_one_line(error)} ({_where(directories)})") from error
+        raise RunError(f"{told(error)} ({_where(directories)})") from error
     finally:
         try:
             for process in session.beside:  # last: W&B hears how the run ended
@@ -129,7 +139,9 @@ def _create(session: Session) -> None:
     """New directories, one a member; they can be gone on with once the last of this is written."""
     plan, request, directories = session.plan, session.request, session.directories
     check_room(plan)
-    configs = member_configs(plan.runner, request.config)
+    whole = request.config | {"trial": None}  # so that the stored one is that of any run, which no study waits for
+    configs = member_configs(plan.runner, whole)
+    trials = request.trials or [plan.settings.trial] * len(configs)
     for config in configs:
         directories.append(RunDirectory.create(plan.settings.runs_dir, request.algo, request.env, config["seed"]))
     directories[0].hold()
@@ -137,11 +149,13 @@ def _create(session: Session) -> None:
     names = [directory.path.name for directory in directories]
     for index, directory in enumerate(directories):
         together = {"index": index, "members": names} if isinstance(plan.runner, Population) else None
-        directory.record(**fields, population=together)
+        own = {"population": together, "trial": trials[index]} | request.own[min(index, len(request.own) - 1)]
+        directory.record(**(fields | own))
     if isinstance(plan.runner, Population):
-        directories[0].write_config(_yaml(request.config), POPULATION)
+        directories[0].write_config(_yaml(whole), POPULATION)
     for directory, config in zip(directories, configs, strict=True):
         directory.write_config(_yaml(config))
+    request.begun([directory.path for directory in directories])
 
 
 def _reopen(session: Session, resumption: Resumption) -> Session:
@@ -221,7 +235,10 @@ def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[
         every = plan.logger.every_steps or settings.total_steps
         shown = Several([session.display])
         recorder = Recorder(plan.task, [each.path for each in session.directories], watch.check)
-        evaluations = train(runner, plan.task, settings.total_steps, plan.eval, every, told, shown, saver, recorder)
+        evaluations = train(
+            *(runner, plan.task, settings.total_steps, plan.eval, every, told, shown, saver),
+            *(session.judge, recorder),
+        )
         return evaluations, trained(), state_digest(runner)
     except (Exception, KeyboardInterrupt) as error:
         error.step = runner.iteration * plan.task.num_envs  # run.json names the step
@@ -272,19 +289,35 @@ def _title(session: Session) -> list[str]:
     return lines
 
 
+def _judge(session: Session) -> Judge:
+    """Which members are trials of a search, and whether those go on."""
+    shares: dict[Trial, list[int]] = {}
+    for index, directory in enumerate(session.directories):
+        if (told := directory.recorded().get("trial")) is not None:
+            shares.setdefault(Trial(**told), []).append(index)
+    together = [Share(trial, tuple(members)) for trial, members in shares.items()]
+    return Judge(together, len(session.directories), _last_step(session.plan))
+
+
+def _last_step(plan: Plan) -> int:
+    """The transitions of a whole run, which are whole rounds of all environments."""
+    return -(-plan.settings.total_steps // plan.task.num_envs) * plan.task.num_envs
+
+
 def _finish(session: Session, evaluations: list[Evaluation], trained: float, digest: str) -> None:
     plan, directories = session.plan, session.directories
-    steps = -(-plan.settings.total_steps // plan.task.num_envs) * plan.task.num_envs
-    summaries = []
-    for directory, evaluation in zip(directories, evaluations, strict=True):
+    summaries, all_steps = [], sum(ended or _last_step(plan) for ended in session.judge.ended)
+    for directory, evaluation, ended in zip(directories, evaluations, session.judge.ended, strict=True):
+        status, steps = ("finished", _last_step(plan)) if ended is None else ("pruned", ended)
         final = _described(evaluation, steps)
-        summary = {"status": "finished", "total_steps": steps, "final_evaluation": final, "state_digest": digest}
+        summary = {"status": status, "total_steps": steps, "final_evaluation": final, "state_digest": digest}
         summary |= {"training_time_s": round(trained, 3), "wall_time_s": round(session.elapsed(), 3)}
-        summary["steps_per_second"] = round(steps * len(directories) / trained, 1)
+        summary["steps_per_second"] = round(all_steps / trained, 1)
         directory.record(finished_at=timestamp(), **summary)
         if directory.recorded().get("nondeterminism") is None:
             rewinding.forget(directory.path)
         summaries.append(summary)
+    session.judge.record(summaries, [{"path": each.path, "row": _last_row(each)} for each in directories])
     shown = summaries[0] | {"run_directory": str(directories[0].path), "next": _next(plan)}
     if len(directories) > 1:
         shown["members"] = [
@@ -303,6 +336,10 @@ def _described(evaluation: Evaluation, step: int) -> dict[str, Any]:
         "episodes": len(returns),
         "mean_length": float(np.mean(evaluation.lengths)),
     }
+
+
+def _last_row(directory: RunDirectory) -> dict[str, Any] | None:
+    return max(read_rows(directory.path / "metrics.jsonl"), key=lambda row: row["step"], default=None)
 
 
 def _next(plan: Plan) -> list[str]:
@@ -328,6 +365,8 @@ def _record_end(status: str, error: BaseException, session: Session) -> None:
             directory.record(**ended)
         except RunError as second:  # a full disk must not hide the first error
             _log.warning("run.json keeps its last state: %s", second)
+    if status == "failed" and session.judge is not None:
+        session.judge.record([ended] * len(session.directories), [{"path": d.path} for d in session.directories])
     _log.error("%s", status, exc_info=error)
 
 
@@ -343,7 +382,8 @@ def _where(directories: list[RunDirectory]) -> str:
     return f"what was logged is in {directories[0].path}" if directories else "before the first step"
 
 
-def _one_line(error: BaseException) -> str:
+def told(error: BaseException) -> str:
+    """What went wrong, in one line."""
     text = " ".join(str(error).split())
     return text if isinstance(error, RunError) else f"{type(error).__name__}: {text[:300]}"
 

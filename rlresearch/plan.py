@@ -20,6 +20,7 @@ from rlresearch.noise import NoNoise
 from rlresearch.redaction import MASK
 from rlresearch.runners import Population, RunnerPart, flattened
 from rlresearch.trainer import Trainer
+from rlresearch.trial import Trial
 from rlresearch.videos import check_rendering
 
 GROUPS = ("network", "buffer", "noise", "optimizer", "normalize", "env", "runner", "logger", "eval", "checkpoint")
@@ -40,6 +41,7 @@ class Settings:
     init_from: str | None = None
     resume: str | None = None
     packages: tuple[str, ...] = ()
+    trial: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None) -> Pl
     _refuse_unknown(own, [field.name for field in fields(Settings)] + list(GROUPS))
     settings = make(Settings, own, "")
     _check_writable(settings.runs_dir)
+    if settings.trial is not None:
+        make(Trial, settings.trial, "trial")
     if settings.resume is not None:
         raise ConfigError(f"resume={shown(settings.resume)}: must stand on the command line, it makes no new run.")
     task = _task(config["env"], packages)
@@ -143,9 +147,9 @@ def member_configs(runner: Any, config: Mapping[str, Any]) -> list[dict[str, Any
     if not isinstance(runner, Population):
         return [dict(config)]
     configs = []
-    for index in range(runner.seeds):
+    for index, seed in enumerate(runner.of(config["seed"])):
         own = copy.deepcopy(dict(config))
-        own["seed"] += index
+        own["seed"] = seed
         own["runner"] = {"_target_": "rlresearch.runners.Device"}
         for key, values in runner.keys.items():
             *path, last = key.split(".")

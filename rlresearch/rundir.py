@@ -33,13 +33,14 @@ from rlresearch.durable import hold, read_file
 from rlresearch.errors import ConfigError, RunError
 
 SCHEMA_VERSION = 1
-STATUSES = ("running", "finished", "failed", "interrupted")
+STATUSES = ("running", "finished", "pruned", "failed", "interrupted")
 
 # All present from the first moment, so that a reader never asks whether a field exists.
 _FIELDS = (
     *("schema_version", "status", "command", "overrides", "algo", "env", "seed", "started_at", "finished_at"),
     *("wall_time_s", "host", "pid", "device", "python", "packages", "git", "package_git", "total_steps"),
-    *("final_evaluation", "reason", "state_digest", "choices", "population", "resumes", "nondeterminism"),
+    *("final_evaluation", "reason", "state_digest", "choices", "population", "trial", "resumes", "nondeterminism"),
+    "sweep",
 )
 _UNENCODABLE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _FSYNC_EVERY_S = 1.0
@@ -64,7 +65,7 @@ class RunDirectory:
         started = _utc_now()
         name = f"{started:%H%M%S}_{_safe(algo)}_{_safe(env)}_s{_safe(str(seed))}"
         try:
-            run = cls(_exclusive(Path(root) / f"{started:%Y-%m-%d}", name))
+            run = cls(exclusive(Path(root) / f"{started:%Y-%m-%d}", name))
         except OSError as error:
             reason = error.strerror or error
             message = f"runs_dir ({root}) cannot be written: {reason}; choose another with runs_dir=PATH."
@@ -258,8 +259,11 @@ def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:60] or "x"
 
 
-def _exclusive(folder: Path, name: str) -> Path:
-    """mkdir decides who was first; a clock or a look beforehand cannot."""
+def exclusive(folder: Path, name: str) -> Path:
+    """A new folder whose name begins with `name`: mkdir decides who was first; a clock or a look cannot.
+
+    Errors: OSError.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for _ in range(100):
         path = folder / f"{name}_{secrets.token_hex(3)}"

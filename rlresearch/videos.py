@@ -30,18 +30,19 @@ _log = logging.getLogger("rlresearch.videos")
 class Recorder:
     """Videos of the first episode of evaluations, into the run directories `folders`, one a member.
 
-    One that cannot be made is warned of, the first time, and ends nothing.
+    One that cannot be made is warned of, the first time, and ends nothing. check: called between frames, may raise.
     """
 
     def __init__(self, task: Task, folders: Sequence[Path], check: Callable[[], None] = lambda: None) -> None:
         self._task, self._folders, self._check = task, list(folders), check
         self._warned = False
 
-    def record(self, step: int, episodes: Sequence[Episode]) -> None:
-        """Writes RUN/videos/step_000000005000.mp4, one a member. check: called between frames, may raise."""
-        for folder, episode in zip(self._folders, episodes, strict=True):
+    def record(self, step: int, episodes: Sequence[Episode], going: Sequence[bool]) -> None:
+        """Writes RUN/videos/step_000000005000.mp4 for each member that is still `going`."""
+        for folder, episode, on in zip(self._folders, episodes, going, strict=True):
             try:
-                record(self._task, episode, video_of(folder, step), self._check)
+                if on:
+                    record(self._task, episode, video_of(folder, step), self._check)
             except (RunError, ConfigError, OSError) as error:
                 if not self._warned:
                     self._warned = True

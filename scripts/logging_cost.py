@@ -8,7 +8,7 @@ The server is a fake one on the loopback address (tests/fake_wandb.py). Interval
 without alternate, so that other work on the machine falls on both alike.
 
 - ratio: median time of an interval with logging over that of one without
-- told: share of the time that training spent in telling the loggers
+- told: median time of telling the loggers, as a share of an interval's
 - beside: processor time of the processes beside it, as a share of one core, once they are running
 - exit: seconds that the end of the run waited for W&B, of 10 that it may
 - rows: in the files, and in W&B after `rlresearch-review sync`
@@ -51,11 +51,13 @@ SERVERS = ("none", "ok", "gone", "hang", "reset", "garbage", "429", "500", "dies
 
 
 class Found(NamedTuple):
-    """Of one server. on, off: seconds an interval; told_s: in loggers; measured_s: of all; beside_s: of processors."""
+    """Of one server. on, off: seconds of each interval; told: of those in loggers; measured_s: of all together;
+    beside_s: of processors.
+    """
 
     on: list[float]
     off: list[float]
-    told_s: float
+    told: list[float]
     measured_s: float
     beside_s: float
     exit_s: float
@@ -115,13 +117,13 @@ def measured(training: Training, name: str, seconds: float) -> Found:
         beside = None if name == "none" else Beside([directory.path], WandbSettings(exit_wait_s=EXIT_S), lambda _: None)
         rows = settle(training, logger)
         group, began = os.getpgid(beside._process.pid) if beside else None, time.perf_counter()
-        before, on, off, told = processor_s(group), [], [], 0.0
+        before, on, off, told = processor_s(group), [], [], []
         while (passed := time.perf_counter() - began) < seconds:
             if name == "dies and comes back":
                 server.does("ok" if passed > seconds * 0.7 else "reset" if passed > seconds * 0.3 else "ok")
             spent, telling = training.interval(logger)
             on.append(spent)
-            told += telling
+            told.append(telling)
             rows += 1
             off.append(training.interval(None)[0])
         beside_s, passed = processor_s(group) - before, time.perf_counter() - began
@@ -211,7 +213,7 @@ def table(servers: list[str], rounds: list[dict[str, Found]]) -> Table:
     for name in servers:
         found = [each[name] for each in rounds]
         ratio = statistics.median(statistics.median(each.on) / statistics.median(each.off) for each in found)
-        told = sum(each.told_s for each in found) / sum(sum(each.on) for each in found)
+        told = statistics.median(statistics.median(each.told) / statistics.median(each.off) for each in found)
         beside = sum(each.beside_s for each in found) / sum(each.measured_s for each in found)
         counts = [sum(each.rows for each in found), sum(each.written for each in found)]
         mirrored = [each.mirrored for each in found]

@@ -128,7 +128,7 @@ def test_what_cannot_be_recorded_is_warned_of_once_and_ends_nothing(tmp_path, mo
     recorder = Recorder(PENDULUM, [tmp_path])
     with caplog.at_level(logging.WARNING, logger="rlresearch"):
         for step in (1, 2):
-            recorder.record(step, [Episode(0, [np.zeros(1)], 0.0)])
+            recorder.record(step, [Episode(0, [np.zeros(1)], 0.0)], [True])
     assert [record.getMessage() for record in caplog.records] == ["a video could not be made: no pen. The run goes on."]
     assert not list((tmp_path / "videos").iterdir())
 
