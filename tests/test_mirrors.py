@@ -124,6 +124,16 @@ def test_a_row_that_is_half_written_is_waited_for(tmp_path):
         assert following.so_far() == [Point(4, 2, None, {"loss/critic": 2.0})]
 
 
+def test_an_evaluation_waits_for_the_metrics_before_it(tmp_path):
+    """Between the look at one file and the look at the other both have grown."""
+    path = make_run(tmp_path, rows=[], evaluations=[])
+    following = Following(path)
+    write(path, [{"step": 1, "loss/critic": 1.0}], [{"step": 2, "returns": [2.0]}])
+    assert [p.step for p in following.so_far()] == [1]
+    write(path, [{"step": 2, "loss/critic": 2.0}, {"step": 3, "loss/critic": 3.0}])
+    assert [(p.step, "eval/return" in p.values) for p in following.so_far()] == [(2, False), (2, True), (3, False)]
+
+
 def test_a_live_run_is_in_wandb_row_by_row_and_as_it_ended(server, tmp_path):
     path = new_run(tmp_path)
     with mirrored([path]) as told:
@@ -232,6 +242,20 @@ def test_sync_sends_what_is_lacking_wherever_it_was_stopped_before(server, tmp_p
     before = len(server.requests)
     assert review(command) == 0 and "was there already" in capsys.readouterr().out
     assert len(server.requests) == before, "it asked, though it knew"
+
+
+def test_sync_asks_the_server_whether_it_has_everything(server, tmp_path, monkeypatch):
+    """A server that says yes and loses the rows is asked again, and given them again."""
+    path, stream, lost = make_run(tmp_path), server.stream, []
+
+    def forgetful(name, body):
+        if not lost and "wandb-history.jsonl" in (body.get("files") or {}):
+            lost.append(body["files"].pop("wandb-history.jsonl"))
+        return stream(name, body)
+
+    monkeypatch.setattr(server, "stream", forgetful)
+    weights_biases.fill(path, Following(path).rest(), SETTINGS, 20.0)
+    assert lost and as_received(server, path) == as_sent(path)
 
 
 def review_with_little_patience(root, path):
