@@ -207,6 +207,7 @@ def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[
     """The final evaluations, the seconds that building and training took, and the digest of the last state."""
     from rlresearch.saving import Saver, begin_from, state_digest
     from rlresearch.training import train
+    from rlresearch.videos import Recorder
 
     plan, settings, loaded = session.plan, session.plan.settings, session.resumption and session.resumption.loaded
     step = loaded.about.step if loaded else 0
@@ -233,9 +234,10 @@ def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[
         saver = Saver(runner, plan, home, logs, watch.check, times, config, loaded, _last_evaluations(session, loaded))
         every = plan.logger.every_steps or settings.total_steps
         shown = Several([session.display])
+        recorder = Recorder(plan.task, [each.path for each in session.directories], watch.check)
         evaluations = train(
             *(runner, plan.task, settings.total_steps, plan.eval, every, told, shown, saver),
-            session.judge,
+            *(session.judge, recorder),
         )
         return evaluations, trained(), state_digest(runner)
     except (Exception, KeyboardInterrupt) as error:

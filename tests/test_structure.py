@@ -17,7 +17,7 @@ LAYERS = {
     "parts": {"layers", "networks", "noise", "buffers", "normalize", "envs"},
     "algos": {"algos"},
     "trainer": {"trainer"},
-    "running": {"plan", "footprint", "runners", "evaluation", "training", "soundness", "saving"},
+    "running": {"plan", "footprint", "runners", "evaluation", "training", "soundness", "saving", "videos"},
     "launch": {"launch", "compose", "answers", "own_yaml", "resume"},
     "sweeps": {"sweeps"},
     "main": {"__main__", "evaluate", "export", "rerun"},
