@@ -56,6 +56,7 @@ CASES = {
 }
 TIMES = {"time", "speed/steps_per_second"}
 LONGEST_LIFE_S = 900.0
+MOST_ROWS_OF_A_LIFE = 10  # of 24
 
 
 def main() -> int:
@@ -95,7 +96,6 @@ def tried(name: str, kills: int, folder: Path, draw: random.Random, context: Any
     command = [*CASES[name], *SMALL]
     began = time.monotonic()
     whole = lived(context, [*command, f"runs_dir={folder / 'whole'}"])
-    length = time.monotonic() - began
     done = {"case": name, "kills": 0, "saves_hit": 0, "finished_early": 0, "seconds": 0.0, "differences": []}
     killed_runs = folder / "killed"
     while done["kills"] < kills:
@@ -106,7 +106,7 @@ def tried(name: str, kills: int, folder: Path, draw: random.Random, context: Any
             killed_runs, runs = folder / f"killed{done['finished_early']}", []
         again = [f"resume={runs[draw.randrange(len(runs))]}"] if runs else [*command, f"runs_dir={killed_runs}"]
         child = started(context, again)
-        hit = wait_to_kill(child, killed_runs, done["kills"] % 2 == 1, draw.uniform(0.0, 0.8 * length))
+        hit = wait_to_kill(child, killed_runs, done["kills"] % 2 == 1, draw)
         if child.is_alive():
             os.kill(child.pid, signal.SIGKILL)
             done["kills"] += 1
@@ -122,17 +122,27 @@ def tried(name: str, kills: int, folder: Path, draw: random.Random, context: Any
     return done | {"seconds": round(time.monotonic() - began, 1)}
 
 
-def wait_to_kill(child: Any, runs: Path, aimed: bool, seconds: float) -> bool:
-    """Until so many seconds are over, and if `aimed` then until a checkpoint is half made. Whether one was seen."""
-    until = time.monotonic() + seconds
-    while child.is_alive() and time.monotonic() < until:
-        time.sleep(0.001)
+def wait_to_kill(child: Any, runs: Path, aimed: bool, draw: random.Random) -> bool:
+    """Until the moment has come: once in five lives while it starts, else some rows later, and a bit.
+
+    aimed: then until a checkpoint is half made. Returns whether one was.
+    """
+    half_made = lambda: any(True for _ in runs.glob("*/*/checkpoints/.tmp-*"))  # noqa: E731
     until = time.monotonic() + LONGEST_LIFE_S
-    while aimed and child.is_alive() and time.monotonic() < until:
-        if any(True for _ in runs.glob("*/*/checkpoints/.tmp-*")):
-            return True
-        time.sleep(0.0005)
-    return any(True for _ in runs.glob("*/*/checkpoints/.tmp-*"))
+    starting = draw.random() < 0.2
+    target = 0 if starting else rows_in(runs) + draw.randrange(1, MOST_ROWS_OF_A_LIFE)
+    while child.is_alive() and rows_in(runs) < target and time.monotonic() < until:
+        time.sleep(0.002)
+    time.sleep(draw.uniform(0.0, 3.0 if starting else 0.1))
+    while aimed and child.is_alive() and not half_made() and time.monotonic() < until:
+        time.sleep(0.0002)
+    return half_made()
+
+
+def rows_in(runs: Path) -> int:
+    """The metrics rows that the first member has."""
+    files = sorted(runs.glob("*/*/metrics.jsonl"))
+    return files[0].read_bytes().count(b"\n") if files else 0
 
 
 def started(context: Any, command: list[str]) -> Any:
