@@ -35,5 +35,14 @@ def _defer(name: str) -> None:
         sys.modules[name].__file__ = spec.origin  # `inspect` asks every module where it lies
 
 
+def forget_deferred(name: str) -> None:
+    """Takes a stand-in away that was not used: for programs that never will, whose libraries look who is there.
+
+    matplotlib asks every `tensorflow` among the modules whether what it plots is a tensor, and that would load it.
+    """
+    if isinstance(sys.modules.get(name), _Deferred):
+        del sys.modules[name]
+
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters arrives as an exception
 _defer("tensorflow")

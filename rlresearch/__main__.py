@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     told to stop 128 + the signal's number: 130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1.
     """
     argv = sys.argv[1:] if argv is None else argv
+    argv = sorted(argv, key=lambda word: word not in ("-m", "--multirun"))  # argparse refuses it between overrides
     try:
         if "--version" in argv:
             print(f"rlresearch {__version__}")

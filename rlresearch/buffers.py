@@ -99,7 +99,7 @@ class Rollout:
 
     batch_size: Annotated[int, at.Gt(0)]
 
-    OFFERS: ClassVar[str] = "rollout"
+    OFFERS: ClassVar[str] = "rollouts"
 
     @property
     def capacity(self) -> int:

@@ -195,10 +195,12 @@ class SGD:
 
 def global_norm(grads: Tree) -> tf.Tensor:
     """The Euclidean norm of all gradients laid end to end, float32 scalar."""
-    # Written out: the L2Loss inside tf.linalg.global_norm cannot be mapped over members. Column by column
-    # first: XLA adds a whole tensor up one number after the other, columns side by side.
-    columns = [tf.reduce_sum(tf.square(g), axis=0 if g.shape.rank else None) for g in tf.nest.flatten(grads)]
-    return tf.sqrt(tf.add_n([tf.reduce_sum(column) for column in columns]))
+    # Written out: the L2Loss inside tf.linalg.global_norm cannot be mapped over members. Columns first: XLA adds a
+    # whole tensor up one number after the other, columns side by side. Without `abs`, which changes nothing, it
+    # would make whole tensors of them again.
+    rows = [tf.reshape(g, (-1, g.shape[-1] if g.shape.rank else 1)) for g in tf.nest.flatten(grads)]
+    columns = tf.concat([tf.reduce_sum(tf.square(each), axis=0) for each in rows], axis=0)
+    return tf.sqrt(tf.reduce_sum(tf.abs(columns)))
 
 
 def _adam_init(params: Tree) -> AdamState:

@@ -188,7 +188,12 @@ def _trainer(config: Mapping[str, Any], task: Task, packages: Sequence[str] | No
 def _check_fit(made: Plan) -> None:
     """What no part can know alone."""
     settings, algo, buffer = made.settings, made.trainer.algo, made.trainer.buffer
-    if algo.LEARNS_FROM == "rollout" and algo.batch_size > settings.total_steps:
+    if made.task.time_limit is None:
+        raise ConfigError(
+            f"env.id={shown(made.task.id)}: has no time limit, and a policy that never arrives would be evaluated for "
+            "ever; set one with env.max_episode_steps=STEPS."
+        )
+    if algo.LEARNS_FROM == "rollouts" and algo.batch_size > settings.total_steps:
         raise ConfigError(
             f"total_steps={settings.total_steps}: must be at least one rollout, which is {algo.batch_size}; "
             "nothing would be learned."

@@ -20,9 +20,9 @@ from rlresearch.normalize import AsIs, Normalizer
 from rlresearch.types import Algorithm, Batch, Buffer, Key, Outcome, Progress, TimeStep, Tree, transition
 
 EPISODE_METRICS = {
-    "train/return": "mean undiscounted return of the exploring policy's episodes that ended since the last row",
+    "train/return": "undiscounted, mean of the exploring policy's episodes since the last row, in units of return",
     "train/length": "mean length of those episodes, in steps",
-    "train/episodes": "episodes finished since the run began",
+    "train/episodes": "how many episodes have finished since the run began, in episodes",
 }
 
 

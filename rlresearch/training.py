@@ -17,6 +17,9 @@ from rlresearch.plan import EvalSettings
 from rlresearch.signals import Interrupted
 from rlresearch.soundness import Soundness
 
+SPEED_METRICS = {
+    "speed/steps_per_second": "without compilation and evaluation, all members together, in transitions a second",
+}
 LONGEST_CALL_S = 1.0  # so that signals are heard; results do not depend on where calls end
 
 

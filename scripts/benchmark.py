@@ -1,11 +1,12 @@
-"""Compares the speed of rlresearch with Stable-Baselines3, sbx and a compiled JAX loop, all in one run.
+"""Compares the speed of rlresearch with Stable-Baselines3, sbx and compiled JAX loops, all in one run.
 
-    python scripts/benchmark.py                                  every case, about 25 minutes on two cores
+    python scripts/benchmark.py                                  every case, about 55 minutes on two cores
     python scripts/benchmark.py --cases device-64 --rounds 3     one case, about 6 minutes
     python scripts/benchmark.py --list
 
-The task is DDPG on Pendulum-v1 with one update per environment step, on the CPU; the figure is environment steps per
-second once learning has started and everything is compiled.
+The tasks are DDPG on Pendulum-v1, PPO on CartPole-v1 and DQN on CartPole-v1, on the CPU; `scripts/peers/work.py` holds
+their settings, which all sides read. The figure is environment steps per second once learning has started and
+everything is compiled, with what is learned from those steps.
 
 Machines are noisy and differ, so figures from two runs say little. Therefore:
 
@@ -18,8 +19,9 @@ The peers live in an environment of their own, since their versions are no busin
 the user's cache folder with exactly the versions of `PEERS`. Where pip offers only a build of torch with CUDA, point
 pip's own settings (such as PIP_FIND_LINKS) at a CPU build first, or pass an environment with `--peers-env`.
 
-To add a case, add a line to `CASES`; a new kind of work needs a script in `scripts/peers/` that takes `--seconds` and
-`--threads` and ends its output with one line of JSON (`rlresearch_loop.py` says what is in it).
+To add a case, add a line to `CASES` in `benchmark_cases.py`; a new kind of work is described in `scripts/peers/work.py`
+and done by each side's script there, which takes `--seconds` and `--threads` and ends its output with one line of JSON
+(`rlresearch_loop.py` says what is in it).
 """
 
 import argparse
@@ -35,6 +37,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmark_cases import CASES, Case, Side
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -76,81 +79,6 @@ SETTINGS_OF_OTHERS = (
 
 class MeasurementError(Exception):
     """A side did not end with a figure; the message is its last line."""
-
-
-@dataclass(frozen=True)
-class Side:
-    """One program to time. Equal sides of two cases are measured once and stand in both tables."""
-
-    label: str
-    script: str
-    arguments: tuple[str, ...]
-
-    @property
-    def ours(self) -> bool:
-        return self.script == "rlresearch_loop.py"
-
-
-@dataclass(frozen=True)
-class Case:
-    """Our side, and each peer with the ratio (ours to theirs) that we mean to reach."""
-
-    name: str
-    work: str
-    ours: Side
-    targets: dict[Side, float]
-
-
-def ddpg(script: str, label: str, *arguments: str, units: int = 64, batch: int = 128, members: int = 1) -> Side:
-    size = ("--hidden", str(units), str(units), "--batch", str(batch))
-    many = ("--members", str(members)) if members > 1 else ()
-    return Side(label, script, (*arguments, *size, *many))
-
-
-def rlresearch(runner: str, **size: int) -> Side:
-    return ddpg("rlresearch_loop.py", f"rlresearch, {runner}", "--runner", runner, **size)
-
-
-def sb3(**size: int) -> Side:
-    return ddpg("sb3.py", "Stable-Baselines3", **size)
-
-
-def sbx(**size: int) -> Side:
-    return ddpg("sbx.py", "sbx", **size)
-
-
-def jax_loop(**size: int) -> Side:
-    return ddpg("jax_loop.py", "JAX loop, vmap" if "members" in size else "JAX loop", **size)
-
-
-SMALL, LARGE = {"units": 64, "batch": 128}, {"units": 256, "batch": 256}
-
-CASES = (
-    Case(
-        "device-64",
-        "one compiled program, nets [64, 64], batch 128",
-        rlresearch("device", **SMALL),
-        {sb3(**SMALL): 15.0, sbx(**SMALL): 8.0, jax_loop(**SMALL): 1.0},
-    ),
-    Case(
-        "device-256",
-        "one compiled program, nets [256, 256], batch 256",
-        rlresearch("device", **LARGE),
-        {sb3(**LARGE): 5.0, sbx(**LARGE): 2.0, jax_loop(**LARGE): 1.0},
-    ),
-    Case(
-        "host-64",
-        "Gymnasium's own Pendulum-v1 in a Python loop, nets [64, 64], batch 128",
-        rlresearch("host", **SMALL),
-        {sb3(**SMALL): 4.0, sbx(**SMALL): 2.0},
-    ),
-    Case(
-        "population-32",
-        "32 members at once, nets [64, 64], batch 128, member-steps",
-        rlresearch("population", **SMALL, members=32),
-        {jax_loop(**SMALL, members=32): 1.0},
-    ),
-)
 
 
 @dataclass
@@ -223,7 +151,7 @@ def run_once(side: Side, threads: int, seconds: float, peers_python: Path) -> di
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=300 + 5 * seconds,
+            timeout=120 + 10 * seconds,  # a JAX loop that is mapped may stand still for ever with two threads
         )
     except subprocess.TimeoutExpired as late:
         raise MeasurementError(f"no figure after {late.timeout:.0f} s") from late
@@ -248,24 +176,27 @@ def thread_counts() -> list[int]:
 def calibrate(figures: dict[Side, Figures], seconds: float, peers_python: Path, console: Console) -> None:
     """Chooses each side's thread count: the fastest single try, since noise only ever slows one down.
 
-    Two passes over all sides, so that one busy moment does not decide.
+    Two passes over all sides, so that one busy moment does not decide. A count that fails once is out; a side fails
+    when none is left.
     """
     counts = thread_counts()
+    left = {side: list(counts) for side, figure in figures.items() if not figure.failure}
     for _ in range(2 if len(counts) > 1 else 1):
         for side, figure in figures.items():
-            for threads in counts:
-                if figure.failure:
-                    continue
+            words = f"  {side.label} {' '.join(side.arguments)}:"
+            for threads in list(left.get(side, ())):
                 try:
                     rate = run_once(side, threads, seconds, peers_python)["steps_per_second"]
                 except MeasurementError as error:
-                    figure.failure = str(error)
-                    console.print(f"  {side.label} {' '.join(side.arguments)}: {error}", style="red", markup=False)
+                    left[side].remove(threads)
+                    figure.by_threads.pop(threads, None)
+                    figure.failure = "" if left[side] else str(error)
+                    console.print(f"{words} with {threads} threads: {error}", style="red", markup=False)
                 else:
                     figure.by_threads[threads] = max(rate, figure.by_threads.get(threads, 0.0))
             tried = ", ".join(f"{threads}: {rate:,.0f}" for threads, rate in figure.by_threads.items())
             if not figure.failure:
-                console.print(f"  {side.label} {' '.join(side.arguments)}: steps/s by threads {tried}", markup=False)
+                console.print(f"{words} steps/s by threads {tried}", markup=False)
     for figure in figures.values():
         if not figure.failure:
             figure.threads = max(figure.by_threads, key=figure.by_threads.__getitem__)

@@ -188,12 +188,9 @@ def device(options: argparse.Namespace) -> dict[str, Any]:
 
 def speed(options: argparse.Namespace) -> dict[str, Any]:
     """Steps (of all members) per second, peak memory in bytes, and the seconds until the first step was done."""
-    from peers import rlresearch_loop as loop
-
     name = _prepared(options)
-    options.members = options.members[0]
-    runner, compiling = loop.started(options)
-    runner.advance(loop.LEARNING_STARTS, False)
+    runner, compiling, learning_starts = _started(options, options.runner, options.members[0])
+    runner.advance(learning_starts, False)
     runner.rows()  # compiled, and everything before it done, before the clock starts
     began = time.perf_counter()
     runner.advance(options.steps, True)
@@ -208,7 +205,6 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
 def state(options: argparse.Namespace) -> dict[str, Any]:
     """Saves what a run did and learned to the file `--save`, float64."""
     import numpy as np
-    from peers import rlresearch_loop as loop
 
     _prepared(options)
     import tensorflow as tf
@@ -218,12 +214,11 @@ def state(options: argparse.Namespace) -> dict[str, Any]:
     from rlresearch.types import Progress
 
     tf.config.experimental.enable_tensor_float_32_execution(False)
-    options.members = 1
-    runner, _ = loop.started(options)
-    runner.advance(loop.LEARNING_STARTS - 1, False)  # `started` did one; the next one learns
+    runner, _, learning_starts = _started(options, "device", 1)
+    runner.advance(learning_starts - 1, False)  # `_started` did one; the next one learns
     progress = Progress(*(tf.zeros((), kind) for kind in (tf.int64, tf.float32, tf.int64)))
     # The same key draws the same rows on every device: integer arithmetic again.
-    start = Uniform(options.capacity).sample(runner.state().buffer, rng.key(0), 4 * loop.LEARNING_STARTS, 1.0, progress)
+    start = Uniform(options.capacity).sample(runner.state().buffer, rng.key(0), 4 * learning_starts, 1.0, progress)
     runner.advance(UPDATES, False)
     algo = runner.state().algo
     weights = [leaf.numpy().ravel() for leaf in tf.nest.flatten([algo.actor.trainable, algo.critic.trainable])]
@@ -240,6 +235,16 @@ def _prepared(options: argparse.Namespace) -> str:
     from rlresearch import hardware
 
     return hardware.prepare(options.device, None, deterministic=False, compile_cache=False)
+
+
+def _started(options: argparse.Namespace, runner: str, members: int) -> tuple[Any, float, int]:
+    """The benchmark's runner after its first step, the seconds that took, and when it begins to learn."""
+    sys.path.append(str(ROOT / "scripts" / "peers"))
+    import rlresearch_loop
+    import work
+
+    given = work.DDPG(hidden=tuple(options.hidden), batch=options.batch, capacity=options.capacity)
+    return *rlresearch_loop.started(given, runner, members, options.seed), given.learning_starts
 
 
 def _peak(name: str) -> int:

@@ -15,6 +15,7 @@ Each measurement is a process of its own, and each figure the median of five.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import resource
@@ -25,7 +26,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -263,12 +263,15 @@ def _prepared() -> None:
 
 def _runner(options: argparse.Namespace, learning_starts: int | None = None) -> Any:
     """The benchmark's runner, learning, or never learning."""
-    from peers import rlresearch_loop as loop
-
     _prepared()
-    loop.LEARNING_STARTS = learning_starts or loop.LEARNING_STARTS
-    size = SimpleNamespace(hidden=[options.units] * 2, batch=options.batch, capacity=options.capacity)
-    runner, _ = loop.started(SimpleNamespace(**vars(size), runner=options.runner, members=1, seed=0))
+    sys.path.append(str(Path(__file__).parent / "peers"))
+    import rlresearch_loop
+    import work
+
+    given = work.DDPG(hidden=(options.units,) * 2, batch=options.batch, capacity=options.capacity)
+    if learning_starts:
+        given = dataclasses.replace(given, learning_starts=learning_starts)
+    runner, _ = rlresearch_loop.started(given, options.runner)
     _advance(runner, 1_500)
     return runner
 

@@ -50,7 +50,7 @@ def home(name: str) -> str:
 @functools.cache
 def on_policy(name: str) -> bool:
     """Whether a shipped algorithm learns from rollouts."""
-    return make_algo(name).LEARNS_FROM == "rollout"
+    return make_algo(name).LEARNS_FROM == "rollouts"
 
 
 def make_plan(name: str, *overrides: str, hidden=(8,), **settings) -> Plan:
@@ -106,7 +106,7 @@ def batch_for(algo, rows: int = 8, seed: int = 0, **columns) -> Batch:
         batch = make_batch(rows, spec.observation_space.shape[0], 1, seed, **columns)._replace(action=action)
     else:
         batch = make_batch(rows, spec.observation_space.shape[0], spec.action_space.shape[0], seed, **columns)
-    return rollout_of(batch, 1) if algo.LEARNS_FROM == "rollout" else batch
+    return rollout_of(batch, 1) if algo.LEARNS_FROM == "rollouts" else batch
 
 
 def rollout_of(batch: Batch, steps: int) -> Batch:

@@ -76,6 +76,24 @@ def _constant(params, value):
     return Params([*zero[:-1], zero[-1] + value], params.frozen)
 
 
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_priorities_say_how_wrong_each_row_was(name):
+    algo, state = started(name)
+    critics = [_constant(each, 2.0) for each in networks_of(state, "critic").values()][0]
+    state = state._replace(**{field: critics for field in networks_of(state, "critic")})
+    batch = make_batch(3, reward=[2.0, -1.0, 7.0], terminated=[True, True, True])
+    np.testing.assert_allclose(algo.update(state, batch, KEY, progress())[2], [0.0, 3.0, 5.0], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_exploration_remembers_its_noise(name):
+    algo = make_algo(name, "noise=ou")
+    state, timestep = algo.init(KEY), TimeStep(tf.zeros((1, 3)), tf.zeros(1, tf.bool))
+    _, expected = algo.noise.sample(state.noise, timestep.first, KEY, progress())
+    _, after = algo.act(state, timestep, KEY, progress())
+    assert same_bits(after.noise, expected) and not same_bits(after.noise, state.noise)
+
+
 # Where gradients flow, by what a change of one network changes in another.
 
 
@@ -108,6 +126,40 @@ def test_the_critics_loss_moves_the_critic_alone(name):
     assert apart(after.actor.trainable, expected) < 1e-6
     assert metrics["loss/actor"].numpy() == pytest.approx(value.numpy(), abs=1e-6)
     assert apart(networks_of(after, "critic"), networks_of(state, "critic")) > 1e-4
+
+
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_the_actor_learns_at_its_own_rate(name):
+    """Plain gradient descent: ten times slower is a tenth of the step, and nothing to the critic."""
+    algo, state = started(name)
+    slow, quick = (update(replace(algo, actor_lr_scale=scale), state, make_batch(8))[0] for scale in (0.1, 1.0))
+    step = lambda after: tf.nest.map_structure(tf.subtract, after.actor.trainable, state.actor.trainable)  # noqa: E731
+    assert apart(step(slow), tf.nest.map_structure(lambda each: 0.1 * each, step(quick))) < 1e-6
+    assert apart(slow.actor, quick.actor) > 1e-4
+    assert same_bits(networks_of(slow, "critic"), networks_of(quick, "critic"))
+
+
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_critics_descend_their_squared_error_to_a_target_that_stands_still(name):
+    """With the same networks online and as targets, a slope through the target would show."""
+    algo, state = started(name)
+    algo = replace(algo, **({"target_noise": 0.0} if hasattr(algo, "target_noise") else {}))
+    targets = {field: getattr(state, field.removeprefix("target_")) for field in networks_of(state, "target_")}
+    state, batch = state._replace(**targets), make_batch(8)
+    after, _ = update(algo, state, batch)
+    (critics,), (moved,) = (networks_of(each, "critic").values() for each in (state, after))
+    critics, moved = ([each] if isinstance(each, Params) else each for each in (critics, moved))
+    action = algo.policy(state, batch.next_obs)
+    q_t = tf.reduce_min([algo.critic_net.apply(each, batch.next_obs, action)[:, 0] for each in critics], axis=0)
+    for critic, now in zip(critics, moved, strict=True):
+
+        def loss(weights, critic=critic):
+            q = algo.critic_net.apply(critic._replace(trainable=weights), batch.obs, batch.action)[:, 0]
+            return tf.reduce_mean(tf.square(batch.reward + algo.gamma * q_t - q)), ()
+
+        grads = ops.value_and_grad(loss, critic.trainable)[1]
+        expected = tf.nest.map_structure(lambda w, g: w - 0.1 * g, critic.trainable, grads)
+        assert apart(now.trainable, expected) < 1e-6
 
 
 @pytest.mark.parametrize("name", DETERMINISTIC)

@@ -18,6 +18,7 @@ from conftest import (
     make_plan,
     networks_of,
     on_policy,
+    progress,
     same_bits,
     started,
     update,
@@ -99,6 +100,38 @@ def test_random_starts_are_uniform_over_all_actions(name):
     assert same_bits(act(replace(trainer, algo=replace(trainer.algo, random_start=False)), False), late)
 
 
+# What is kept from one gradient step to the next.
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name not in TABULAR])
+def test_every_optimizer_remembers_its_steps(name):
+    algo = make_algo(name, "env.num_envs=8", "optimizer=adam", policy_delay=1)
+    state = algo.init(KEY)
+    once, _ = update(algo, state, batch_for(algo))
+    twice, _ = update(algo, once, batch_for(algo))
+    for field in [field for field in state._fields if field.endswith("optimizer")]:
+        counts = [int(getattr(each, field).count) for each in (state, once, twice)]
+        assert counts[1] >= 1 and counts == [0, counts[1], 2 * counts[1]], field
+        assert any(np.any(leaf) for leaf in leaves(getattr(once, field).m)), field
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if hasattr(make_algo(name), "critic")])
+def test_statistics_of_layers_are_kept(name):
+    """Those of spectral normalisation, which move with every training call of a network."""
+    spectral = [f"network.{role}.spectral_norm=true" for role in ("actor", "critic")]
+    algo = make_algo(name, "env.num_envs=8", *spectral, policy_delay=1)
+    state = algo.init(KEY)
+    after, _ = update(algo, state, batch_for(algo))
+    for role in ("actor", "critic"):
+        for field, network in networks_of(state, role).items():
+            for old, new in zip(params_of(network), params_of(getattr(after, field)), strict=True):
+                assert old.frozen and not same_bits(old.frozen, new.frozen), field
+
+
+def params_of(network):
+    """One network's parameters, or a pair's, as a list."""
+    return network if isinstance(network, list) else [network]
+
 
 # An episode's end.
 
@@ -128,6 +161,39 @@ def test_termination_stops_bootstrapping(name):
     else:
         assert same_bits(update(algo, state, ended), update(algo, state, elsewhere))
     assert apart(update(algo, state, ended)[1], update(algo, state, batch_for(algo))[1]) > 1e-3
+
+
+# What a replay's rows say beside the transition.
+
+
+@pytest.mark.parametrize("name", OFF_POLICY)
+def test_sums_of_several_steps_are_discounted_by_as_many(name):
+    """Three steps at one discount are one step at its third power."""
+    algo, state = started(name)
+    algo, rows = replace(algo, gamma=0.5), batch_for(algo)
+    three = rows._replace(steps=tf.fill(8, 3.0))
+    assert apart(update(algo, state, three), update(replace(algo, gamma=0.5**3), state, rows)) < 1e-6
+    assert apart(update(algo, state, three)[1], update(algo, state, rows)[1]) > 1e-3
+
+
+@pytest.mark.parametrize("name", [name for name in OFF_POLICY if name not in TABULAR])
+def test_weights_weigh_rows(name):
+    """No value is learned from a row of weight 0; one of weight 2 counts twice; priorities know nothing of it."""
+    algo, state = started(name)
+    values = lambda state: networks_of(state, "q") or networks_of(state, "critic")  # noqa: E731
+    rows, other = batch_for(algo, 4), batch_for(algo, 4, seed=2)
+    other = tf.nest.map_structure(lambda ours, theirs: tf.concat([ours[:2], theirs[2:]], 0), rows, other)
+
+    def weighed(*weight, of=rows):
+        after, _, priority = algo.update(state, of._replace(weight=tf.constant(weight)), KEY, progress())
+        return values(after), priority
+
+    once, priority = weighed(1.0, 1.0, 0.0, 0.0)
+    assert apart(once, weighed(1.0, 1.0, 0.0, 0.0, of=other)[0]) < 1e-7
+    twice = tf.nest.map_structure(lambda new, old: 2.0 * new - old, once, values(state))
+    assert apart(weighed(2.0, 2.0, 0.0, 0.0)[0], twice) < 1e-6
+    assert apart(once, weighed(1.0, 1.0, 1.0, 1.0)[0]) > 1e-4
+    assert same_bits(priority, weighed(1.0, 1.0, 1.0, 1.0)[1]) and np.all(priority > 0.0)
 
 
 # How many gradient steps.
@@ -208,7 +274,7 @@ def values_of(algo, state, obs):
     """What an algorithm thinks its policy's returns are, from observations."""
     if "q" in state._fields:
         return tf.reduce_max(algo.values(state.q, obs), axis=1)
-    if algo.LEARNS_FROM == "rollout":
+    if algo.LEARNS_FROM == "rollouts":
         return algo.critic_net.apply(state.critic, obs)[:, 0]
     critic = next(iter(networks_of(state, "critic").values()))
     critic = critic[0] if isinstance(critic, list) else critic
@@ -217,19 +283,19 @@ def values_of(algo, state, obs):
     return algo.critic_net.apply(critic, obs, algo.policy(state, obs))[:, 0]
 
 
-# Every family's first in the default run, the others among the slow tests; tables have a world of their own.
-FAMILIES = {("ddpg", "pendulum"), ("dqn", "cartpole"), ("ppo", "pendulum"), ("sac", "pendulum")}
-PROBED = [
-    pytest.param(name, env, marks=[] if (name, env) in FAMILIES else pytest.mark.slow)
+# Three seeds of each family's first in the default run, ten of all among the slow tests. Tables have their own world.
+FAMILIES = [("ddpg", "pendulum"), ("dqn", "cartpole"), ("ppo", "pendulum"), ("sac", "pendulum")]
+PROBED = [pytest.param(name, env, 3) for name, env in FAMILIES] + [
+    pytest.param(name, env, 10, marks=pytest.mark.slow)
     for name in ALGORITHMS
     for env in homes(name)
     if name not in TABULAR
 ]
 
 
-@pytest.mark.parametrize("name, env", PROBED)
-def test_probes_are_learned(name, env):
-    """Known values: 1; the best action is half the sign; gamma times 2, then 2. Three seeds, at gamma 0.5.
+@pytest.mark.parametrize("name, env, seeds", PROBED)
+def test_probes_are_learned(name, env, seeds):
+    """Known values: 1; the best action is half the sign; gamma times 2, then 2. At gamma 0.5.
 
     Bits differ from processor to processor, and so does the path: with one small layer, one seed in ten still had a
     saturated actor after these steps; with two, none of 64.
@@ -245,9 +311,9 @@ def test_probes_are_learned(name, env):
     overrides = [f"env={env}", "env.num_envs=4", *exploring, *replay]
     plan = make_plan(name, *overrides, hidden=(32, 32), **settings)
     algo = replace(with_values(plan.trainer.algo, {"optimizer.lr": 1e-3}), spec=task.spec)
-    runner = PopulationRunner(replace(plan.trainer, algo=algo), task, range(3))
+    runner = PopulationRunner(replace(plan.trainer, algo=algo), task, range(seeds))
     runner.advance(5_000, True)
-    for seed in range(3):
+    for seed in range(seeds):
         state = tf.nest.map_structure(lambda leaf: leaf[seed], runner.state().algo)  # noqa: B023
         values = values_of(algo, state, tf.constant([CONSTANT, FIRST, SECOND]))
         np.testing.assert_allclose(values, [1.0, 0.5 * 2.0, 2.0], atol=0.15)

@@ -162,6 +162,7 @@ WRONG = [
     wrong("env=gym env.id=CartPole-v1", "'CartPole-v1' has 2 discrete ones", about="DDPG needs continuous actions"),
     wrong(f"{CAR} env.kwargs={{goal_velocty:3}}", "did you mean 'goal_velocity'?", about="env.kwargs.goal_velocty=3"),
     wrong(f"{CAR} env.kwargs.goal_velocity=3", "env.kwargs={goal_velocity:...}"),
+    wrong("algo=dqn env=gym env.id=CliffWalking-v1", "env.max_episode_steps=STEPS", about="env.id=CliffWalking-v1"),
     wrong("+env.kwargs={g:1}", "env.physics.g", about="env.kwargs.g=1"),
     wrong("--config-dir=FOLDER env=gym env.id=odd:DictObs-v0", "Dict observations", "allowed: Box"),
     wrong("--config-dir=FOLDER env=gym env.id=odd:TupleObs-v0", "Tuple observations", "allowed: Box"),
@@ -174,7 +175,7 @@ WRONG = [
     wrong("buffer.capacity=10", "algo.batch_size, which is"),
     wrong("env.num_envs=300 buffer.capacity=200", "env.num_envs, which is 300", about="buffer.capacity=200"),
     wrong("algo.learning_starts=30000", "below total_steps, which is 20000"),
-    wrong("algo=ppo buffer=uniform", "PPO learns from rollout, but Uniform offers transitions", about="buffer: "),
+    wrong("algo=ppo buffer=uniform", "PPO learns from rollouts, but Uniform offers transitions", about="buffer: "),
     wrong("algo=dqn env=cartpole buffer=rollout", "DQN learns from transitions, but Rollout offers", about="buffer: "),
     wrong("algo=ppo noise=gaussian", "PPO explores by itself", about="noise: "),
     wrong("algo=ppo buffer.capacity=100", "buffer=rollout"),
@@ -540,7 +541,11 @@ def test_shell_completion_installs_and_answers(tmp_path):
     assert answered.stdout.split() == [f"algo={Path(each).name}" for each in OPTIONS if each.startswith("algo/")]
 
 
-@pytest.mark.parametrize("mode, jobs", [(["seed=1"], 1), (["-m", "seed=1,2"], 2)], ids=["one run", "a sweep"])
+@pytest.mark.parametrize(
+    "mode, jobs",
+    [(["seed=1"], 1), (["-m", "seed=1,2"], 2), (["algo=ddpg", "-m", "seed=1,2"], 2)],
+    ids=["one run", "a sweep", "-m between overrides"],
+)
 def test_hydra_writes_nothing_outside_the_runs_folder(mode, jobs, tmp_path):
     driver = """
 import sys

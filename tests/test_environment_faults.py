@@ -53,7 +53,7 @@ class Faulty(gym.Env):
         return (self.episode, self.steps) == self.at and role == self.where
 
 
-gym.register("Faulty-v0", Faulty, disable_env_checker=True)
+gym.register("Faulty-v0", Faulty, disable_env_checker=True, max_episode_steps=1_000)
 
 
 @pytest.fixture

@@ -1,14 +1,15 @@
 """Environments: the compiled twin is Gymnasium's step by step, and no transition ever crosses an episode's end."""
 
 import math
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import RandomActions, replay_rows
+from conftest import RandomActions, make_plan, replay_rows
 
 from rlresearch import rng
 from rlresearch.buffers import Uniform
@@ -16,7 +17,7 @@ from rlresearch.envs.device import DeviceEnv, episode_keys
 from rlresearch.envs.host import HostEnv, episode_seeds
 from rlresearch.envs.pendulum import Pendulum, PendulumState
 from rlresearch.envs.task import Task
-from rlresearch.errors import RunError
+from rlresearch.errors import ConfigError, RunError
 from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.host import HostRunner
 from rlresearch.trainer import Trainer
@@ -306,3 +307,25 @@ class RandomEnds(RandomActions):
     def act(self, state, timestep, key, progress):
         action, state = super().act(state, timestep, key, progress)
         return tf.where(action >= 0.9, tf.ones_like(action), action), state
+
+
+# LunarLander, which is not compiled.
+
+
+def test_lunar_lander_lands_in_gymnasium():
+    """Anything with Box observations and Discrete actions is stepped from Python, physics or not."""
+    pytest.importorskip("Box2D")
+    made = make_plan("dqn", "env=lunar_lander")
+    runner = HostRunner(replace(made.trainer, algo=RandomActions(made.task.spec)), made.task, 0)
+    runner.advance(300, True)
+    assert runner.rows()[0]["train/episodes"] >= 1.0
+    runner.close()
+
+
+def test_a_missing_simulator_is_named_with_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "Box2D", None)
+    for module in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
+        monkeypatch.delitem(sys.modules, module)
+    for kwargs in (None, {"continuous": True}):
+        with pytest.raises(ConfigError, match=r"^env.id=LunarLander-v3: cannot be made: .*gymnasium\[box2d\]"):
+            Task("LunarLander-v3", kwargs=kwargs).spec  # noqa: B018

@@ -48,11 +48,11 @@ def test_merging_has_no_order():
 
 def having(observations=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), returns=(0.0, 1.0), normalizer=Running()):
     """A state whose statistics count 10 rows of these means and deviations."""
-    (mean, std), (_, of_returns) = observations, returns
+    (mean, std), (middle, of_returns) = observations, returns
     seen = Moments(number(10.0), number(mean), 10.0 * tf.square(number(std)))
     return normalizer.init(SPEC)._replace(
         observations=seen if normalizer.obs else (),
-        returns=Moments(number(10.0), number(0.0), number(10.0 * of_returns**2)) if normalizer.reward else (),
+        returns=Moments(number(10.0), number(middle), number(10.0 * of_returns**2)) if normalizer.reward else (),
     )
 
 
@@ -82,6 +82,14 @@ def test_nothing_is_changed_before_anything_counts(normalizer):
     assert same_bits(normalizer.observations(state, raw), raw) and same_bits(normalizer.rewards(state, raw), raw)
 
 
+def test_one_observation_is_no_statistic():
+    """Its deviation of 0 would blow up every other."""
+    one = having()
+    one = one._replace(observations=moments_of(number([[1.0, 2.0, 3.0]])), returns=moments_of(number([5.0])))
+    raw = number([[1000.0, -1000.0, 3.0]])
+    assert same_bits(Running().observations(one, raw), raw) and same_bits(Running().rewards(one, raw), raw)
+
+
 # In a run.
 
 
@@ -98,7 +106,7 @@ class Seen(NamedTuple):
 class Watcher(RandomActions):
     """Remembers what it is shown; its policy is the first number it sees."""
 
-    LEARNS_FROM: ClassVar[str] = "rollout"
+    LEARNS_FROM: ClassVar[str] = "rollouts"
 
     def init(self, key):
         rows = (STEPS, 2)

@@ -26,6 +26,14 @@ def test_huber_is_half_the_square_up_to_kappa_and_linear_beyond(kappa, expected)
     np.testing.assert_allclose(slopes, [0.25, -kappa, kappa], rtol=1e-6)
 
 
+def test_targets_give_no_gradient():
+    """Neither to rewards nor discounts nor values, also where a loss computes its target inside the tape."""
+    parts = [tf.constant([1.0, 2.0]), tf.constant([0.9, 0.0]), tf.constant([3.0, 4.0])]
+    (value, _), grads = ops.value_and_grad(lambda parts: (tf.reduce_sum(ops.td_target(*parts)), ()), parts)
+    assert value.numpy() == pytest.approx(1.0 + 2.7 + 2.0)
+    assert not any(np.any(grad) for grad in grads)
+
+
 def test_n_step_return_ends_with_the_episode_or_with_what_is_stored():
     """Rewards 1, 10, 100 at gamma 1/2; an end at the first or second step, or no third one yet."""
     flags = lambda *rows: tf.constant(rows) > 0  # noqa: E731

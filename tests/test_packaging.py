@@ -66,7 +66,8 @@ def test_wheel_has_the_package_and_its_configuration_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         shipped = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert "rlresearch/conf/config.yaml" in shipped
-    wanted = _files("rlresearch", "*.py") | {f"rlresearch/{name}" for name in _files("conf", "*.yaml")}
+    wanted = _files("rlresearch", "*.py") | _files("rlresearch/review/page", "*")
+    wanted |= {f"rlresearch/{name}" for name in _files("conf", "*.yaml")}
     assert wanted <= shipped, sorted(wanted - shipped)
     assert {name.partition("/")[0] for name in shipped} <= {"rlresearch", "hydra_plugins"}
 
@@ -76,6 +77,7 @@ def test_wheel_installs_the_command_and_says_its_version_and_licence(unpacked):
     commands = configparser.ConfigParser()
     commands.read(about / "entry_points.txt")
     assert commands["console_scripts"]["rlresearch"] == "rlresearch.__main__:main"
+    assert commands["console_scripts"]["rlresearch-review"] == "rlresearch.review.__main__:main"
     metadata = (about / "METADATA").read_text()
     assert f"\nVersion: {rlresearch.__version__}\n" in metadata
     assert "\nLicense-Expression: MIT\n" in metadata
@@ -118,8 +120,9 @@ def test_wheel_refuses_a_typo_in_one_line_with_exit_code_2(unpacked, tmp_path):
 
 def test_every_dependency_is_pinned():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    direct = [*project["dependencies"], *project["optional-dependencies"]["test"]]
-    pins = _pins()
+    extras = project["optional-dependencies"]
+    direct = [*project["dependencies"], *extras["review"], *extras["test"]]
+    pins = _pins() | {"rlresearch"}
     missing = {name for name in map(_name, direct) if name not in pins}
     assert not missing, f"add to constraints.txt: {sorted(missing)}"
 

@@ -12,7 +12,6 @@ from conftest import (
     apart,
     batch_for,
     homes,
-    leaves,
     make_algo,
     make_batch,
     make_plan,
@@ -23,16 +22,11 @@ from conftest import (
     same_bits,
     spec_of,
     update,
-    without_xla,
 )
-from test_runners import draw_starts
 
-from rlresearch import ops, rng, trees
+from rlresearch import ops, rng
 from rlresearch.algos.ppo import PPO, Rows
 from rlresearch.buffers import Rollout
-from rlresearch.runners.device import DeviceRunner
-from rlresearch.runners.host import HostRunner
-from rlresearch.runners.population import PopulationRunner
 from rlresearch.schedules import Linear
 from rlresearch.trainer import Trainer
 from rlresearch.types import Outcome, TimeStep, Transition
@@ -238,6 +232,15 @@ def test_exploration_draws_from_the_policy_and_stores_what_was_drawn(name):
     assert np.mean(actions) == pytest.approx(float(algo.policy(state, obs)[0, 0]), abs=0.15)
 
 
+@pytest.mark.parametrize("name, env", IN_EVERY_HOME)
+def test_the_likeliest_action_of_all_is_evaluated(name, env):
+    algo, state = plain(name, env)
+    obs = tf.reshape(batch_for(algo, 40).obs, (40, -1)) * 3.0
+    outputs = algo.actor_net.apply(state.actor, obs)
+    likeliest = tf.argmax(outputs, axis=1) if env == "cartpole" else tf.clip_by_value(outputs, -1.0, 1.0)
+    np.testing.assert_array_equal(algo.policy(state, obs), likeliest)
+
+
 # PPO's epochs.
 
 
@@ -249,6 +252,23 @@ def test_the_ratio_is_1_until_the_first_step(env):
     assert once["policy/clipped"] == 0.0 and abs(once["policy/kl"]) < 1e-6
     twice = update(replace(algo, epochs=2), state, rollout(algo))[1]
     assert twice["policy/clipped"] > 0.3 and twice["policy/kl"] > 1e-5
+
+
+@pytest.mark.parametrize("env", homes("ppo"))
+def test_divergence_and_clipped_share_are_from_the_policy_that_acted(env):
+    """Two epochs of one minibatch: at the first the ratio is 1, at the second what the first step made of it."""
+    algo, state = plain("ppo", env, clip=0.005)
+    after, _ = update(algo, state, rollout(algo))
+    obs, action = (tf.reshape(part, (12, *part.shape[2:])) for part in (rollout(algo).obs, rollout(algo).action))
+    old, new = (
+        densities(algo, algo.actor_net.apply(each.actor, obs), each.log_std, action)[0].numpy()
+        for each in (state, after)
+    )
+    ratio = np.exp(new - old)
+    assert np.any(ratio > 1.005) and np.any(ratio < 0.995)
+    metrics = update(replace(algo, epochs=2), state, rollout(algo))[1]
+    assert metrics["policy/kl"].numpy() == pytest.approx(np.mean(ratio - 1.0 - (new - old)) / 2, abs=1e-5)
+    assert metrics["policy/clipped"].numpy() == pytest.approx(np.mean(np.abs(ratio - 1.0) > 0.005) / 2)
 
 
 class Dealt(PPO):
@@ -349,7 +369,7 @@ def test_a_rollout_is_given_back_in_order_and_whole():
 class KeepsRewards(RandomActions):
     """Its state is the rewards of the rollout that it learned from last."""
 
-    LEARNS_FROM: ClassVar[str] = "rollout"
+    LEARNS_FROM: ClassVar[str] = "rollouts"
 
     def init(self, key):
         return tf.zeros((4, 2))
@@ -390,33 +410,3 @@ def test_a_round_of_learning_comes_with_every_rollout(name):
         state = trainer.learn(state, tf.constant(t, tf.int64))
         counts.append(int(state.totals.count))
     assert counts == [0, 0, 0, 1, 1, 1, 1, 2, 2]
-
-
-# Runners.
-
-SEED, ITERATIONS = 3, 40
-
-
-def test_device_host_and_population_learn_alike():
-    """Five rollouts of two environments, with two time limits, and running normalisation beside."""
-    made = make_plan("ppo", "env.num_envs=2", "env.max_episode_steps=15", "normalize=running", "optimizer.lr=1e-3")
-    draw_starts(SEED, 2, 4)
-    with without_xla():
-        device = DeviceRunner(made.trainer, made.task, SEED)
-        host = HostRunner(made.trainer, replace(made.task, id="PendulumFromDraws-v0"), SEED)
-        lambdas = {"gae_lambda": [0.5, made.trainer.algo.gae_lambda]}
-        population = PopulationRunner(made.trainer, made.task, (SEED - 1, SEED), lambdas)
-        before = device.state().algo
-        for runner in (device, host, population):
-            runner.advance(ITERATIONS, True)
-        member = trees.member(population.state(), 1)
-        others = trees.member(population.state(), 0)
-    host.close()
-    assert device.state().totals.count == host.state().totals.count == member.totals.count == 5
-    for other in (host.state(), member):
-        assert apart(device.state().algo, other.algo) < 1e-3
-        for ours, theirs in zip(leaves(device.state().normalizer), leaves(other.normalizer), strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-4)
-    assert apart(before.actor, device.state().algo.actor) > 1e-3
-    assert apart(others.algo.actor, member.algo.actor) > 1e-2
-    assert all(np.isfinite(leaf).all() for leaf in leaves(population.state().algo))

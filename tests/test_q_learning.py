@@ -55,19 +55,40 @@ def test_the_target_network_values_and_with_double_the_online_network_chooses(na
 
 
 @pytest.mark.parametrize("name", FAMILY)
-def test_sums_of_several_steps_are_discounted_by_as_many(name):
-    algo = linear(name, gamma=0.5)
-    state = algo.init(KEY)._replace(target_q=worth(algo, 8, 0))
-    _, metrics = update(algo, state, batch(algo, steps=[3.0, 3.0], terminated=[False, False]))
-    assert metrics["value/target"].numpy() == pytest.approx(1.0 + 0.5**3 * 8.0, abs=1e-4)
-
-
-@pytest.mark.parametrize("name", FAMILY)
 def test_the_policy_is_the_online_networks_best_action(name):
     algo = linear(name)
     state = algo.init(KEY)._replace(q=worth(algo, 3, 5), target_q=worth(algo, 9, 0))
     assert algo.policy(state, tf.zeros((2, 4))).numpy().tolist() == [1, 1]
     np.testing.assert_allclose(algo.values(state.q, tf.zeros((1, 4))), [[3.0, 5.0]], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_exploring_actions_are_the_online_networks_best_ones(name):
+    algo = linear(name, "noise=greedy")
+    state = algo.init(KEY)._replace(q=worth(algo, 3, 5), target_q=worth(algo, 9, 0))
+    assert algo.act(state, TimeStep(tf.zeros((1, 4)), tf.ones(1, tf.bool)), KEY, progress())[0].numpy().tolist() == [1]
+
+
+@pytest.mark.parametrize("name", ["c51", "qr_dqn"])
+@pytest.mark.parametrize("sure, best", [(4, 1), (7, 0)])
+def test_an_action_is_worth_the_mean_of_its_returns(name, sure, best):
+    """Action 0 returns 4, or 7, for sure; action 1 returns 16 with 3/8, otherwise 0: neither mode, median nor best."""
+    algo = linear(name, "noise=greedy", gamma=0.5, double=False)
+    params = algo.q_net.init(KEY)
+    kernel, bias = params.trainable
+    if name == "c51":
+        chances = np.zeros((2, algo.atoms))
+        chances[0, sure], chances[1, [0, 16]] = 1.0, (5 / 8, 3 / 8)
+        bias = tf.constant(np.log(chances + 1e-30).ravel(), tf.float32)
+    else:
+        bias = tf.constant([sure] * 8 + [0.0] * 5 + [16.0] * 3, tf.float32)
+    wide = params._replace(trainable=[tf.zeros_like(kernel), bias])
+    state = algo.init(KEY)._replace(q=wide, target_q=wide)
+    first = TimeStep(tf.zeros((1, 4)), tf.ones(1, tf.bool))
+    assert algo.policy(state, first.obs).numpy().tolist() == [best]
+    assert algo.act(state, first, KEY, progress())[0].numpy().tolist() == [best]
+    _, metrics = update(algo, state, batch(algo, terminated=[False, False]))
+    assert metrics["value/target"].numpy() == pytest.approx(1.0 + 0.5 * max(sure, 6.0), abs=1e-4)
 
 
 # Where gradients flow.
@@ -107,20 +128,6 @@ def test_huber_errors_above_one_count_linearly(huber, loss, step):
 
 
 @pytest.mark.parametrize("name", FAMILY)
-def test_weights_weigh_rows(name):
-    """A row of weight 0 is not learned from; one of weight 2 counts twice."""
-    algo, state = started(name)
-    rows = batch_for(algo, 4)
-    learned = lambda *weight, of=rows: update(algo, state, of._replace(weight=tf.constant(weight)))[0].q  # noqa: E731
-    other = rows._replace(reward=rows.reward + [0.0, 0.0, 5.0, 5.0], action=1 - rows.action)
-    other = other._replace(action=tf.concat([rows.action[:2], other.action[2:]], 0))
-    assert apart(learned(1.0, 1.0, 0.0, 0.0), learned(1.0, 1.0, 0.0, 0.0, of=other)) < 1e-7
-    doubled = tf.nest.map_structure(lambda new, old: 2.0 * new - old, learned(1.0, 1.0, 0.0, 0.0), state.q)
-    assert apart(learned(2.0, 2.0, 0.0, 0.0), doubled) < 1e-6
-    assert apart(learned(1.0, 1.0, 0.0, 0.0), learned(1.0, 1.0, 1.0, 0.0)) > 1e-4
-
-
-@pytest.mark.parametrize("name", FAMILY)
 def test_priorities_say_how_wrong_each_row_was(name):
     algo = linear(name, gamma=0.5)
     state = algo.init(KEY)._replace(q=worth(algo, 4, 0), target_q=worth(algo, 6, 0))
@@ -129,6 +136,15 @@ def test_priorities_say_how_wrong_each_row_was(name):
     if name == "dqn":
         assert priority[1] == pytest.approx(3.0)
     assert priority[1] > 1.0
+
+
+@pytest.mark.parametrize("kappa, loss", [(1.0, 4 * 2.5), (0.5, 4 * 2.75)])
+def test_errors_of_quantiles_above_kappa_count_linearly(kappa, loss):
+    """8 quantiles at 4, a return of 1: their sides sum to 4, and Huber's error of 3 over kappa is 3 - kappa / 2."""
+    algo = linear("qr_dqn", kappa=kappa)
+    state = algo.init(KEY)._replace(q=worth(algo, 4, 0))
+    _, metrics = update(algo, state, batch(algo, terminated=[True, True]))
+    assert metrics["loss/q"].numpy() == pytest.approx(loss)
 
 
 # When targets move.
@@ -190,6 +206,7 @@ def test_epsilon_follows_its_schedule_and_is_decided_for_each_environment(step, 
     noise = EpsilonGreedy(0.8, Linear(start=1.0, end=0.25, over=1_000))
     chosen = noise.choose(VALUES, KEY, progress(step=step)).numpy()
     expected = np.full(4, epsilon / 4) + [0, 1 - epsilon, 0, 0]
+    np.testing.assert_allclose(noise.probabilities(VALUES[:1], progress(step=step)), [expected], rtol=1e-5)
     assert scipy.stats.chisquare(np.bincount(chosen, minlength=4), 8_000 * expected).pvalue > 1e-3
 
 
@@ -205,6 +222,7 @@ def test_boltzmann_actions_are_as_frequent_as_the_softmax_says(step, temperature
     noise = Boltzmann(2.0, Linear(start=1.0, end=0.25, over=1_000))
     chosen = noise.choose(VALUES, KEY, progress(step=step)).numpy()
     expected = tf.nn.softmax(VALUES[0] / temperature).numpy()
+    np.testing.assert_allclose(noise.probabilities(VALUES[:1], progress(step=step)), [expected], rtol=1e-5)
     assert scipy.stats.chisquare(np.bincount(chosen, minlength=4), 8_000 * expected / expected.sum()).pvalue > 1e-3
 
 

@@ -144,6 +144,21 @@ def test_rows_are_drawn_in_proportion_to_their_priority_to_the_alpha():
     assert scipy.stats.chisquare(counts, np.full(300, 1_000_000 / 300)).pvalue < 1e-9
 
 
+def test_a_row_without_error_is_still_drawn():
+    """Sizes 0.01^0.5 and 0.99^0.5 or so: about a tenth of the draws."""
+    buffer = Prioritized(capacity=2, alpha=0.5, eps=0.01)
+    places = buffer.sample(prioritized(buffer, [0.0, 0.98]), KEY, 1_000, 1.0, progress()).place.numpy()
+    assert np.sum(places == 0) == pytest.approx(1_000 * 0.1 / (0.1 + 0.99**0.5), abs=2)
+
+
+def test_weights_come_with_rows_of_several_steps_too():
+    one, three = (Prioritized(capacity=9, n_step=n, alpha=1.0, eps=1e-12) for n in (1, 3))
+    state = prioritized(one, [1.0, 2.0, 5.0])
+    weights = [buffer.sample(state, KEY, 80, 1.0, progress()).weight for buffer in (one, three)]
+    np.testing.assert_array_equal(*weights)
+    assert len(set(weights[0].numpy().tolist())) == 3
+
+
 def test_each_draw_of_a_batch_has_its_own_part_of_the_sum():
     state = prioritized(Prioritized(capacity=64, alpha=0.0), np.ones(64))
     batch = Prioritized(capacity=64, alpha=0.0).sample(state, KEY, 64, 1.0, progress())

@@ -500,7 +500,7 @@ class Moody(gym.Env):
         return np.float32([Moody.taken % 97]), 0.0, False, self.steps == 10, {}
 
 
-gym.register("Moody-v0", Moody)
+gym.register("Moody-v0", Moody, max_episode_steps=1_000)
 
 
 def host_runner(name, *overrides):

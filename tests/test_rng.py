@@ -42,7 +42,8 @@ def every_draw(key, maximum):
         "normal_scalar": rng.normal(key, ()),
         "normal_odd": rng.normal(key, (3, 7)),
         "randint": rng.randint(key, (5,), maximum),
-        "permutation": rng.permutation(key, 9),
+        "permutation_sorted": rng.permutation(key, 9),
+        "permutation": rng.permutation(key, 72),
     }
 
 
@@ -90,7 +91,7 @@ def test_a_seed_that_does_not_fit_is_refused(seed):
 
 def test_integers_are_the_same_bits_eager_compiled_and_mapped(ways):
     integers = [name for name, value in ways["eager"].items() if value.dtype != np.float32]
-    assert len(integers) == 8
+    assert len(integers) == 9
     for name in [*integers, "uniform"]:
         np.testing.assert_array_equal(ways["alone"][name], ways["eager"][name], name)
         np.testing.assert_array_equal(ways["mapped"][name], ways["eager"][name], name)
@@ -180,7 +181,7 @@ def test_randint_reaches_all_of_int32(maximum):
     assert drawn.min() >= 0 and scipy.stats.kstest(drawn / 2**31, "uniform").pvalue > 1e-3
 
 
-@pytest.mark.parametrize("n", [1, 2, 10, 1001])
+@pytest.mark.parametrize("n", [0, 1, 2, 10, 64, 72, 512, 1001, 2 * 509, 4096])
 def test_permutation_holds_every_number_once(n):
     drawn = rng.permutation(rng.key(11), n)
     assert drawn.dtype == tf.int32
@@ -192,6 +193,22 @@ def test_permutations_of_a_few_are_equally_likely():
     codes = drawn @ 4 ** np.arange(4)
     counts = [np.sum(codes == np.array(order) @ 4 ** np.arange(4)) for order in itertools.permutations(range(4))]
     assert sum(counts) == 12_000 and scipy.stats.chisquare(counts).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("n", [64, 96, 512])
+def test_no_permutation_of_many_is_likelier_than_another_as_far_as_can_be_seen(n):
+    drawn = many(lambda key: rng.permutation(key, n), rng.split(rng.key(14), 20_000)).numpy()
+    places = [drawn[:, i] for i in (0, 1, n - 1)]
+    distances = [(drawn[:, i] - drawn[:, 0]) % n - 1 for i in (1, 8, n // 2)]
+    for uniform, values in [*((each, n) for each in places), *((each, n - 1) for each in distances)]:
+        assert scipy.stats.chisquare(np.bincount(uniform, minlength=values)).pvalue > 1e-4
+    fixed = np.bincount(np.minimum((drawn == np.arange(n)).sum(axis=1), 6), minlength=7)
+    expected = scipy.stats.poisson(1).pmf(np.arange(7))
+    assert scipy.stats.chisquare(fixed, len(drawn) * np.append(expected[:6], 1 - expected[:6].sum())).pvalue > 1e-4
+    ascents = (drawn[:, 1:] > drawn[:, :-1]).sum(axis=1)
+    deviation = np.sqrt((n + 1) / 12)
+    assert abs(ascents.mean() - (n - 1) / 2) < 4 * deviation / np.sqrt(len(drawn))
+    assert abs(ascents.std() / deviation - 1) < 0.02
 
 
 def test_a_key_always_draws_the_same():

@@ -189,6 +189,15 @@ def test_every_member_equals_its_solo_run(population, solo, member):
     check_member(population, member, solo(SEEDS[member], own))
 
 
+def test_a_member_begins_from_its_own_seed_whatever_its_place():
+    task = Task("Pendulum-v1", num_envs=2, physics=Pendulum())
+    trainer, seeds = Trainer(RandomActions(task.spec), Uniform(10)), (7, 3)
+    with without_xla():
+        members = PopulationRunner(trainer, task, seeds).state()
+    for member, seed in enumerate(seeds):
+        assert same_bits(trees.member(members, member), device_init(trainer, DeviceEnv(task), rng.key(seed)))
+
+
 def test_members_differ_in_seed_and_values(population):
     state = population.state()
     for i in range(7):

@@ -58,6 +58,19 @@ def test_q_learning_steps_towards_the_best_next_value():
     assert metrics["value/target"].numpy() == pytest.approx(3.7)
 
 
+def test_q_learning_is_off_its_policy():
+    """However it explores, it learns of the best next action."""
+    rows = batch([0] * 50, [0] * 50, [1.0] * 50, [1] * 50)
+    _, _, error = moved(Tabular(spec(50), noise.EpsilonGreedy(1.0), alpha=0.5, gamma=0.9), [TABLE], rows)
+    np.testing.assert_allclose(error, np.full(50, 1.0 + 0.9 * 3.0 - 1.0), rtol=1e-6)
+
+
+def test_the_step_size_follows_its_schedule():
+    algo = Tabular(spec(), GREEDY, alpha=0.8, gamma=0.9, schedule=schedules.Linear(over=100))
+    after, _, _ = algo.update(state_of(algo, [TABLE]), batch([0], [0], [1.0], [1]), rng.key(0), progress(step=75))
+    assert after.tables.numpy()[0, 0, 0] == pytest.approx(1.0 + 0.2 * (1.0 + 0.9 * 3.0 - 1.0))
+
+
 def test_expected_sarsa_steps_towards_the_mean_over_what_explores():
     algo = Tabular(spec(), HALF, rule="expected_sarsa", alpha=1.0, gamma=0.9)
     tables, _, _ = moved(algo, [TABLE], batch([0], [0], [1.0], [1]))
@@ -91,6 +104,21 @@ def test_double_q_learning_values_by_the_other_table_what_its_own_prefers():
             assert tables[1, 0, 0] == pytest.approx(1.0 + 0.5 * TABLE[1, 1])  # the other's best is action 1
         seen.add(first)
     assert seen == {True, False}
+
+
+def test_double_q_learning_acts_by_the_mean_of_both_tables():
+    """In state 1 the first prefers action 0, the second action 1, and so does their mean."""
+    algo = Tabular(spec(2), GREEDY, rule="double_q_learning")
+    state = state_of(algo, [[[0.0, 0.0], [3.0, 2.0], [0.0, 0.0]], [[0.0, 0.0], [-4.0, 1.0], [0.0, 0.0]]])
+    obs = tf.constant(np.eye(STATES)[[1, 1]], tf.float32)
+    assert algo.policy(state, obs).numpy().tolist() == [1, 1]
+    assert algo.act(state, TimeStep(obs, tf.ones(2, tf.bool)), rng.key(0), progress())[0].numpy().tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_value_begins_as_it_was_told(rule):
+    tables = Tabular(spec(), GREEDY, rule=rule, initial=2.5).init(rng.key(0)).tables
+    assert np.all(tables == 2.5) and tables.shape[1:] == (STATES, ACTIONS)
 
 
 @pytest.mark.parametrize("rule", RULES)

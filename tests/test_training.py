@@ -33,7 +33,9 @@ class Rows:
 
 
 def plan_of(*overrides, num_envs=1):
-    return make_plan("ddpg", f"env.num_envs={num_envs}", f"env.max_episode_steps={LIMIT}", *overrides)
+    """With statistics of observations, which evaluation could move."""
+    small = ["normalize=running", f"env.num_envs={num_envs}", f"env.max_episode_steps={LIMIT}"]
+    return make_plan("ddpg", *small, *overrides)
 
 
 def trained(make, evaluation, members=1, row_every=30, num_envs=1, seeds=(4,)):
@@ -167,8 +169,8 @@ def test_episodes_of_unequal_length_end_each_for_itself():
             self.left -= 1
             return np.float32([self.left]), 1.0, self.left == 0, False, {}
 
-    gym.register("Countdown-v0", entry_point=Countdown)
-    results = Evaluator(Task("Countdown-v0"), (0, 1)).run(lambda obs: np.zeros((*obs.shape[:2], 1)), 6, 0)
+    gym.register("Unequal-v0", entry_point=Countdown)
+    results = Evaluator(Task("Unequal-v0"), (0, 1)).run(lambda obs: np.zeros((*obs.shape[:2], 1)), 6, 0)
     for each in results:
         assert each.returns == [float(length) for length in each.lengths]
     assert len({length for each in results for length in each.lengths}) > 2

@@ -6,15 +6,18 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import make_plan, progress, spec_of
+from conftest import batch_for, make_plan, progress, same_bits, spec_of
 
 from rlresearch import networks, noise, ops, optim, rng
 from rlresearch.algos.ddpg import DDPG
 from rlresearch.compose import compose
+from rlresearch.envs import bandits
 from rlresearch.envs.device import DeviceEnv
 from rlresearch.envs.host import Unit
 from rlresearch.envs.pendulum import PendulumState
-from rlresearch.plan import plan
+from rlresearch.plan import EvalSettings, plan
+from rlresearch.runners.population import PopulationRunner
+from rlresearch.training import train
 from rlresearch.types import Batch
 
 # DDPG by hand: linear networks, a batch of one.
@@ -230,3 +233,83 @@ def test_f_l2_shrinks_kernels_and_not_biases(tiny):
     moved, _ = sgd.update([tf.zeros((2, 2)), tf.zeros(2)], sgd.init(weights), weights, progress())
     close(moved[0], np.full((2, 2), 0.75))  # 1 - 0.5 * 2 * 0.25
     close(moved[1], [1.0, 1.0])
+
+
+# Bandits with memory, learned online.
+
+
+@pytest.fixture(scope="module")
+def bandit():
+    return plan(compose(["experiment=matrix_bandit"]).config)
+
+
+def test_d_learns_from_the_newest_pull_alone(bandit):
+    """One layer of 24 ReLU units, one step a pull, epsilon 0.1; a target that is the network itself."""
+    algo, buffer = bandit.trainer.algo, bandit.trainer.buffer
+    assert algo.q.hidden == (24,) and algo.q.activation == "relu"
+    assert (algo.gamma, algo.noise.epsilon, algo.update_every, algo.updates) == (0.99, 0.1, 1, 1)
+    assert type(buffer).__name__ == "Latest"
+    state = algo.init(rng.key(0))
+    state = algo.update(state, batch_for(algo, 1), rng.key(1), progress())[0]
+    assert same_bits(state.q, state.target_q)
+
+
+def test_d_no_play_is_worth_more_than_48():
+    """By value iteration over the 12 pulls; the cycle 0, 3, 1, 2 pays 4 a pull."""
+    value = np.zeros(4)
+    for _ in range(12):
+        value = (np.array(bandits.MATRIX) + value).max(axis=1)
+    assert value[0] == 48.0
+
+
+@pytest.mark.slow
+def test_d_the_matrix_bandit_is_mastered_in_ten_of_ten_seeds(bandit):
+    runner = PopulationRunner(bandit.trainer, bandit.task, range(10))
+    finals = train(runner, bandit.task, bandit.settings.total_steps, EvalSettings(None, 10, 500))
+    assert min(each.mean for each in finals) >= 46.0
+
+
+# DQN with many environments: what the source got wrong.
+
+
+@pytest.fixture(scope="module")
+def many():
+    return plan(compose(["experiment=cartpole_32"]).config)
+
+
+def test_e_each_environment_decides_for_itself_whether_to_explore(many):
+    values = tf.tile([[0.0, 1.0]], (32, 1))
+    half_way = progress(step=50_000)  # epsilon about a half
+    taken = [many.trainer.algo.noise.choose(values, rng.key(seed), half_way).numpy() for seed in range(50)]
+    assert all(0 < each.sum() < 32 for each in taken)
+    assert 0.7 < np.mean(taken) < 0.8  # half of them greedy, half of the others lucky
+
+
+@pytest.mark.parametrize("step, epsilon", [(0, 1.0), (50_000, 0.505), (100_000, 0.01), (300_000, 0.01)])
+def test_e_epsilon_reaches_its_floor_when_the_setting_says(many, step, epsilon):
+    close(many.trainer.algo.noise.probabilities(tf.constant([[0.0, 1.0]]), progress(step=step))[0, 0], epsilon / 2)
+
+
+def test_e_a_row_of_replay_is_one_transition_and_rounds_copy_the_target(many):
+    algo = many.trainer.algo
+    assert (many.task.num_envs, algo.batch_size, algo.target_every, algo.gamma) == (32, 128, 100, 0.95)
+    made = make_plan("dqn", "env=cartpole", "env.num_envs=32", batch_size=16, learning_starts=32)
+    env = DeviceEnv(made.task)
+    state = made.trainer.init(rng.key(0), *env.init(rng.key(1)))
+    action, state = made.trainer.act(state, tf.constant(0, tf.int64), False)
+    env_state, outcome, timestep = env.step(state.env, action)
+    state = made.trainer.collect(state, action, outcome, timestep, env_state)
+    assert int(state.buffer.added) == 32
+    batch = made.trainer.buffer.sample(state.buffer, rng.key(2), 16, 0.95, progress())
+    assert batch.obs.shape == (16, 4)
+
+
+@pytest.mark.slow
+def test_e_the_pole_is_kept_up_for_longer(many):
+    """A rolling mean of training returns passes 100, where random play has about 20, in each of four seeds."""
+    runner = PopulationRunner(many.trainer, many.task, range(4))
+    best = np.zeros(4)
+    for _ in range(50):
+        runner.advance(200, True)
+        best = np.fmax(best, [row["train/return"] for row in runner.rows()])
+    assert best.min() >= 100.0

@@ -59,9 +59,9 @@ class A2C:
     learning_starts: ClassVar[int] = 0
     random_start: ClassVar[bool] = False
     updates: ClassVar[int] = 1
-    LEARNS_FROM: ClassVar[str] = "rollout"
+    LEARNS_FROM: ClassVar[str] = "rollouts"
     METRICS: ClassVar[dict[str, str]] = {
-        "loss/policy": "minus the mean of log-probability times advantage",
+        "loss/policy": "minus the mean of log-probability times advantage, in units of advantage",
         "loss/value": "mean squared error of values, in squared units of return",
         "policy/entropy": "mean entropy of the policy, in nats",
     }

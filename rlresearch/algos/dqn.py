@@ -63,7 +63,7 @@ class DQN:
 
     LEARNS_FROM: ClassVar[str] = "transitions"
     METRICS: ClassVar[dict[str, str]] = {
-        "loss/q": "mean error over the batch: Huber's, or half the square",
+        "loss/q": "mean error over the batch, Huber's or half the square, in squared units of return",
         "value/q": "mean value of the batch's stored actions, in units of return",
         "value/target": "mean target, in units of return",
     }

@@ -81,13 +81,13 @@ class PPO:
     learning_starts: ClassVar[int] = 0
     random_start: ClassVar[bool] = False
     updates: ClassVar[int] = 1
-    LEARNS_FROM: ClassVar[str] = "rollout"
+    LEARNS_FROM: ClassVar[str] = "rollouts"
     METRICS: ClassVar[dict[str, str]] = {  # means over all minibatches of all epochs
-        "loss/policy": "minus the clipped objective, equation 7",
+        "loss/policy": "minus the clipped objective of equation 7, in units of advantage",
         "loss/value": "mean squared error of values, in squared units of return",
         "policy/entropy": "mean entropy of the policy, in nats",
-        "policy/kl": "divergence of the policy from the one that acted, estimated by mean(ratio - 1 - log ratio)",
-        "policy/clipped": "share of rows whose ratio is farther from 1 than clip",
+        "policy/kl": "divergence of the policy from the one that acted, as mean(ratio - 1 - log ratio), in nats",
+        "policy/clipped": "rows whose ratio is farther from 1 than clip, in parts of 1",
     }
 
     def check(self) -> None:

@@ -63,7 +63,7 @@ class QRDQN:
 
     LEARNS_FROM: ClassVar[str] = "transitions"
     METRICS: ClassVar[dict[str, str]] = {
-        "loss/q": "mean quantile Huber loss over the batch: a sum over quantiles, a mean over target samples",
+        "loss/q": "quantile Huber loss: sum over quantiles, mean over target samples and batch, in units of return",
         "value/q": "mean value of the batch's stored actions, in units of return",
         "value/target": "mean of the targets, in units of return",
     }

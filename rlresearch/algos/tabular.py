@@ -61,7 +61,7 @@ class Tabular:
     updates: ClassVar[int] = 1
     LEARNS_FROM: ClassVar[str] = "transitions"
     METRICS: ClassVar[dict[str, str]] = {
-        "loss/q": "half the mean squared TD error",
+        "loss/q": "half the mean squared TD error, in squared units of return",
         "value/q": "mean value of the actions taken, in units of return",
         "value/target": "mean target, in units of return",
     }

@@ -67,7 +67,7 @@ class TD3:
     LEARNS_FROM: ClassVar[str] = "transitions"
     METRICS: ClassVar[dict[str, str]] = {
         "loss/critic": "mean squared TD error over the batch and both critics, in squared units of return",
-        "loss/actor": "minus the first critic's mean value of the policy's own actions, mean over the delayed rounds",
+        "loss/actor": "minus the first critic's mean value of the learning policy's own actions, in units of return",
         "value/q": "both critics' mean value of the batch's stored actions, in units of return",
     }
 

@@ -102,16 +102,20 @@ class Task:
     def _original(self, render_mode: str | None) -> gym.Env:
         arguments = dict(self.kwargs or {}) if self.physics is None else dataclasses.asdict(self.physics)
         registered = self._registered
-        self._check_arguments()
         if render_mode is not None:
             arguments["render_mode"] = render_mode
         try:
+            self._check_arguments()
             return gym.make(
                 registered, max_episode_steps=self.max_episode_steps, disable_env_checker=True, **arguments
             )  # `host.Unit` checks every step
+        except ConfigError:
+            raise
+        except gym.error.DependencyNotInstalled as error:
+            raise ConfigError(f"env.id={shown(self.id)}: cannot be made: {error}") from error
         except Exception as error:
-            wrong = f"env.id={shown(self.id)}: cannot be made with env.kwargs={shown(arguments)}"
-            raise ConfigError(f"{wrong}: {error}") from error
+            wrong = f"env.id={shown(self.id)}: cannot be made"
+            raise ConfigError(f"{wrong} with env.kwargs={shown(arguments)}: {error}") from error
 
     def _check_arguments(self) -> None:
         """ConfigError where `kwargs` has a name that the environment does not take."""

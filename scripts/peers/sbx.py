@@ -1,4 +1,4 @@
-"""Steps per second of sbx's DDPG (Stable-Baselines3 on JAX) on Pendulum-v1, as one JSON line.
+"""Steps per second of sbx (Stable-Baselines3 on JAX) on one of the benchmark's tasks, as one JSON line.
 
 Run in the peers' own environment (see `scripts/benchmark.py`). Settings, timed region and output are those of `sb3.py`.
 """
@@ -10,20 +10,21 @@ import sys
 # This file has the name of the library that it measures: with its folder last, `import sbx` finds the library.
 sys.path.append(sys.path.pop(0))
 
-from sb3 import arguments, measure
+from sb3 import measure
+from work import arguments
 
 
 def main() -> None:
-    options = arguments(__doc__)
+    options = arguments(__doc__).parse_args()
     # JAX reads the platform when it is imported, the others when it starts its CPU client.
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["PJRT_NPROC"] = str(options.threads)
     if options.threads == 1:
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
-    from sbx import DDPG
+    import sbx
 
     packages = ("sbx-rl", "jax", "jaxlib", "flax", "optax", "stable-baselines3", "torch", "gymnasium", "numpy")
-    print(json.dumps(measure(DDPG, options, packages)))
+    print(json.dumps(measure(sbx, options, packages)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,51 @@
+"""`python -m rlresearch.review`, or `rlresearch-review`: everything about runs but making them."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+
+from rlresearch import __version__, forget_deferred
+from rlresearch.errors import ConfigError, RunError, alternatives, one_line, shown
+from rlresearch.review.arguments import COMMANDS, overview, parse
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command line; returns the exit code: 0, 1 for a failure, 2 for a wrong command, 130 for Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        return _run(argv)
+    except (ConfigError, RunError) as error:
+        print(f"rlresearch-review: {one_line(str(error))}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if argv[0] == "--version":
+        print(f"rlresearch {__version__}")
+        return 0
+    name = argv[0]
+    if name not in COMMANDS:
+        raise ConfigError(f"{shown(name)}: there is no such command{alternatives(name, COMMANDS)}")
+    arguments = parse(name, argv[1:])
+    if arguments is None:  # its help was shown
+        return 0
+    forget_deferred("tensorflow")
+    module = importlib.import_module(f"rlresearch.review.{COMMANDS[name].module}")
+    return getattr(module, name.replace("import", "import_"))(arguments) or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

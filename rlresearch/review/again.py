@@ -1,0 +1,98 @@
+"""`reproduce`: trains a run again from what it stored, says what is not as it was, and compares the numbers."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlresearch.display import number
+from rlresearch.errors import RunError
+from rlresearch.provenance import provenance
+from rlresearch.review import query, reader, tables
+from rlresearch.review.index import Index
+from rlresearch.review.reader import Columns, Run
+from rlresearch.review.tables import Column, Grid
+
+
+def reproduce(arguments: argparse.Namespace) -> int:
+    """Prints what differs here, trains, compares; exit code 0 where the numbers are the same, 1 where not."""
+    with Index(arguments.runs_dir, arguments.cache) as index:
+        run = query.one(index, index.runs(), arguments.run)
+    record = reader.read_record(run.path)
+    changed = differences(record, provenance([], []))
+    told = f"{len(changed)} things are not as they were" if changed else "all is as it was"
+    print(f"{run.name}: {told}", flush=True)
+    if changed:
+        tables.write(Grid([Column("what"), Column("then"), Column("now")], changed))
+        sys.stdout.flush()
+    if arguments.dry:
+        return 0
+    made = _train(run, arguments)
+    compared = [(name, differing(read(run.path), read(made))) for name, read in _SOURCES]
+    print()
+    for name, (same, total, worst) in compared:
+        print(f"{name}: {same:,} of {total:,} numbers are the same{worst}")
+    return 0 if all(same == total and not worst for _, (same, total, worst) in compared) else 1
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[list[Any]]:
+    """[what, then, now] of Python, packages, commits and machine, where they are not alike."""
+    rows = [[key, then.get(key), now.get(key)] for key in ("python", "host")]
+    packages = [then.get("packages") or {}, now.get("packages") or {}]
+    rows += [[name, *(each.get(name) for each in packages)] for name in dict.fromkeys([*packages[0], *packages[1]])]
+    for place in ("git", "package_git"):
+        old, new = (each.get(place) or {} for each in (then, now))
+        rows.append([f"commit ({'yours' if place == 'git' else 'rlresearch'})", old.get("commit"), new.get("commit")])
+        if old.get("dirty") or new.get("dirty"):
+            rows.append([f"{place}: changed files", bool(old.get("dirty")), bool(new.get("dirty")), "always"])
+    return [row[:3] for row in rows if row[1] != row[2] or len(row) > 3]
+
+
+def differing(then: Columns, now: Columns) -> tuple[int, int, str]:
+    """How many numbers are the same bit for bit, of how many, and where and how far they first are not."""
+    names = [name for name in then if name not in ("step", "time") and not name.startswith("speed/")]
+    total = sum(len(then[name]) for name in names)
+    if len(then.get("step", ())) != len(now.get("step", ())) or any(name not in now for name in names):
+        rows = len(now.get("step", ()))
+        return 0, total, f"; {len(then.get('step', ())):,} rows then, {rows:,} now, or other metrics"
+    same, first, far = 0, None, 0.0
+    for name in names:
+        old, new = then[name], now[name]
+        equal = (old == new) | (np.isnan(old) & np.isnan(new))
+        same += int(equal.sum())
+        for at in np.flatnonzero(~equal):
+            far = max(far, abs(new[at] - old[at]) / max(abs(old[at]), abs(new[at])))
+            if first is None or then["step"][at] < first[1]:
+                first = (name, then["step"][at], old[at], new[at])
+    if first is None:
+        return same, total, ""
+    name, step, old, new = first
+    told = f"{name} at step {step:,.0f} was {number(old, 6)} and is {number(new, 6)}"
+    return same, total, f"; first {told}; the largest difference is {100 * far:.2g} %"
+
+
+_SOURCES = (("metrics", reader.metrics), ("evaluations", reader.evaluations))
+
+
+def _train(run: Run, arguments: argparse.Namespace) -> Path:
+    """Trains in a process of its own, and returns the run directory that it made."""
+    command = [sys.executable, "-m", "rlresearch.rerun", str(run.path), "--runs-dir", arguments.runs_dir]
+    command += [f"--package={name}" for name in arguments.package]
+    command += [f"--config-dir={arguments.config_dir}"] if arguments.config_dir else []
+    with subprocess.Popen(command) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # it was heard there too, and is written down
+            process.wait()
+            raise
+    with Index(arguments.runs_dir, cache=False) as index:
+        made = [each.path for each in index.runs() if each.values.get("pid") == process.pid and each.key != run.key]
+    if code or not made:
+        raise RunError(f"{run.name}: training again ended with exit code {code}.")
+    return made[0]

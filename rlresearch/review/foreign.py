@@ -1,0 +1,206 @@
+"""`import`: runs made elsewhere become run directories, to be listed and compared beside one's own.
+
+Read are Stable-Baselines3's monitor.csv and evaluations.npz and TensorBoard's event files; what lies in one folder is
+one run. Names that mean the same as one of ours are changed to it, others are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from rlresearch.errors import ConfigError, RunError, shown
+from rlresearch.provenance import redacted
+from rlresearch.review import query, tfevents
+from rlresearch.review.index import Index
+from rlresearch.rundir import JsonLines, RunDirectory, timestamp
+
+# Stable-Baselines3's and CleanRL's names for what we also have.
+_SAME = {
+    "rollout/ep_rew_mean": "train/return",
+    "rollout/ep_len_mean": "train/length",
+    "charts/episodic_return": "train/return",
+    "charts/episodic_length": "train/length",
+    "time/fps": "speed/steps_per_second",
+    "charts/SPS": "speed/steps_per_second",
+    "train/critic_loss": "loss/critic",
+    "train/actor_loss": "loss/actor",
+    "train/policy_gradient_loss": "loss/policy",
+    "train/value_loss": "loss/value",
+}
+_EVALUATED = {"eval/mean_reward": "returns", "eval/mean_ep_length": "lengths"}
+
+
+@dataclass
+class Foreign:
+    """One run as it was found. metrics: {step: row}; evaluations: {step: row}; began: seconds since 1970."""
+
+    files: list[Path]
+    metrics: dict[int, dict[str, Any]] = field(default_factory=dict)
+    evaluations: dict[int, dict[str, Any]] = field(default_factory=dict)
+    env: str | None = None
+    began: float | None = None
+
+
+def import_(arguments: argparse.Namespace) -> int:
+    """Makes a run directory for each folder that holds something; what is there already is not made again."""
+    settings = _settings(arguments.set)
+    os.makedirs(arguments.runs_dir, exist_ok=True)
+    with Index(arguments.runs_dir, cache=False) as index:
+        there = {run.values.get("imported.sha256"): run.name for run in index.runs()}
+    for files in _folders(arguments.sources):
+        digest = _digest(files)
+        if digest in there:
+            print(f"{files[0].parent} is there already, as {there[digest]}")
+            continue
+        run = read(files)
+        path = _write(run, arguments, settings, digest)
+        there[digest] = path.name
+        print(f"{files[0].parent} became {path} ({len(run.metrics)} rows, {len(run.evaluations)} evaluations)")
+    return 0
+
+
+def read(files: Sequence[Path]) -> Foreign:
+    """The files of one folder together. RunError naming the one that cannot be read."""
+    run = Foreign(list(files))
+    for file in files:
+        if file.suffix == ".csv":
+            _read_monitor(run, file)
+        elif file.suffix == ".npz":
+            _read_evaluations(run, file)
+        else:
+            _read_events(run, file)
+    return run
+
+
+def _folders(sources: Sequence[Path]) -> Iterator[list[Path]]:
+    found: dict[Path, list[Path]] = {}
+    for source in sources:
+        if not source.exists():
+            raise ConfigError(f"{source}: there is no such file or folder.")
+        within = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
+        known = [path for path in within if _is_known(path)]
+        if not known:
+            kinds = "monitor.csv, evaluations.npz or events.out.tfevents.*"
+            raise ConfigError(f"{source}: holds none of {kinds}.")
+        for path in known:
+            found.setdefault(path.parent, []).append(path)
+    yield from found.values()
+
+
+def _is_known(path: Path) -> bool:
+    return path.name.endswith("monitor.csv") or path.name == "evaluations.npz" or ".tfevents." in path.name
+
+
+def _read_monitor(run: Foreign, path: Path) -> None:
+    """An episode a row: r, l, t (return, length, seconds since the start), after a line of JSON."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            about = json.loads(file.readline().removeprefix("#"))
+            run.env = run.env or about.get("env_id")
+            run.began = min(filter(None, [run.began, about.get("t_start")]), default=None)
+            step = 0
+            for number, row in enumerate(csv.DictReader(file), start=1):
+                step += int(row["l"])
+                row = {"time": float(row["t"]), "train/return": float(row["r"]), "train/length": int(row["l"])}
+                run.metrics.setdefault(step, {}).update(row | {"train/episodes": number})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path}: is no monitor.csv of Stable-Baselines3: {error}") from error
+
+
+def _read_evaluations(run: Foreign, path: Path) -> None:
+    """timesteps [n], results [n, episodes], ep_lengths [n, episodes]."""
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            lengths = found["ep_lengths"] if "ep_lengths" in found else np.full(found["results"].shape, np.nan)
+            for step, returns, steps in zip(found["timesteps"].tolist(), found["results"], lengths, strict=True):
+                row = {"time": None, "returns": np.atleast_1d(returns).tolist()}
+                known = [] if np.isnan(steps).any() else np.atleast_1d(steps).astype(int).tolist()
+                run.evaluations[int(step)] = row | ({"lengths": known} if known else {})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: is no evaluations.npz of Stable-Baselines3: {error}") from error
+
+
+def _read_events(run: Foreign, path: Path) -> None:
+    """A scalar a tag and step; of a mean over evaluation episodes that mean is all there is."""
+    for each in tfevents.scalars(path):
+        run.began = each.wall_time if run.began is None else min(run.began, each.wall_time)
+        elapsed = round(each.wall_time - run.began, 3)
+        if each.tag in _EVALUATED:
+            row = run.evaluations.setdefault(each.step, {"time": elapsed})
+            row.setdefault(_EVALUATED[each.tag], [each.value])  # where evaluations.npz has more, that stays
+            row["time"] = row["time"] if row.get("time") is not None else elapsed
+            continue
+        name = _SAME.get(each.tag, each.tag if "/" in each.tag else f"imported/{each.tag}")
+        run.metrics.setdefault(each.step, {"time": elapsed})[name] = each.value
+
+
+def _write(run: Foreign, arguments: argparse.Namespace, settings: dict[str, Any], digest: str) -> Path:
+    env = arguments.env or run.env or "unknown"
+    rows = {"metrics.jsonl": run.metrics, "evaluations.jsonl": run.evaluations}
+    with RunDirectory.create(arguments.runs_dir, arguments.algo, env, arguments.seed) as made:
+        made.write_config(yaml.safe_dump({"seed": arguments.seed} | settings, sort_keys=False))
+        for name, found in rows.items():
+            file = JsonLines(made.path / name)
+            for step in sorted(found):
+                file.write({"step": step} | found[step])
+            file.close()
+        ends = [step for found in rows.values() for step in found]
+        times = [row["time"] for found in rows.values() for row in found.values() if row.get("time") is not None]
+        began = datetime.fromtimestamp(run.began, UTC) if run.began else None
+        made.record(
+            status="finished",
+            started_at=timestamp(began) if began else made.recorded()["started_at"],
+            wall_time_s=max(times, default=None),
+            total_steps=max(ends, default=None),
+            final_evaluation=_final(run),
+            imported={"from": redacted([str(run.files[0].parent.resolve())])[0], "sha256": digest},
+            **{"host": None, "pid": None},
+        )
+    return made.path
+
+
+def _final(run: Foreign) -> dict[str, Any] | None:
+    known = [step for step, row in run.evaluations.items() if row.get("returns")]
+    if not known:
+        return None
+    row = run.evaluations[max(known)]
+    final = {"step": max(known), "mean": float(np.mean(row["returns"])), "std": float(np.std(row["returns"]))}
+    lengths = {"mean_length": float(np.mean(row["lengths"]))} if row.get("lengths") else {}
+    return final | {"episodes": len(row["returns"])} | lengths
+
+
+def _settings(words: Sequence[str]) -> dict[str, Any]:
+    """--set algo.gamma=0.9 as nested dicts."""
+    made: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        *path, last = key.split(".")
+        if not equals or not all([*path, last]):
+            raise ConfigError(f"--set {shown(word)}: must be KEY=VALUE, as in algo.gamma=0.9.")
+        node = made
+        for name in path:
+            node = node.setdefault(name, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"--set {shown(word)}: {name} has a value of its own already.")
+        node[last] = query.typed(value)
+    return made
+
+
+def _digest(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with open(file, "rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,53 @@
+"""What the keys of a run are about: which are choices of a person, and which only follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rlresearch.review.query import keys
+from rlresearch.review.reader import Run
+
+ABOUT = ("configuration", "code", "machine", "result", "time", "metrics")
+# An entry stands for its key and for all below it.
+_NOT_CONFIGURATION = {
+    "code": ("git", "package_git", "packages", "python", "schema_version", "imported"),
+    "machine": ("host", "device", "pid"),
+    "result": ("name", "status", "reason", "problem", "final", "best", "steps", "duration", "final_evaluation"),
+    "time": ("started_at", "finished_at", "wall_time_s", "training_time_s", "steps_per_second"),
+}
+# Settings that decide where and how a run is made, not what is learned in it.
+_INDIFFERENT = ("seed", "runs_dir", "threads", "compile_cache", "deterministic", "logger", "runner", "eval")
+
+
+def about(key: str) -> str:
+    """One of ABOUT."""
+    if "/" in key:
+        return "metrics"
+    return next((name for name, keys in _NOT_CONFIGURATION.items() if _below(key, keys)), "configuration")
+
+
+def is_choice(key: str) -> bool:
+    """Whether two runs that differ in this are runs of different things."""
+    return about(key) == "configuration" and not _below(key, _INDIFFERENT)
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """The choices of which these runs have more than one value."""
+    values = [run.values for run in runs]
+    chosen = [key for key in keys(runs) if is_choice(key)]
+    return [key for key in chosen if len({each.get(key) for each in values}) > 1]
+
+
+def note(run: Run) -> str | None:
+    """Why a run did not finish, or what is wrong with its directory."""
+    values = run.values
+    if values.get("problem"):
+        return values["problem"]
+    if values.get("status") == "killed":
+        return "its process is gone, and it had no time to say why"
+    error = values.get("reason.error") or values.get("reason")
+    return str(error) if error and values.get("status") != "finished" else None
+
+
+def _below(key: str, names: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)

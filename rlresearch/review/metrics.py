@@ -1,0 +1,104 @@
+"""`metrics`: what every metric means and its unit, from where the algorithms say so.
+
+The package's source is parsed, not imported: an algorithm cannot be imported without its libraries. A line of
+documentation ends with its unit: "mean squared TD error over the batch, in squared units of return".
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.review import tables
+from rlresearch.review.tables import Column, Grid
+
+EVALUATION_METRICS = {
+    "eval/return": "undiscounted, mean of the deterministic policy's episodes in an evaluation, in units of return",
+    "eval/return_std": "standard deviation of these returns over the episodes, in units of return",
+    "eval/length": "mean length of these episodes, in steps",
+    "eval/episodes": "how many episodes an evaluation has, in episodes",
+}
+_PACKAGE = Path(__file__).resolve().parents[1]
+_EVERYWHERE = {"trainer.py": "EPISODE_METRICS", "training.py": "SPEED_METRICS"}
+
+
+class Metric(NamedTuple):
+    """unit: what 1 is one of; meaning: a line."""
+
+    unit: str
+    meaning: str
+
+
+def metrics(arguments: argparse.Namespace) -> int:
+    """Prints a line for each metric; where algorithms mean different things by a name, a line for each meaning."""
+    known = algorithms()
+    for name in arguments.algorithms:
+        if name not in known:
+            raise ConfigError(f"{shown(name)}: there is no such algorithm{alternatives(name, known)}")
+    chosen = arguments.algorithms or list(known)
+    lines: dict[tuple[str, Metric], list[str]] = {(name, each): [] for name, each in everywhere().items()}
+    for algorithm in chosen:
+        for name, each in documented(algorithm).items():
+            if (name, each) not in lines or lines[name, each]:
+                lines.setdefault((name, each), []).append(algorithm)
+    columns = [Column("metric"), Column("unit"), Column("meaning"), Column("algorithms")]
+    first = list(everywhere())
+    rows = [[name, *each, ", ".join(names) or "all"] for (name, each), names in lines.items()]
+    rows.sort(key=lambda row: (first.index(row[0]) if row[0] in first else len(first), row[0]))
+    tables.write(Grid(columns, rows), arguments.format)
+    return 0
+
+
+def documented(algorithm: str | None) -> dict[str, Metric]:
+    """Every metric of an algorithm's runs, by name; of one that is not the package's, those of all runs."""
+    own = algorithms().get(algorithm or "")
+    return everywhere() | (_parsed(own, "METRICS") if own else {})
+
+
+@cache
+def everywhere() -> dict[str, Metric]:
+    """The metrics that every run has."""
+    found = {name: _split(line) for name, line in EVALUATION_METRICS.items()}
+    for file, name in _EVERYWHERE.items():
+        found |= _parsed(_PACKAGE / file, name)
+    return found
+
+
+@cache
+def algorithms() -> dict[str, Path]:
+    """The source file of every option of algo=."""
+    folder = next(each for each in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if each.is_dir())
+    found = {}
+    for option in sorted((folder / "algo").glob("*.yaml")):
+        target = (yaml.safe_load(option.read_text()).get("algo") or {}).get("_target_", "")
+        file = _PACKAGE.parent / Path(*target.split(".")[:-1]).with_suffix(".py")
+        if target.startswith("rlresearch.") and file.is_file():
+            found[option.stem] = file
+    return found
+
+
+@cache
+def _parsed(file: Path, name: str) -> dict[str, Metric]:
+    """The dictionary of this name in a source file, at its top or in a class. KeyError where there is none."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        targets: Sequence[ast.expr] = ()
+        if isinstance(node, ast.Assign):
+            targets = node.targets
+        elif isinstance(node, ast.AnnAssign) and node.value is not None:
+            targets = [node.target]
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            return {key: _split(line) for key, line in ast.literal_eval(node.value).items()}
+    raise KeyError(f"{file} has no {name}")
+
+
+def _split(line: str) -> Metric:
+    """A line of documentation as its meaning and its unit, `-` where it names none."""
+    meaning, found, unit = line.rpartition(", in ")
+    return Metric(unit, meaning) if found else Metric("-", line)

@@ -1,0 +1,231 @@
+"""Which runs are meant: filters such as `algo.gamma>0.9`, names by prefix, numbers of the last listing."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.review.index import Index
+from rlresearch.review.reader import Run, moment
+
+STATUSES = ("running", "finished", "failed", "interrupted", "killed", "damaged")
+_FILTER = re.compile(r"(?P<key>[A-Za-z_][\w./@-]*?)(?P<sign><=|>=|!=|==|=|<|>|~)(?P<value>.*)", re.DOTALL)
+_ORDERED: dict[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_LATEST = "latest"
+
+
+class Filter(NamedTuple):
+    """`key sign value` as typed: = and != compare with any of comma-separated values, ~ searches a pattern."""
+
+    key: str
+    sign: str
+    value: str
+
+    def holds(self, values: Mapping[str, Any]) -> bool:
+        """Whether a run with these values is meant. What a run does not have is null."""
+        there = values.get(self.key)
+        if self.sign == "~":
+            return there is not None and re.search(self.value, written(there), re.IGNORECASE) is not None
+        if self.sign in ("=", "==", "!="):
+            found = any(_same(there, typed(each)) for each in _listed(self.value))
+            return found != (self.sign == "!=")
+        here = typed(self.value)
+        numbers = _is_number(there) and _is_number(here)
+        if numbers or (isinstance(there, str) and isinstance(here, str)):
+            return _ORDERED[self.sign](there, here)
+        return False
+
+
+def filters(words: Sequence[str], runs: Sequence[Run]) -> list[Filter]:
+    """Parsed filters. ConfigError where a key is of no run, with the nearest one that is."""
+    parsed = []
+    for word in words:
+        match = _FILTER.fullmatch(word)
+        if match is None:
+            raise ConfigError(f"{shown(word)}: must be KEY=VALUE, or with one of != < <= > >= ~ in place of =.")
+        made = Filter(known_key(match["key"], runs), match["sign"], match["value"])
+        if made.sign == "~":
+            _check_pattern(word, made.value)
+        parsed.append(made)
+    return parsed
+
+
+def known_key(key: str, runs: Sequence[Run]) -> str:
+    """The key itself, or the only one that ends with it: lr for optimizer.lr. ConfigError where no run has it."""
+    if not runs or any(key in run.values for run in runs):
+        return key
+    known = keys(runs)
+    ends = [name for name in known if name.endswith((f".{key}", f"/{key}"))]
+    if len(ends) == 1:
+        return ends[0]
+    if ends:
+        raise ConfigError(f"{shown(key)}: there are {len(ends)} such keys: {', '.join(ends[:6])}.")
+    raise ConfigError(f"{shown(key)}: no run has such a key{alternatives(key, known)}")
+
+
+def keys(runs: Iterable[Run]) -> list[str]:
+    """All keys of all runs, what is asked for most at first."""
+    first = ("name", "status", "algo", "env", "seed", "final", "best", "steps", "duration")
+    found: dict[str, Any] = {}
+    for run in runs:
+        found.update(run.values)
+    return [*(name for name in first if name in found), *(name for name in found if name not in first)]
+
+
+class Chosen(NamedTuple):
+    """The runs that a command line means, and whether it named any by itself (and did not only filter)."""
+
+    runs: list[Run]
+    named: bool
+
+
+def choose(index: Index, words: Sequence[str], since: str | None = None, status: str | None = None) -> Chosen:
+    """Runs by reference (a union), less those that a filter, `since` or `status` leaves out.
+
+    Without a reference all runs are taken. ConfigError where a reference names none, or more than one.
+    """
+    everything = index.runs()
+    tests = [word for word in words if _is_filter(word)]
+    named = [word for word in words if word not in tests]
+    runs = list({run.key: run for word in named for run in [one(index, everything, word)]}.values())
+    runs = runs if named else everything
+    for each in filters(tests, everything):
+        runs = [run for run in runs if each.holds(run.values)]
+    if status:
+        wanted = status.split(",")
+        for each in wanted:
+            if each not in STATUSES:
+                raise ConfigError(f"--status={shown(each)}: there is no such status{alternatives(each, STATUSES)}")
+        runs = [run for run in runs if run.values.get("status") in wanted]
+    if since:
+        earliest = _moment(since)
+        runs = [run for run in runs if (began := moment(run.values.get("started_at"))) and began >= earliest]
+    return Chosen(runs, bool(named))
+
+
+def one(index: Index, runs: Sequence[Run], word: str) -> Run:
+    """The run that `word` means: a number of the last listing, `latest`, a path, the beginning of a name or of a path
+    below the folder of runs, any other part of a name, or a filter; of the last three one that a single run has.
+    """
+    if not runs:
+        raise ConfigError(f"{index.root} holds no runs; --runs-dir=PATH names another folder.")
+    if word == _LATEST:
+        return runs[0]
+    if _is_filter(word):
+        (test,) = filters([word], runs)
+        return _only(word, [run for run in runs if test.holds(run.values)], runs)
+    numbered = _numbered(index, runs, word)
+    if numbered is not None:
+        return numbered
+    path = Path(word)
+    if path.is_dir():
+        same = [run for run in runs if run.path.resolve() == path.resolve()]
+        if same:
+            return same[0]
+    exact = [run for run in runs if word in (run.name, run.key)]
+    begins = [run for run in runs if run.name.startswith(word) or run.key.startswith(word)]
+    inside = [run for run in runs if word in run.name]
+    return _only(word, exact or begins or inside, runs)
+
+
+def sort(runs: Sequence[Run], key: str | None) -> list[Run]:
+    """By a key, smallest first, or with a leading - largest first; runs without it come last."""
+    if not key:
+        return list(runs)
+    name = known_key(key.lstrip("-"), runs)
+    there = [run for run in runs if run.values.get(name) is not None]
+    mixed = len({_is_number(run.values[name]) for run in there}) > 1
+    value = (lambda run: written(run.values[name])) if mixed else (lambda run: run.values[name])
+    ordered = sorted(there, key=value, reverse=key.startswith("-"))
+    return ordered + [run for run in runs if run.values.get(name) is None]
+
+
+def typed(text: str) -> Any:
+    """What a value on the command line means: null, true, false, a number, or the text itself."""
+    plain = {"null": None, "none": None, "true": True, "false": False}
+    if text.lower() in plain:
+        return plain[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def written(value: Any) -> str:
+    """A value as one types it in a filter."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def _is_filter(word: str) -> bool:
+    return _FILTER.fullmatch(word) is not None and not Path(word).is_dir()
+
+
+def _numbered(index: Index, runs: Sequence[Run], word: str) -> Run | None:
+    """By number in the last listing; None where this is no number of it."""
+    if not word.isdecimal() or word.startswith("0"):
+        return None
+    listing = index.remembered()
+    if int(word) > len(listing):
+        return None
+    found = [run for run in runs if run.key == listing[int(word) - 1]]
+    if not found:
+        raise ConfigError(f"{word}: {listing[int(word) - 1]} was number {word} of the last listing, and is gone.")
+    return found[0]
+
+
+def _only(word: str, found: Sequence[Run], runs: Sequence[Run]) -> Run:
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(run.name for run in found[:3])
+        raise ConfigError(f"{shown(word)}: {len(found)} runs are meant: {names}{', ...' if len(found) > 3 else ''}.")
+    raise ConfigError(f"{shown(word)}: there is no such run{alternatives(word, [run.name for run in runs[:500]])}")
+
+
+def _same(there: Any, here: Any) -> bool:
+    if _is_number(there) and _is_number(here):
+        return there == here
+    return written(there) == written(here)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _listed(text: str) -> list[str]:
+    """Comma-separated values; a list in brackets is one value."""
+    return [text] if text.startswith("[") else text.split(",")
+
+
+def _check_pattern(word: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"{shown(word)}: is not a pattern: {error}.") from None
+
+
+def _moment(text: str) -> datetime:
+    """The moment that 2h, 30m, 7d or 2026-11-21[T10:00] means; dates are in UTC, as in the runs' names."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
+    if match:
+        seconds = min(float(match[1]) * _SECONDS[match[2]], 1e9)
+        return datetime.now(UTC) - timedelta(seconds=seconds)
+    when = moment(text)
+    if when is None:
+        raise ConfigError(f"--since={shown(text)}: must be as in 30m, 2h, 7d, 2026-11-21 or 2026-11-21T10:00.")
+    return when

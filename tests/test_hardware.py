@@ -1,0 +1,23 @@
+"""rlresearch/hardware.py: what is settled before TensorFlow starts."""
+
+import pytest
+
+from rlresearch.hardware import XLA_FLAGS, with_own_flags
+
+
+def test_xla_gets_the_flags_that_make_programs_faster():
+    assert with_own_flags("").split() == list(XLA_FLAGS)
+
+
+@pytest.mark.parametrize("given", ["--xla_cpu_prefer_vector_width=256", "--xla_dump_to=folder --xla_dump_hlo_as_text"])
+def test_what_the_user_gives_xla_stays_and_wins(given):
+    flags = with_own_flags(given).split()
+    assert set(given.split()) <= set(flags)
+    names = [flag.partition("=")[0] for flag in flags]
+    assert len(names) == len(set(names))
+    assert {flag.partition("=")[0] for flag in XLA_FLAGS} <= set(names)
+
+
+def test_a_second_preparation_adds_nothing():
+    once = with_own_flags("--xla_cpu_max_isa=AVX2")
+    assert with_own_flags(once) == once

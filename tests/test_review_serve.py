@@ -1,0 +1,237 @@
+"""The live page answers this machine's own browser with the token, and nobody and nothing else."""
+
+import http.client
+import json
+import os
+import socket
+import threading
+import time
+import urllib.parse
+
+import pytest
+from made_runs import make_group, make_run
+
+pytest.importorskip("plotly")
+pytest.importorskip("uvicorn")
+
+from rlresearch.review import serve
+from rlresearch.review.__main__ import main
+from rlresearch.review.arguments import parse
+
+TOKEN = "t" * 43
+SECRET = "the-secret-of-another-file"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Runs, and what must never be served: a file beside them, a link to it, a pipe."""
+    root = tmp_path_factory.mktemp("serve")
+    (root / "secret.txt").write_text(SECRET)
+    make_group(root / "runs", "ddpg", [-1.0, -2.0])
+    path = make_run(root / "runs", "td3", status="failed")
+    (path / "log.txt").unlink()
+    (path / "log.txt").symlink_to(root / "secret.txt")
+    (path / "metrics.jsonl").unlink()
+    os.mkfifo(path / "metrics.jsonl")
+    (root / "runs" / "out").symlink_to("/etc", target_is_directory=True)
+    return root / "runs"
+
+
+@pytest.fixture(scope="module")
+def port(folder):
+    """A server of its own on a free port of the loopback address."""
+    arguments = parse("serve", ["--runs-dir", str(folder), "--no-cache"])
+    listener = socket.create_server((serve.ADDRESS, 0))
+    server = serve.server(serve.application(arguments, TOKEN))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield listener.getsockname()[1]
+    server.should_exit = True
+    thread.join(10)
+    listener.close()
+
+
+def ask(port, target="/", method="GET", **headers):
+    """(status, headers, body) of a request written as it is; `Host` is right unless given."""
+    connection = http.client.HTTPConnection(serve.ADDRESS, port, timeout=30)
+    connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
+    for name, value in ({"Host": f"127.0.0.1:{port}"} | headers).items():
+        if value is not None:
+            connection.putheader(name.replace("_", "-"), value)
+    connection.endheaders()
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    return answer.status, dict(answer.getheaders()), body
+
+
+def raw(port, request: bytes) -> bytes:
+    with socket.create_connection((serve.ADDRESS, port), timeout=10) as connection:
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        while block := connection.recv(65536):
+            answer += block
+    return answer
+
+
+def test_the_address_that_was_printed_opens_the_page(port):
+    status, headers, _ = ask(port, f"/?token={TOKEN}")
+    assert status == 303 and headers["location"] == "/"
+    cookie = headers["set-cookie"]
+    assert "HttpOnly" in cookie and "samesite=strict" in cookie.lower()
+    status, headers, page = ask(port, "/", Cookie=cookie.partition(";")[0])
+    assert status == 200 and b"ddpg pendulum" in page and b"connect-src 'self'" in page
+    wanted = {"x-content-type-options": "nosniff", "x-frame-options": "DENY", "cache-control": "no-store"}
+    assert wanted.items() <= headers.items() and "server" not in headers
+    assert ask(port, f"/data.json?token={TOKEN}", "HEAD")[0] == 200
+
+
+def test_new_runs_are_seen_and_nothing_is_sent_twice(port, folder):
+    status, _, body = ask(port, f"/data.json?token={TOKEN}")
+    before = json.loads(body)
+    assert status == 200 and len(before["runs"]) == 3
+    assert ask(port, f"/data.json?token={TOKEN}&have={before['mark']}")[0] == 204
+    make_run(folder, "sac", seed=9)
+    status, _, body = ask(port, f"/data.json?token={TOKEN}&have={before['mark']}")
+    assert status == 200 and len(json.loads(body)["runs"]) == 4
+
+
+HOSTS = [
+    *("evil.example", "evil.example:PORT", "127.0.0.1.evil.example", "localhost.evil.example", "evil.localhost"),
+    *("127.0.0.2", "127.1", "0.0.0.0", "0", "2130706433", "0x7f000001", "017700000001", "127.0.0.1.", "localhost."),
+    *("[::ffff:127.0.0.1]", "::1", "[::]", "127.0.0.1@evil.example", "evil.example#127.0.0.1", "127.0.0.1 x.example"),
+    *("", ":PORT", "127.0.0.1:x", "127.0.0.1:-1", "localhost:\u0661", "xn--localhost-x", "127.0.0.1,evil.example"),
+]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_foreign_host_is_refused(port, host):
+    host = host.replace("PORT", str(port))
+    answer = raw(port, f"GET /?token={TOKEN} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    assert answer.split(b" ")[1] in (b"421", b"400"), answer[:200]
+    assert TOKEN.encode() not in answer
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:PORT", "127.0.0.1", "[::1]:PORT", "localhost:1"])
+def test_this_machine_may_be_called_by_its_names(port, host):
+    assert ask(port, f"/data.json?token={TOKEN}", Host=host.replace("PORT", str(port)))[0] == 200
+
+
+def test_two_hosts_or_none_are_refused(port):
+    line = f"GET /?token={TOKEN} HTTP/1.1\r\n"
+    for hosts in ("", f"Host: 127.0.0.1:{port}\r\nHost: evil.example\r\n", "Host: localhost\r\nHost: localhost\r\n"):
+        assert raw(port, f"{line}{hosts}\r\n".encode()).split(b" ")[1] in (b"421", b"400")
+    assert raw(port, f"GET /?token={TOKEN} HTTP/1.0\r\n\r\n".encode()).split(b" ")[1] in (b"421", b"400")
+
+
+ORIGINS = [
+    *("http://evil.example", "https://127.0.0.1:PORT", "http://127.0.0.1:1", "null", "http://localhost:PORT", "", "x"),
+    *("http://127.0.0.1:PORT.evil.example", "http://127.0.0.1:PORT/", "file://", "http://[::1]:PORT", "http://127.0.0.1"),
+]
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_another_pages_origin_is_refused(port, origin):
+    assert ask(port, f"/data.json?token={TOKEN}", Origin=origin.replace("PORT", str(port)))[0] == 403
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "SAME-ORIGIN2"])
+def test_a_request_that_another_page_began_is_refused(port, site):
+    assert ask(port, f"/?token={TOKEN}", Sec_Fetch_Site=site)[0] == 403
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "get"])
+def test_only_get_and_head_are_methods(port, method):
+    request = f"{method} /?token={TOKEN} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
+    assert raw(port, request.encode()).split(b" ")[1] in (b"405", b"400")
+
+
+TOKENS = [None, "", "t", TOKEN[:-1], TOKEN + "t", TOKEN.upper(), "%00", "null", "\u0442" * 43, "*", "' or 1=1"]
+
+
+@pytest.mark.parametrize("token", TOKENS)
+@pytest.mark.parametrize("where", ["query", "cookie", "bearer"])
+def test_without_the_token_there_is_nothing(port, token, where):
+    name = serve.Guard(None, TOKEN)._cookie
+    if where == "query":
+        found = ask(port, "/" if token is None else f"/?token={urllib.parse.quote(token)}")
+    elif where == "cookie":
+        found = ask(port, "/", Cookie=None if token is None else f"{name}={token}".encode())
+    else:
+        found = ask(port, "/data.json", Authorization=f"Bearer {TOKEN}", X_Token=TOKEN)
+    assert found[0] == 403 and b"ddpg" not in found[2] and TOKEN.encode() not in found[2]
+
+
+UP = ["..", "%2e%2e", ".%2e", "%2E.", "..%00", "..;", "%252e%252e", "..%c0%af", "%c0%ae%c0%ae", "....", "\\..", "..%5c"]
+PATHS = [
+    *(f"/{up}/{up}/{up}/etc/passwd" for up in UP),
+    *(f"/{up}%2f{up}%2fsecret.txt" for up in UP),
+    *("//etc/passwd", "/etc/passwd", "/./secret.txt", "/runs/../../secret.txt", "/data.json/../../secret.txt"),
+    *("/data.json/", "/data.json%00.html", "/DATA.JSON", "/static/page.js", "/page.js", "/%2fetc%2fpasswd", "/index"),
+    *("/file:///etc/passwd", "http://evil.example/", "/out/passwd", "/?path=../secret.txt", "/data.json;x", "/\u00e9"),
+]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=range(len(PATHS)))
+def test_no_path_leads_to_a_file(port, path):
+    sign = "&" if "?" in path else "?"
+    request = f"GET {path}{sign}token={TOKEN} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
+    answer = raw(port, request.encode())
+    status = answer.split(b" ")[1]
+    assert status in (b"404", b"400", b"303"), answer[:200]
+    assert SECRET.encode() not in answer and b"root:" not in answer
+    assert status != b"303" or b"location: /\r\n" in answer
+
+
+def test_links_and_pipes_in_a_run_are_not_followed(port):
+    body = ask(port, f"/data.json?token={TOKEN}")[2]
+    assert SECRET.encode() not in body and b"root:" not in body
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        f"GET /?token={TOKEN}&{'x' * 5000} HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        f"GET /{'x' * 5000}?token={TOKEN} HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        f"GET /?token={TOKEN} HTTP/1.1\r\nHost: localhost\r\nX: {'x' * 200_000}\r\n\r\n",
+        f"GET /?token={TOKEN} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello",
+        f"GET /?token={TOKEN} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n",
+        f"GET /?token={TOKEN} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        f"GET /?token={TOKEN} HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n",
+        "nonsense\r\n\r\n",
+        "\0" * 100,
+        "GET",
+    ],
+    ids=range(10),
+)
+def test_what_is_oversized_or_nonsense_is_no_server_error(port, request_text):
+    try:
+        answer = raw(port, request_text.encode())
+    except OSError:  # the connection was closed in the middle of it
+        answer = b""
+    assert answer == b"" or answer.split(b" ")[1] in (b"400", b"431"), answer[:200]
+    assert ask(port, f"/data.json?token={TOKEN}")[0] == 200
+
+
+def test_slow_requests_do_not_keep_others_out(port):
+    waiting = [socket.create_connection((serve.ADDRESS, port)) for _ in range(20)]
+    for each in waiting:
+        each.sendall(b"GET / HTTP/1.1\r\nHost: loc")
+    assert ask(port, f"/data.json?token={TOKEN}")[0] == 200
+    for each in waiting:
+        each.close()
+
+
+def test_a_port_that_is_taken_is_one_line(folder, capsys):
+    with socket.create_server((serve.ADDRESS, 0)) as taken:
+        assert main(["serve", "--runs-dir", str(folder), "--port", str(taken.getsockname()[1])]) == 2
+    assert "choose another" in capsys.readouterr().err
+    assert main(["serve", "--runs-dir", str(folder), "--port", "99999"]) == 2
+
+
+def test_it_listens_on_the_loopback_address_alone():
+    assert serve.ADDRESS == "127.0.0.1"
+    assert not {"host", "bind", "address"} & set(vars(parse("serve", [])))
