@@ -14,6 +14,7 @@ from rlresearch import checkpoint, hardware, rewinding
 from rlresearch.display import Display
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation import Evaluation
+from rlresearch.footprint import check_room
 from rlresearch.loggers import Offline, Several
 from rlresearch.plan import Plan, member_configs
 from rlresearch.provenance import provenance, redacted, versions
@@ -122,6 +123,7 @@ def _source(init_from: str | None) -> Source | None:
 def _create(session: Session) -> None:
     """New directories, one a member; they can be gone on with once the last of this is written."""
     plan, request, directories = session.plan, session.request, session.directories
+    check_room(plan)
     configs = member_configs(plan.runner, request.config)
     for config in configs:
         directories.append(RunDirectory.create(plan.settings.runs_dir, request.algo, request.env, config["seed"]))

@@ -17,7 +17,7 @@ LAYERS = {
     "parts": {"layers", "networks", "noise", "buffers", "normalize", "envs"},
     "algos": {"algos"},
     "trainer": {"trainer"},
-    "running": {"plan", "runners", "evaluation", "training", "soundness", "saving"},
+    "running": {"plan", "footprint", "runners", "evaluation", "training", "soundness", "saving"},
     "launch": {"launch", "compose", "resume"},
     "main": {"__main__", "evaluate", "export", "rerun"},
 }
