@@ -299,6 +299,12 @@ def test_before_the_first_checkpoint_a_run_goes_on_from_its_beginning(pair, kill
     assert rows(killed, "metrics") == rows(pair[0], "metrics")
 
 
+def test_how_often_it_writes_evaluates_and_saves_changes_nothing_that_a_run_learns(pair, killed):
+    ran(f"resume={killed}", "logger.every_steps=40", "eval=final", "checkpoint.every_steps=7", "logger.console=plain")
+    assert record(killed)["state_digest"] == record(pair[0])["state_digest"]
+    assert [row["step"] for row in read_rows(killed / "metrics.jsonl")][-2:] == [80, 120]
+
+
 def test_rows_that_come_out_otherwise_are_reported(tmp_path, caplog):
     """Also after a second cut: what the first took off, and was not written again, is still compared."""
     row = {"step": 8, "time": 1.0, "loss/critic": 0.5, "train/return": math.nan}
