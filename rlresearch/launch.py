@@ -109,7 +109,6 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
             session = session._replace(judge=_judge(session))
             evaluations, trained, digest = _train(session, watch, source)
             _finish(session, evaluations, trained, digest)
-        return float(np.mean([each.mean for each in evaluations]))
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         _record_end(status, error, session)
@@ -124,6 +123,8 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
             display.close()
             for directory in directories:
                 directory.close()
+    watch.check()  # a signal of the last moments: this run has finished, but no other follows
+    return float(np.mean([each.mean for each in evaluations]))
 
 
 def _source(init_from: str | None) -> Source | None:
@@ -365,14 +366,18 @@ def _record_end(status: str, error: BaseException, session: Session) -> None:
             directory.record(**ended)
         except RunError as second:  # a full disk must not hide the first error
             _log.warning("run.json keeps its last state: %s", second)
-    if status == "failed" and session.judge is not None:
-        session.judge.record([ended] * len(session.directories), [{"path": d.path} for d in session.directories])
-    _log.error("%s", status, exc_info=error)
+    if status == "failed":
+        if session.judge is not None:
+            session.judge.record([ended] * len(session.directories), [{"path": d.path} for d in session.directories])
+        _log.error(status, exc_info=error)
+    else:
+        _log.warning("interrupted by %s at step %s", getattr(error, "name", "Ctrl-C"), reason["step"])
 
 
 def _left_at_once(session: Session, interrupted: Interrupted) -> None:
     """The last words of a process that does not wait for its own end."""
     reason = {"kind": "Interrupted", "environment": session.plan.task.id, "step": None, "error": interrupted.name}
+    _log.warning("left at once for %s, without another checkpoint", interrupted.name)
     for directory in session.directories:
         directory.record(status="interrupted", reason=reason, finished_at=timestamp())
     session.display.close()

@@ -58,7 +58,8 @@ class Watch:
             theirs.setblocking(False)
             self._theirs, self._wakeup = theirs, signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
             self._before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
-            threading.Thread(target=self._listen, name="signals", daemon=True).start()
+            self._listener = threading.Thread(target=self._listen, name="signals", daemon=True)
+            self._listener.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -68,6 +69,7 @@ class Watch:
             signal.set_wakeup_fd(self._wakeup)
             self._before = {}
             self._theirs.close()  # the thread reads the end and leaves
+            self._listener.join()  # so that `check` knows of every signal that came
 
     def _listen(self) -> None:
         for number in self._numbers():
