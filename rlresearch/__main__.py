@@ -20,6 +20,7 @@ from rlresearch import __version__, compose, launch, resume
 from rlresearch.errors import ConfigError, RunError, nearest, one_line, shown
 from rlresearch.plan import plan
 from rlresearch.signals import Interrupted
+from rlresearch.sweeps import search
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -100,13 +101,21 @@ def check(args: argparse.Namespace) -> None:
         if args.overrides:
             compose.compose(args.overrides, args.config_dir)
         return
-    samples = compose.sweep_samples(args.overrides, args.config_dir) if args.multirun else [args.overrides]
+    samples = _samples(args) if args.multirun else [args.overrides]
     if _goes_on(args):
         for overrides in samples:
             compose.changes(overrides, args.config_dir, resume.SAFE_GROUPS)
         return
     for overrides in samples:
         plan(compose.compose(overrides, args.config_dir).config)
+
+
+def _samples(args: argparse.Namespace) -> list[list[str]]:
+    """Command lines that show every value of a sweep once, or both ends of what a search varies."""
+    asked = compose.sought(args.overrides, args.config_dir)
+    if asked is None or _goes_on(args):
+        return compose.sweep_samples(args.overrides, args.config_dir)
+    return search.samples(search.prepare(asked, args.config_dir))
 
 
 def job(config: DictConfig) -> float:

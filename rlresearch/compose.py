@@ -28,6 +28,7 @@ from rlresearch.errors import ConfigError, alternatives, closest, ending, neares
 from rlresearch.runners import flattened
 
 HYDRA_VERSION = "1.3"
+SEARCH = "hydra_plugins.rlresearch_search.OptunaSweeper"  # of conf/hydra/sweeper/optuna.yaml
 CHECKED_VALUES = 50  # of one sweep key, before the first job; each job is checked again
 # What Hydra raises for a wrong command.
 REFUSED = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
@@ -127,6 +128,49 @@ def sweep_samples(overrides: Sequence[str], extra_folder: str | None = None) -> 
     for index, each in enumerate(values):
         samples += [[*first[:index], value, *first[index + 1 :]] for value in each[1:CHECKED_VALUES]]
     return samples
+
+
+class Sought(NamedTuple):
+    """What a search is asked for. settings: of the sweeper, plain; fixed: what holds for every run, as typed; swept:
+    Hydra's overrides with several values.
+    """
+
+    settings: dict[str, Any]
+    fixed: list[str]
+    swept: list[Override]
+
+
+def sought(overrides: Sequence[str], extra_folder: str | None = None) -> Sought | None:
+    """What a search is asked for; None where the sweeper is another one. ConfigError as in `compose`."""
+    with _hydra(extra_folder) as loader:
+        parsed = _parse(overrides, loader)
+        hydras = [each for each in parsed if each.key_or_group.startswith(("hydra.", "hydra/"))]
+        _refuse_sweeps(hydras)
+        groups = _groups(loader)
+        # of groups the first choice: an option may bring settings of the sweeper along
+        first = [each for each in parsed if each in hydras or each.key_or_group in groups]
+        first = [_values(each)[0] if each.is_sweep_override() else each.input_line for each in first]
+        try:
+            config = hydra_compose("config", overrides=first, return_hydra_config=True)
+        except REFUSED as error:
+            raise ConfigError(_explained(error, parsed, loader)) from None
+        settings = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
+        if settings.pop("_target_") != SEARCH:
+            return None
+        return sought_with(settings, [each.input_line for each in parsed if each not in hydras], loader)
+
+
+def sought_with(settings: dict[str, Any], overrides: Sequence[str], loader: ConfigLoader) -> Sought:
+    """The same where the sweeper's settings are known. What the command says stands above its `params`."""
+    own = _parse(overrides, loader)
+    given = {each.get_key_element() for each in own}
+    params = settings.get("params") or {}
+    if not isinstance(params, dict):
+        raise ConfigError(f"hydra.sweeper.params={shown(params)}: must be a mapping, like {{KEY:interval(0,1)}}.")
+    lines = [f"{key}={value if isinstance(value, str) else shown(value)}" for key, value in params.items()]
+    parsed = [each for each in _parse(lines, loader) if each.get_key_element() not in given] + own
+    fixed = [each.input_line for each in parsed if not each.is_sweep_override()]
+    return Sought(settings, fixed, [each for each in parsed if each.is_sweep_override()])
 
 
 def sweep_jobs(overrides: Sequence[str], extra_folder: str | None = None) -> list[list[str]]:

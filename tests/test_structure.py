@@ -18,7 +18,7 @@ LAYERS = {
     "algos": {"algos"},
     "trainer": {"trainer"},
     "running": {"plan", "runners", "evaluation", "training", "soundness", "saving"},
-    "launch": {"launch", "compose", "resume"},
+    "launch": {"launch", "compose", "resume", "sweeps"},
     "main": {"__main__", "evaluate", "export", "rerun"},
 }
 # What a person sees, and what is settled before TensorFlow loads: outside the maths, neither side knows the other.
