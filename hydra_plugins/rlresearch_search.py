@@ -2,44 +2,51 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 
 class OptunaSweeper(Sweeper):
     """Trains the trials that Optuna proposes, a batch at a time, with whichever launcher was chosen."""
 
     def __init__(self, **settings: Any) -> None:
-        self._settings = settings
         self.launcher: Launcher | None = None
         self.config: DictConfig | None = None
         self.hydra_context: HydraContext | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Makes the launcher, in the sweep directory that is this search's own."""
-        from rlresearch.sweeps.controller import own_directory
-
-        self.hydra_context, self.config = hydra_context, config
-        typed = any(each.startswith("hydra.sweep.dir=") for each in config.hydra.overrides.hydra)
-        config.hydra.sweep.dir = str(own_directory(config.hydra.sweep.dir, typed))
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
+        """Keeps what `sweep` needs; the launcher is made there, once the search is known to be a right one."""
+        self.hydra_context, self.config, self._task = hydra_context, config, task_function
 
     def sweep(self, arguments: list[str]) -> Any:
-        """The values of the best trials. RunError where trials failed."""
-        from omegaconf import OmegaConf
+        """What was found. ConfigError, before anything is made, on a wrong search; RunError where trials failed."""
+        from rlresearch.compose import sought
+        from rlresearch.sweeps import trials
 
-        from rlresearch.compose import sought_with
-        from rlresearch.sweeps.controller import search
+        hydras, folder = self.config.hydra, _folder(self.config)
+        settings = OmegaConf.to_container(hydras.sweeper, resolve=True)
+        prepared = trials.checked(sought(settings, arguments, folder), folder)
+        asked = [*arguments, *hydras.overrides.hydra]
+        own = prepared.settings.directory
+        home = trials.own_directory(hydras.sweep.dir, asked, folder) if own is None else Path(own)
+        hydras.sweep.dir = str(home)  # where launchers put what is theirs
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self.hydra_context, task_function=self._task, config=self.config
+        )
+        try:
+            return trials.search(prepared, self.launcher.launch, home)
+        finally:
+            if (launched := getattr(self.launcher, "sweep", None)) is not None:
+                launched.close()
 
-        settings = OmegaConf.to_container(self.config.hydra.sweeper, resolve=True)
-        asked = sought_with(settings, arguments, self.hydra_context.config_loader)
-        sources = self.config.hydra.runtime.config_sources
-        own = next((each.path for each in sources if each.provider == "command-line"), None)
-        return search(asked, self.launcher.launch, self.config.hydra.sweep.dir, own)
+
+def _folder(config: DictConfig) -> str | None:
+    """What --config-dir names."""
+    sources = config.hydra.runtime.config_sources
+    return next((each.path for each in sources if each.provider == "command-line"), None)

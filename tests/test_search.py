@@ -19,7 +19,7 @@ from rlresearch import compose, trial
 from rlresearch.__main__ import main
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.plan import plan
-from rlresearch.sweeps import controller, findings, search
+from rlresearch.sweeps import findings, search, trials
 from rlresearch.sweeps.space import Choice, Number
 from rlresearch.trial import Reporter, Share, Trial
 
@@ -42,9 +42,7 @@ class Launcher:
             self._dies_at.remove(len(self.jobs))
             raise KeyboardInterrupt
         values = {each.key_or_group: each.value() for each in OverridesParser.create().parse_overrides(list(job))}
-        told = Trial(
-            **{key: str(each) if key in ("storage", "study") else each for key, each in values["trial"].items()}
-        )
+        told = Trial(**{name: values.pop(f"trial.{name}") for name in ("storage", "study", "number", "part")})
         self.jobs.append((told.number, told.part, values))
         if self._fails(values):
             return SimpleNamespace(return_value=property(lambda self: 1 / 0))
@@ -91,7 +89,8 @@ def composed_once(monkeypatch, request):
 
 
 def searched(tmp_path, launcher, *words, name="one"):
-    done = controller.search(asked(*SHORT, *words), launcher, str(tmp_path / name))
+    (tmp_path / name).mkdir(exist_ok=True)
+    done = trials.search(search.prepare(asked(*SHORT, *words)), launcher, tmp_path / name)
     return done, [json.loads(line) for line in (done.folder / "trials.jsonl").read_text().splitlines()]
 
 
@@ -102,9 +101,9 @@ def refused(*words):
 
 
 def test_tpe_finds_a_better_learning_rate_than_its_first_random_ones(tmp_path, capsys):
-    done, trials = searched(tmp_path, Launcher(), LR, "hydra.sweeper.n_trials=30")
-    assert done.counts == {"complete": 30} and len(trials) == 30
-    scores = [each["values"]["return"] for each in trials]
+    done, rows = searched(tmp_path, Launcher(), LR, "hydra.sweeper.n_trials=30")
+    assert done.counts == {"complete": 30} and len(rows) == 30
+    scores = [each["values"]["return"] for each in rows]
     assert sorted(scores[20:])[5] > sorted(scores[:10])[5]  # their medians
     (best,) = done.best
     assert 3e-4 < best.params["optimizer.lr"] < 3e-3
@@ -160,11 +159,11 @@ def test_a_pruner_saves_steps_and_keeps_the_best(pruner, tmp_path):
     whole, pruned = Launcher(), Launcher()
     best = searched(tmp_path, whole, *words, name="whole")[0].best
     with_it = [*words, f"hydra.sweeper.pruner={pruner}", f"hydra.sweeper.pruner_options={options}"]
-    done, trials = searched(tmp_path, pruned, *with_it, name="pruned")
+    done, rows = searched(tmp_path, pruned, *with_it, name="pruned")
     assert done.best[0].params == best[0].params
-    assert pruned.steps == sum(each["steps"] for each in trials) < 0.8 * whole.steps
-    assert {each["state"] for each in trials} == {"complete", "pruned"}
-    stopped = next(each for each in trials if each["state"] == "pruned")
+    assert pruned.steps == sum(each["steps"] for each in rows) < 0.8 * whole.steps
+    assert {each["state"] for each in rows} == {"complete", "pruned"}
+    stopped = next(each for each in rows if each["state"] == "pruned")
     assert max(map(int, stopped["evaluations"])) == stopped["steps"] < 400
 
 
@@ -172,31 +171,31 @@ def test_seeds_of_a_trial_run_one_after_the_other_and_bad_trials_get_no_second(t
     words = [LR, "seed=7", "hydra.sweeper.seeds_per_trial=3", "hydra.sweeper.n_trials=8", "hydra.sweeper.n_jobs=4"]
     launcher = Launcher(lambda values, step: -abs(math.log10(values["optimizer.lr"]) + 3) - (values["seed"] - 8) / 10)
     pruner = ["hydra.sweeper.pruner=median", "hydra.sweeper.pruner_options={n_startup_trials:4}"]
-    done, trials = searched(tmp_path, launcher, *words, *pruner)
+    done, rows = searched(tmp_path, launcher, *words, *pruner)
     order = [(number, part) for number, part, _ in launcher.jobs[:12]]
     assert order == [(number, part) for part in range(3) for number in range(4)], "a batch begins with all first seeds"
     assert {values["seed"] for _, part, values in launcher.jobs if part == 2} == {9}
-    complete = next(each for each in trials if each["state"] == "complete")
+    complete = next(each for each in rows if each["state"] == "complete")
     of_one = -abs(math.log10(complete["params"]["optimizer.lr"]) + 3)
     assert complete["values"]["return"] == pytest.approx(of_one)  # the mean over seeds 7, 8 and 9
     assert complete["steps"] == 1200 and max(map(int, complete["evaluations"])) == 1200
-    assert done.counts["pruned"] > 0 and min(each["steps"] for each in trials) < 800
+    assert done.counts["pruned"] > 0 and min(each["steps"] for each in rows) < 800
 
 
 def test_scores_in_several_environments_are_normalised(tmp_path):
     words = ["algo=ppo", "algo.gamma=0.9,0.99", "hydra.sweeper.environments=[pendulum,cartpole]"]
     scores = {"pendulum": -152.0 - 552.0, "cartpole": 500.0}  # half way, and the target
     launcher = Launcher(lambda values, step: scores[values["env"]])
-    done = controller.search(asked(*words, "hydra.sweeper.sampler=grid"), launcher, str(tmp_path / "two"))
+    done = trials.search(search.prepare(asked(*words, "hydra.sweeper.sampler=grid")), launcher, tmp_path)
     assert [values["env"] for _, _, values in launcher.jobs[:4]] == ["pendulum", "cartpole"] * 2
     assert done.best[0].values == [pytest.approx(0.75)]
 
 
 def test_several_objectives_keep_all_that_nothing_beats(tmp_path):
     words = [LR, "hydra.sweeper.objective=[return,wall_time,loss/critic]", "hydra.sweeper.n_trials=5"]
-    done, trials = searched(tmp_path, Launcher(), *words, "hydra.sweeper.direction=[maximize,minimize,minimize]")
-    assert len(done.best) == 1 and trials[0]["values"] == {
-        **{"return": pytest.approx(trials[0]["values"]["return"])},
+    done, rows = searched(tmp_path, Launcher(), *words, "hydra.sweeper.direction=[maximize,minimize,minimize]")
+    assert len(done.best) == 1 and rows[0]["values"] == {
+        **{"return": pytest.approx(rows[0]["values"]["return"])},
         "wall_time": 401.0,
         "loss/critic": 0.5,
     }
@@ -206,7 +205,7 @@ def test_trials_that_fail_are_named_and_the_others_go_on(tmp_path):
     launcher = Launcher(fails=lambda values: values["optimizer.lr"] > 1e-2)
     with pytest.raises(RunError, match=r"of 12 trials failed; trial \d+: its run ended without a score"):
         searched(tmp_path, launcher, LR, "hydra.sweeper.n_trials=12", "hydra.sweeper.sampler=random")
-    rows = [json.loads(line) for line in (tmp_path / "one/study/trials.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "one/trials.jsonl").read_text().splitlines()]
     assert len(rows) == 12 and {each["state"] for each in rows} == {"complete", "failed"}
     with pytest.raises(RunError, match="of a batch failed"):
         searched(tmp_path, launcher, LR, "hydra.sweeper.sampler=random", "hydra.sweeper.max_failure_rate=0", name="two")
@@ -214,12 +213,12 @@ def test_trials_that_fail_are_named_and_the_others_go_on(tmp_path):
 
 def test_a_journal_has_one_controller_and_a_torn_line_is_taken_off(tmp_path):
     searched(tmp_path, Launcher(), LR, "hydra.sweeper.n_trials=2")
-    journal = tmp_path / "one/study/study.journal"
+    journal = tmp_path / "one/study.journal"
     with open(journal, "ab") as file:
         file.write(b'{"op_code": 4, "wor')
 
     def second(jobs, first):
-        with pytest.raises(ConfigError, match="another search is at it"):
+        with pytest.raises(ConfigError, match="another process is at this search"):
             searched(tmp_path, Launcher(), LR, "hydra.sweeper.n_trials=4")
         return Launcher()(jobs, first)
 
@@ -257,7 +256,7 @@ def test_two_controllers_share_a_study_and_its_budget(tmp_path):
         threading.Thread(target=_control, args=(prepared, tmp_path / name, wait(launcher)))
         for name, launcher in (("a", one), ("b", other))
     ]
-    with controller._study(prepared, tmp_path):  # SQLite's tables are made by one
+    with trials._study(prepared, tmp_path):  # SQLite's tables are made by one
         pass
     for each in ends:
         each.start()
@@ -271,8 +270,8 @@ def test_two_controllers_share_a_study_and_its_budget(tmp_path):
 
 def _control(prepared, folder, launch):
     folder.mkdir()
-    with controller._study(prepared, folder) as study:
-        controller.Controller(prepared, study, launch).run(folder)
+    with trials._study(prepared, folder) as study:
+        trials.Controller(prepared, study, launch).run(folder)
 
 
 def test_trials_of_a_dead_controller_are_trained_by_another(tmp_path):
@@ -314,13 +313,14 @@ def test_ranges_are_read_as_hydra_writes_them():
     }
 
 
-def test_ranges_may_stand_in_yaml_below_what_the_command_says(tmp_path):
-    (tmp_path / "experiment").mkdir()
-    own = {"hydra": {"sweeper": {"params": {"optimizer.lr": "interval(0.1,0.2)", "algo.gamma": "0.9,0.95"}}}}
-    (tmp_path / "experiment/mine.yaml").write_text("# @package _global_\n" + yaml.safe_dump(own))
-    words = ["hydra/sweeper=optuna", "experiment=mine", LR]
-    found = search.space(compose.sought(words, str(tmp_path)).swept)
-    assert found == {"optimizer.lr": Number(1e-5, 1e-1, log=True), "algo.gamma": Choice(("0.9", "0.95"))}
+def test_ranges_may_stand_in_yaml_below_what_the_command_says():
+    settings = {"params": {"optimizer.lr": "interval(0.1,0.2)", "algo.gamma": "0.9,0.95", "algo.tau": 0.01}}
+    found = compose.sought(settings, [LR])
+    assert search.space(found.swept) == {
+        "algo.gamma": Choice(("0.9", "0.95")),
+        "optimizer.lr": Number(1e-5, 1e-1, log=True),
+    }
+    assert found.fixed == ["algo.tau=0.01"]
 
 
 WRONG = {
@@ -364,6 +364,7 @@ def test_a_missing_package_is_named_with_the_way_to_it(monkeypatch):
 
 
 def test_both_ends_are_checked_before_the_first_run_with_exit_code_2(capsys, tmp_path, monkeypatch):
+    monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     loaded = "tensorflow.python" in sys.modules
     assert main(["-m", "hydra/sweeper=optuna", "algo.gamma=interval(0.9,1.2)"]) == 2
@@ -373,12 +374,25 @@ def test_both_ends_are_checked_before_the_first_run_with_exit_code_2(capsys, tmp
     assert not list(tmp_path.iterdir()) and loaded == ("tensorflow.python" in sys.modules)
 
 
+def test_a_search_is_gone_on_with_by_its_directory(tmp_path, monkeypatch):
+    """`resume=DIRECTORY` asks for what was asked for before, with what is new."""
+    made = trials.own_directory(str(tmp_path), ["algo=td3", LR, "hydra/sweeper=optuna"], "lab")
+    command = trials.again(str(made), ["hydra.sweeper.n_trials=9"])
+    own = ["algo=td3", LR, "hydra/sweeper=optuna"]
+    assert command[:-1] == ["-m", "--config-dir=lab", *own, "hydra.sweeper.n_trials=9"]
+    assert command[-1] == f"hydra.sweeper.directory='{made}'" and trials.is_search(str(made))
+    (made / "search.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"resume=.*: its search.json cannot be read"):
+        trials.again(str(made), [])
+
+
 def test_the_interquartile_mean_and_the_area_are_what_they_say():
     assert trial.aggregated([0, 1, 2, 100], "iqm") == 1.5 and trial.aggregated([1, 2, 6], "mean") == 3
     assert trial.from_evaluations("auc", [1.0, 3.0]) == 2.0 and trial.from_evaluations("best", [1.0, 3.0, 2.0]) == 3.0
     assert trial.normalised(-704.0, {"random": -1256, "target": -152}) == 0.5
 
 
-def test_sixty_four_searches_of_the_same_instant_have_a_directory_each(tmp_path):
-    made = {controller.own_directory(str(tmp_path / "now"), False) for _ in range(64)}
-    assert len(made) == 64 and controller.own_directory(str(tmp_path / "now"), True) == tmp_path / "now"
+def test_sixty_four_searches_of_the_same_instant_have_a_directory_each(tmp_path, monkeypatch):
+    monkeypatch.setattr(trials, "timestamp", lambda: "2026-11-21T11:04:56.123Z")
+    made = {trials.own_directory(str(tmp_path), [], None) for _ in range(64)}
+    assert len(made) == 64 and all(each.name.startswith("2026-11-21_110456_") for each in made)

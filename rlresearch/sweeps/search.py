@@ -49,6 +49,7 @@ class SearchSettings:
     study_name: str | None = None
     max_failure_rate: Annotated[float, at.Interval(ge=0, le=1)] = 1.0
     heartbeat_s: Annotated[int, at.Gt(0)] = 60
+    directory: str | None = None
 
     @property
     def objectives(self) -> tuple[str, ...]:

@@ -67,8 +67,8 @@ def opened(terms: Terms, storage: str, name: str, controller: str, heartbeat_s: 
     folder = Path(storage).parent
     file = hold(folder)
     if file is None:
-        why = "another search is at it; many controllers need a database, hydra.sweeper.storage=URL"
-        raise ConfigError(f"hydra.sweep.dir={shown(str(folder.parent))}: {why}.")
+        why = "another process is at this search; several need a database, hydra.sweeper.storage=URL"
+        raise ConfigError(f"resume={folder}: {why}.")
     try:
         JsonLines(storage).close()  # takes off a line that a killed process had only begun
         yield Study(terms, storage, name, controller, heartbeat_s)
