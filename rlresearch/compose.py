@@ -179,6 +179,34 @@ def first_job(overrides: Sequence[str], extra_folder: str | None = None) -> list
         return [_values(each)[0] for each in parsed if not each.is_sweep_override() or each.is_discrete_sweep()]
 
 
+class Sought(NamedTuple):
+    """What a search is asked for. settings: of the sweeper, plain; fixed: what holds for every run, as typed; swept:
+    Hydra's overrides with several values.
+    """
+
+    settings: dict[str, Any]
+    fixed: list[str]
+    swept: list[Override]
+
+
+def sought(settings: dict[str, Any], overrides: Sequence[str], extra_folder: str | None = None) -> Sought:
+    """What a sweeper with these settings is asked for. What the command says stands above its `params`."""
+    with _hydra(extra_folder) as loader:
+        return _sought(settings, overrides, loader)
+
+
+def _sought(settings: dict[str, Any], overrides: Sequence[str], loader: ConfigLoader) -> Sought:
+    own = _parse(overrides, loader)
+    given = {each.get_key_element() for each in own}
+    params = settings.get("params") or {}
+    if not isinstance(params, dict):
+        raise ConfigError(f"hydra.sweeper.params={shown(params)}: must be a mapping, like {{KEY:interval(0,1)}}.")
+    lines = [f"{key}={value if isinstance(value, str) else shown(value)}" for key, value in params.items()]
+    parsed = [each for each in _parse(lines, loader) if each.get_key_element() not in given] + own
+    fixed = [each.input_line for each in parsed if not each.is_sweep_override()]
+    return Sought(settings, fixed, [each for each in parsed if each.is_sweep_override()])
+
+
 def sweep_jobs(overrides: Sequence[str], extra_folder: str | None = None) -> list[list[str]]:
     """The command line of every job of a sweep."""
     with _hydra(extra_folder) as loader:

@@ -32,7 +32,7 @@ from rlresearch.resume import (
 from rlresearch.rundir import RunDirectory, read_rows, timestamp
 from rlresearch.runners import Population
 from rlresearch.signals import Interrupted, Watch
-from rlresearch.trial import Judge, Share, Trial
+from rlresearch.trial import Judge, Share, Trial, trial_of, without_trial
 
 _log = logging.getLogger("rlresearch")
 _log.addHandler(logging.NullHandler())  # before a run directory takes them, messages go nowhere
@@ -140,9 +140,9 @@ def _create(session: Session) -> None:
     """New directories, one a member; they can be gone on with once the last of this is written."""
     plan, request, directories = session.plan, session.request, session.directories
     check_room(plan)
-    whole = request.config | {"trial": None}  # so that the stored one is that of any run, which no study waits for
+    whole = without_trial(request.config)  # the stored one is that of any run, which no study waits for
     configs = member_configs(plan.runner, whole)
-    trials = request.trials or [plan.settings.trial] * len(configs)
+    trials = _trials(request, len(configs))
     for config in configs:
         directories.append(RunDirectory.create(plan.settings.runs_dir, request.algo, request.env, config["seed"]))
     directories[0].hold()
@@ -293,11 +293,19 @@ def _title(session: Session) -> list[str]:
 def _judge(session: Session) -> Judge:
     """Which members are trials of a search, and whether those go on."""
     shares: dict[Trial, list[int]] = {}
-    for index, directory in enumerate(session.directories):
-        if (told := directory.recorded().get("trial")) is not None:
-            shares.setdefault(Trial(**told), []).append(index)
+    told = _trials(session.request, len(session.directories))
+    if session.resumption is not None:
+        told = [directory.recorded().get("trial") for directory in session.directories]
+    for index, own in enumerate(told):
+        if own is not None:
+            shares.setdefault(Trial(**own), []).append(index)
     together = [Share(trial, tuple(members)) for trial, members in shares.items()]
     return Judge(together, len(session.directories), _last_step(session.plan))
+
+
+def _trials(request: Request, members: int) -> Sequence[Mapping[str, Any] | None]:
+    """The trial that each member is."""
+    return request.trials if len(request.trials) == members else [trial_of(request.config)] * members
 
 
 def _last_step(plan: Plan) -> int:

@@ -20,7 +20,7 @@ from rlresearch.noise import NoNoise
 from rlresearch.redaction import MASK
 from rlresearch.runners import Population, RunnerPart, flattened
 from rlresearch.trainer import Trainer
-from rlresearch.trial import Trial
+from rlresearch.trial import Trial, trial_of
 from rlresearch.videos import check_rendering
 
 GROUPS = ("network", "buffer", "noise", "optimizer", "normalize", "env", "runner", "logger", "eval", "checkpoint")
@@ -41,7 +41,7 @@ class Settings:
     init_from: str | None = None
     resume: str | None = None
     packages: tuple[str, ...] = ()
-    trial: Mapping[str, Any] | None = None
+    trial: Mapping[str, Any] | None = None  # of the fields of `trial.Trial`
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None) -> Pl
     _refuse_unknown(own, [field.name for field in fields(Settings)] + list(GROUPS))
     settings = make(Settings, own, "")
     _check_writable(settings.runs_dir)
-    if settings.trial is not None:
+    if trial_of(config) is not None:
         make(Trial, settings.trial, "trial")
     if settings.resume is not None:
         raise ConfigError(f"resume={shown(settings.resume)}: must stand on the command line, it makes no new run.")

@@ -19,6 +19,7 @@ from rlresearch.rundir import RunDirectory
 from rlresearch.runners import flattened
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps.ledger import FAILED, FINISHED, INTERRUPTED, Ledger
+from rlresearch.trial import trial_of
 
 
 class Task(NamedTuple):
@@ -126,6 +127,7 @@ def _request(tasks: Sequence[Task], config: Mapping[str, Any], begun: Any) -> la
         choices=first.choices,
         own=[_own(task, len(tasks) > 1) for task in tasks],
         begun=begun,
+        trials=[trial_of(task.config) for task in tasks],
     )
 
 
@@ -139,7 +141,7 @@ def objective(run: Path) -> float | None:
     """The mean return of a run's final evaluation, of a population's over all members; None where there is none."""
     try:
         record = RunDirectory(run).recorded()
-        if record.get("status") != "finished":
+        if record.get("status") not in ("finished", "pruned"):
             return None
         fused = (record.get("sweep") or {}).get("fused")
         names = [run.name] if fused else (record.get("population") or {}).get("members") or [run.name]
