@@ -99,8 +99,8 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
                 _create(session)
             else:
                 session = _reopen(session, resumption)
-            evaluations, trained, digest = _train(session, watch, source)
-            _finish(session, evaluations, trained, digest)
+            evaluations, trained, digests = _train(session, watch, source)
+            _finish(session, evaluations, trained, digests)
         return float(np.mean([each.mean for each in evaluations]))
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -187,9 +187,9 @@ def _write_changes(session: Session, resumption: Resumption) -> None:
                 directory.write_config(_yaml(own), name)
 
 
-def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[Evaluation], float, str]:
-    """The final evaluations, the seconds that building and training took, and the digest of the last state."""
-    from rlresearch.saving import Saver, begin_from, state_digest
+def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[Evaluation], float, list[str]]:
+    """The final evaluations, the seconds that building and training took, each member's digest of the last state."""
+    from rlresearch.saving import Saver, begin_from, member_digests, state_digest
     from rlresearch.training import train
 
     plan, settings, loaded = session.plan, session.plan.settings, session.resumption and session.resumption.loaded
@@ -215,7 +215,9 @@ def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[
         evaluations = train(
             runner, plan.task, settings.total_steps, plan.eval, plan.logger.every_steps, logs, told, saver
         )
-        return evaluations, trained(), state_digest(runner)
+        if len(session.request.own) > 1:  # members that stand for runs of their own
+            return evaluations, trained(), member_digests(runner)
+        return evaluations, trained(), [state_digest(runner)] * len(session.directories)
     except (Exception, KeyboardInterrupt) as error:
         error.step = runner.iteration * plan.task.num_envs  # run.json names the step
         raise
@@ -252,11 +254,11 @@ def _title(session: Session) -> list[str]:
     return lines
 
 
-def _finish(session: Session, evaluations: list[Evaluation], trained: float, digest: str) -> None:
+def _finish(session: Session, evaluations: list[Evaluation], trained: float, digests: list[str]) -> None:
     plan, directories = session.plan, session.directories
     steps = -(-plan.settings.total_steps // plan.task.num_envs) * plan.task.num_envs
     summaries = []
-    for directory, evaluation in zip(directories, evaluations, strict=True):
+    for directory, evaluation, digest in zip(directories, evaluations, digests, strict=True):
         final = _described(evaluation, steps)
         summary = {"status": "finished", "total_steps": steps, "final_evaluation": final, "state_digest": digest}
         summary |= {"training_time_s": round(trained, 3), "wall_time_s": round(session.elapsed(), 3)}

@@ -261,8 +261,18 @@ def learned(trainer: Trainer, loaded: Loaded, index: int | None) -> Learned:
 
 def state_digest(runner: Any) -> str:
     """128 bits of BLAKE2b of everything that a runner's state holds, replay included, as hexadecimal digits."""
-    running = hashlib.blake2b(str(runner.iteration).encode(), digest_size=16)
-    for name, leaf in trees.named_leaves(runner.state(), "state"):
+    return _digest(runner.iteration, runner.state())
+
+
+def member_digests(runner: Any) -> list[str]:
+    """For each member of a population the digest that its state would have alone."""
+    state = runner.state()
+    return [_digest(runner.iteration, trees.member(state, place)) for place in range(len(runner.members))]
+
+
+def _digest(iteration: int, state: Tree) -> str:
+    running = hashlib.blake2b(str(iteration).encode(), digest_size=16)
+    for name, leaf in trees.named_leaves(state, "state"):
         array = leaf.numpy()
         running.update(f"{name} {array.dtype.name} {array.shape}".encode())
         running.update(np.ascontiguousarray(array).data if array.size else b"")

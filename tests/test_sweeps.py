@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, without_xla
 from counting import QUICK, folder_with
 
 from rlresearch import compose, rundir
@@ -330,3 +330,73 @@ def processes_of(folder):
             if told or held:
                 found.append(int(entry.name))
     return found
+
+
+# Fused.
+
+LAKE = ["env=frozen_lake", "total_steps=60", "eval.every_steps=20", "eval.episodes=2", "eval.final_episodes=3"]
+LAKE += ["logger.every_steps=20", "checkpoint.every_steps=20", "device=cpu", "compile_cache=false"]
+LAKE += ["algo.learning_starts=0", "tuned=none", "env.max_episode_steps=13", "algo=q_learning", "algo.alpha=0.5"]
+TIMES = {"time", "speed/steps_per_second"}
+RUN_TIMES = {"started_at", "finished_at", "training_time_s", "wall_time_s", "steps_per_second", "pid", "command"}
+
+
+def files(run):
+    """Names below a run; a file of rows has a random part in its name."""
+    return {str(path.relative_to(run)).partition("-")[0] for path in run.rglob("*") if path.is_file()}
+
+
+def rows(run, name):
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in rundir.read_rows(run / f"{name}.jsonl")]
+
+
+def flat(record):
+    return {key: value for key, value in record.items() if key not in {*RUN_TIMES, "overrides", "sweep", "resumes"}}
+
+
+def check_equal(fused, alone):
+    """A fused job's directory is what the run alone leaves, in form and, but for rounding, in content."""
+    assert files(fused) == files(alone)
+    assert (fused / "config.yaml").read_bytes() == (alone / "config.yaml").read_bytes()
+    for name in ("metrics", "evaluations"):
+        ours, theirs = rows(fused, name), rows(alone, name)
+        assert len(ours) == len(theirs) > 0
+        for one, two in zip(ours, theirs):
+            assert one.keys() == two.keys()
+            for key in one:
+                assert one[key] == pytest.approx(two[key], rel=1e-3, abs=1e-3, nan_ok=True), key
+    ours, theirs = (json.loads((run / "run.json").read_text()) for run in (fused, alone))
+    assert ours.keys() == theirs.keys()
+    differing = {key for key in flat(ours) if flat(ours)[key] != flat(theirs)[key]}
+    assert differing <= {"state_digest", "final_evaluation"}
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory):
+    """(jobs of a fused sweep, the same of a basic one)"""
+    made = []
+    for launcher in ("fused", "basic"):
+        runs = tmp_path_factory.mktemp(launcher)
+        sweep = ["seed=3", "algo.gamma=0.9,0.5", f"hydra/launcher={launcher}", f"runs_dir={runs}"]
+        with without_xla():
+            assert main(["-m", *LAKE, *sweep]) == 0
+        made.append(ledger.read(sweep_in(runs)).jobs)
+    return made
+
+
+def test_each_fused_job_is_its_run_alone_in_files_and_numbers(lake):
+    for fused, alone in zip(*lake):
+        (alone.run / "config.yaml").write_text((alone.run / "config.yaml").read_text().replace("basic0", "fused0"))
+        check_equal(fused.run, alone.run)
+        assert fused.objective == pytest.approx(alone.objective, rel=1e-3)
+    assert record(lake[0][0])["sweep"]["fused"] is True and len({job.run for job in lake[0]}) == 2
+
+
+@pytest.mark.slow
+def test_a_fused_job_can_be_gone_on_with_alone(lake):
+    ours, theirs = (made[1] for made in lake)
+    for job in (ours, theirs):
+        with without_xla():
+            assert main([f"resume={job.run}", "total_steps=80"]) == 0
+    check_equal(ours.run, theirs.run)
+    assert record(ours)["total_steps"] == 80 and record(ours)["resumes"][0]["step"] == 60
