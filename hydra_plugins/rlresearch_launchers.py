@@ -69,6 +69,18 @@ class Local(_Launched):
     NAME = "local"
 
 
+class Ray(_Launched):
+    NAME = "ray"
+
+
+class SubmititLocal(_Launched):
+    NAME = "submitit_local"
+
+
+class SubmititSlurm(_Launched):
+    NAME = "submitit_slurm"
+
+
 class Product(Sweeper):
     """Every combination of the values on the command line; `hydra/sweeper=basic`.
 

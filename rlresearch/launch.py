@@ -107,8 +107,8 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
             else:
                 session = _reopen(session, resumption)
             session = session._replace(judge=_judge(session))
-            evaluations, trained, digest = _train(session, watch, source)
-            _finish(session, evaluations, trained, digest)
+            evaluations, trained, digests = _train(session, watch, source)
+            _finish(session, evaluations, trained, digests)
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         _record_end(status, error, session)
@@ -204,9 +204,9 @@ def _write_changes(session: Session, resumption: Resumption) -> None:
                 directory.write_config(_yaml(own), name)
 
 
-def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[Evaluation], float, str]:
-    """The final evaluations, the seconds that building and training took, and the digest of the last state."""
-    from rlresearch.saving import Saver, begin_from, state_digest
+def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[Evaluation], float, list[str]]:
+    """The final evaluations, the seconds that building and training took, each member's digest of the last state."""
+    from rlresearch.saving import Saver, begin_from, member_digests, state_digest
     from rlresearch.training import train
     from rlresearch.videos import Recorder
 
@@ -240,7 +240,9 @@ def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[
             *(runner, plan.task, settings.total_steps, plan.eval, every, told, shown, saver),
             *(session.judge, recorder),
         )
-        return evaluations, trained(), state_digest(runner)
+        if len(session.request.own) > 1:  # members that stand for runs of their own
+            return evaluations, trained(), member_digests(runner)
+        return evaluations, trained(), [state_digest(runner)] * len(session.directories)
     except (Exception, KeyboardInterrupt) as error:
         error.step = runner.iteration * plan.task.num_envs  # run.json names the step
         raise
@@ -313,10 +315,12 @@ def _last_step(plan: Plan) -> int:
     return -(-plan.settings.total_steps // plan.task.num_envs) * plan.task.num_envs
 
 
-def _finish(session: Session, evaluations: list[Evaluation], trained: float, digest: str) -> None:
+def _finish(session: Session, evaluations: list[Evaluation], trained: float, digests: list[str]) -> None:
     plan, directories = session.plan, session.directories
     summaries, all_steps = [], sum(ended or _last_step(plan) for ended in session.judge.ended)
-    for directory, evaluation, ended in zip(directories, evaluations, session.judge.ended, strict=True):
+    for directory, evaluation, ended, digest in zip(
+        directories, evaluations, session.judge.ended, digests, strict=True
+    ):
         status, steps = ("finished", _last_step(plan)) if ended is None else ("pruned", ended)
         final = _described(evaluation, steps)
         summary = {"status": status, "total_steps": steps, "final_evaluation": final, "state_digest": digest}

@@ -97,7 +97,23 @@ def _carried_out(tasks: Sequence[Task], book: Ledger, fused: Mapping[str, Any] |
         return _failed(tasks, launch.told(cause), tuple(getattr(cause, "members", ())))
     if len(tasks) == 1 and not begun_already:
         return [Outcome(FINISHED, objective=mean)]
-    return [Outcome(FINISHED, objective=objective(run)) for run in runs]
+    outcomes = [Outcome(FINISHED, objective=objective(run)) for run in runs]
+    if len(tasks) > 1:
+        _part(runs, book)
+    return outcomes
+
+
+def _part(runs: Sequence[Path], book: Ledger) -> None:
+    from rlresearch.sweeps.parting import part
+    from rlresearch.tensor_files import Damaged
+
+    together = RunDirectory(runs[0]).recorded().get("population") or {}
+    if together.get("members") != [run.name for run in runs]:
+        return
+    try:
+        part(runs)
+    except (OSError, Damaged, RunError) as error:  # the results are there, and checkpoints of all together
+        book.write("not_parted", run=str(runs[0]), why=str(error))
 
 
 def _failed(tasks: Sequence[Task], why: str, members: tuple[int, ...]) -> list[Outcome]:

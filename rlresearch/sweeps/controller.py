@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from rlresearch import resume
+from rlresearch.durable import hold
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.provenance import provenance
 from rlresearch.rundir import RunDirectory, timestamp
@@ -18,6 +20,7 @@ from rlresearch.sweeps.jobs import Composer, check, frozen
 from rlresearch.sweeps.ledger import FAILED, FINISHED, INTERRUPTED, KILLED, PENDING, RUNNING, TIMED_OUT, Job
 from rlresearch.sweeps.table import Table
 
+_ORPHANS_S = 10.0
 RETRIED = {"failed": (FAILED, KILLED, TIMED_OUT), "none": ()}
 
 
@@ -195,6 +198,7 @@ class Sweep:
                 f"resume={path}: the sweep ended before its jobs were planned, and ran none: start it again."
             )
         self._held = ledger.held(path)
+        _wait_for_orphans(account.jobs)
         self.path, self._book = path, ledger.Ledger(path, mends=True)
         self._composer.bases = account.bases
         self._cwd = account.header.get("cwd", self._cwd)  # what paths in the configurations start from
@@ -275,6 +279,29 @@ class Sweep:
                 else:
                     job.status = PENDING
         self.refresh()
+
+
+def _wait_for_orphans(jobs: Sequence[Job]) -> None:
+    """ConfigError where a job of the controller before is still at it: in a queue, that is; others die with it."""
+    deadline = time.monotonic() + _ORPHANS_S
+    for job in jobs:
+        while job.status == RUNNING and job.run is not None and _is_held(job.run):
+            if time.monotonic() > deadline:
+                where = f"process {job.pid} on {job.host}"
+                raise ConfigError(
+                    f"job {job.number} is still running, {where}: wait for it, or end it, and resume then."
+                )
+            time.sleep(0.1)
+
+
+def _is_held(run: Path) -> bool:
+    try:
+        file = hold(run)
+    except OSError:
+        return False
+    if file is not None:
+        os.close(file)
+    return file is None
 
 
 def _can_go_on(run: Path) -> bool:

@@ -241,13 +241,31 @@ def _take_attempt(job: Job, event: Mapping[str, Any], path: Path) -> None:
     run = None if event.get("run") is None else (path / event["run"]).resolve()
     if event["attempt"] > job.attempts:
         job.attempts, job.status, job.reason, job.run, job.ended_at = event["attempt"], RUNNING, None, None, None
-        job.started_at = event["at"]
+        job.started_at, job.objective = event["at"], None
     job.run = run or job.run
     if event["event"] == "begun":
         job.host, job.pid = event["host"], event["pid"]
     elif job.status == RUNNING or ENDS.index(event["status"]) > ENDS.index(job.status):
         job.status, job.reason, job.objective = event["status"], event.get("reason"), event.get("objective")
         job.ended_at = event["at"]
+
+
+def swept(jobs: Sequence[Job]) -> set[str]:
+    """The keys in which jobs differ."""
+    values: dict[str, set[str | None]] = {}
+    for index, job in enumerate(jobs):
+        given = dict(text.partition("=")[::2] for text in job.overrides)
+        for key in given.keys() - values.keys():
+            values[key] = {None} if index else set()
+        for key, seen in values.items():
+            seen.add(given.get(key))
+    return {key for key, seen in values.items() if len(seen) > 1}
+
+
+def own(job: Job, keys: set[str]) -> list[str]:
+    """The overrides of a job that others do not share; all where nothing is swept."""
+    mine = [text for text in job.overrides if text.partition("=")[0] in keys]
+    return mine or job.overrides or ["(as configured)"]
 
 
 def begun(ledger: Ledger, jobs: Sequence[int], attempts: Sequence[int], runs: Sequence[Path] | None = None) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from rlresearch.errors import ConfigError
 from rlresearch.review.stats import ENOUGH, estimate, sample
-from rlresearch.sweeps.ledger import FINISHED, PENDING, RUNNING, Job
+from rlresearch.sweeps.ledger import FINISHED, PENDING, RUNNING, Job, own, swept
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -119,24 +119,6 @@ class Table:
 def number(value: float) -> str:
     """Four digits, or as many as stand before the point."""
     return f"{value:,.1f}" if abs(value) >= 100.0 else f"{value:.4g}"
-
-
-def swept(jobs: Sequence[Job]) -> set[str]:
-    """The keys in which jobs differ."""
-    values: dict[str, set[str | None]] = {}
-    for index, job in enumerate(jobs):
-        given = dict(text.partition("=")[::2] for text in job.overrides)
-        for key in given.keys() - values.keys():
-            values[key] = {None} if index else set()
-        for key, seen in values.items():
-            seen.add(given.get(key))
-    return {key for key, seen in values.items() if len(seen) > 1}
-
-
-def own(job: Job, keys: set[str]) -> list[str]:
-    """The overrides of a job that others do not share; all where nothing is swept."""
-    mine = [text for text in job.overrides if text.partition("=")[0] in keys]
-    return mine or job.overrides or ["(as configured)"]
 
 
 def groups(jobs: Sequence[Job]) -> dict[str, list[float]]:
