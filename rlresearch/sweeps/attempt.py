@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlresearch import launch, resume
+from rlresearch import ending, launch, resume
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.plan import Plan, plan
 from rlresearch.provenance import redacted
@@ -94,7 +94,7 @@ def _carried_out(tasks: Sequence[Task], book: Ledger, fused: Mapping[str, Any] |
             mean = launch.launch(_quiet(plan(here, first.packages)), _request(tasks, config, begun))
     except (ConfigError, RunError) as error:
         cause = error.__cause__ if isinstance(error, RunError) and error.__cause__ is not None else error
-        return _failed(tasks, launch.told(cause), tuple(getattr(cause, "members", ())))
+        return _failed(tasks, ending.told(cause), tuple(getattr(cause, "members", ())))
     if len(tasks) == 1 and not begun_already:
         return [Outcome(FINISHED, objective=mean)]
     outcomes = [Outcome(FINISHED, objective=objective(run)) for run in runs]
