@@ -335,6 +335,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object in place of the table")
     options = parser.parse_args()
     draw, reports = random.Random(options.seed), []
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have it ignored by what runs in the background
     with tempfile.TemporaryDirectory(prefix="signal_test_") as folder:
         os.environ |= {"XDG_CACHE_HOME": folder, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
         start_forking([*PRELOAD, "signal_test"])
