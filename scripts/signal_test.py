@@ -7,10 +7,11 @@
 The phases are composing, importing (TensorFlow), compiling, silent (filling the replay), training, evaluating, saving
 and ending (of the first of two jobs). In the first five the signal comes from outside, at a random moment of the phase;
 in the others the process sends it to itself, at a random call of the policy or a random call that changes the disk.
-Each time the process must end within 5 s, with a code that tells the signal (128 + its number, or by the signal itself
-while there is nothing to tell), leave no other process, no error and no traceback, and say in run.json what happened.
-From the fourth phase on there must be a checkpoint of the very step that run.json names; for each signal and phase the
-last one is gone on with, and must end in the state of a run that nobody stopped.
+Each time the process must end within 5 s (where there is more work than cores, as many times longer), with a code that
+tells the signal (128 + its number, or by the signal itself while there is nothing to tell), leave no other process, no
+error and no traceback, and say in run.json what happened. Where it was learning there must be a checkpoint of the very
+step that run.json names; for each signal and phase the last one is gone on with, and must end in the state of a run
+that nobody stopped.
 
 Exit code 0 where all that is so, 1 where it is not.
 """
@@ -270,7 +271,7 @@ def wrong(outcome: Outcome, phase: str, number: int, runs: list[Path]) -> list[s
     by_signal = phase in FRESH and outcome.code == -number
     if outcome.code != 128 + number and not by_signal:
         found.append(f"ended with code {outcome.code}: {outcome.said.strip().splitlines()[-1:]}")
-    if outcome.seconds > MOST_SECONDS:
+    if outcome.seconds > MOST_SECONDS * max(1.0, os.getloadavg()[0] / os.cpu_count()):
         found.append(f"took {outcome.seconds:.1f} s")
     if outcome.orphans:
         found.append(f"left processes {outcome.orphans}")
@@ -335,6 +336,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object in place of the table")
     options = parser.parse_args()
     draw, reports = random.Random(options.seed), []
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have it ignored by what runs in the background
     with tempfile.TemporaryDirectory(prefix="signal_test_") as folder:
         os.environ |= {"XDG_CACHE_HOME": folder, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
         start_forking([*PRELOAD, "signal_test"])

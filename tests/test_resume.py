@@ -23,6 +23,7 @@ from rlresearch.rundir import JsonLines, RunDirectory, read_rows
 from rlresearch.runners import Device, Host, Population
 from rlresearch.runners.host import HostRunner
 from rlresearch.saving import Saver, begin_from, restore, state_digest
+from rlresearch.signals import Watch
 from rlresearch.trainer import Trainer
 from rlresearch.training import Position
 
@@ -237,6 +238,17 @@ def test_a_signal_of_the_last_moments_ends_a_sweep_after_a_run_that_has_finished
         ran("-m", "seed=0,1", *REPLAY, *SMALL, f"runs_dir={tmp_path}", code=143)
     (run,) = runs_in(tmp_path)
     assert record(run)["status"] == "finished" and "interrupted by SIGTERM\n" in capsys.readouterr().err
+
+
+def test_a_signal_that_a_process_was_told_to_ignore_stays_ignored():
+    """As Ctrl-C is by what a shell script runs in the background."""
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        with Watch() as watch:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        watch.check()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def wait_for(keeper):
