@@ -175,6 +175,7 @@ def _run(argv: list[str]) -> int:
     """Hands over to Hydra, whose own report of errors is switched off: each has one line here."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [sys.argv[0], *argv]
+    compose.put_own_first()
     hydra.main(str(compose.config_folder()), "config", version_base=compose.HYDRA_VERSION)(job)()
     return 0
 

@@ -186,7 +186,7 @@ def _hydra(extra_folder: str | None) -> Iterator[ConfigLoader]:
         raise ConfigError(f"--config-dir={shown(extra_folder)}: must be a folder that exists.")
     GlobalHydra.instance().clear()
     version.setbase(HYDRA_VERSION)
-    _put_own_first()
+    put_own_first()
     path = create_config_search_path(str(config_folder()))
     if extra_folder is not None:
         folder = f"file://{Path(extra_folder).absolute()}"
@@ -197,7 +197,7 @@ def _hydra(extra_folder: str | None) -> Iterator[ConfigLoader]:
         GlobalHydra.instance().clear()
 
 
-def _put_own_first() -> None:
+def put_own_first() -> None:
     """Takes away Hydra's and its plugins' launchers and sweepers of the names of those in `conf`.
 
     Hydra would take theirs for the schema of ours.

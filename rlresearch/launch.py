@@ -11,13 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlresearch import checkpoint, hardware, rewinding
+from rlresearch import checkpoint, hardware, redaction, rewinding
 from rlresearch.display import Display
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation import Evaluation
-from rlresearch.loggers import Offline, Several
+from rlresearch.footprint import check_room
+from rlresearch.loggers import Logger, Offline, Several
+from rlresearch.mirrors.beside import Beside
 from rlresearch.plan import Plan, member_configs
-from rlresearch.provenance import provenance, redacted, versions
+from rlresearch.provenance import provenance, versions
 from rlresearch.resume import (
     POPULATION,
     SAFE,
@@ -30,6 +32,7 @@ from rlresearch.resume import (
 from rlresearch.rundir import RunDirectory, read_rows, timestamp
 from rlresearch.runners import Population
 from rlresearch.signals import Interrupted, Watch
+from rlresearch.trial import Judge, Share, Trial
 
 _log = logging.getLogger("rlresearch")
 _log.addHandler(logging.NullHandler())  # before a run directory takes them, messages go nowhere
@@ -41,7 +44,8 @@ class Request(NamedTuple):
     config: plain and resolved. algo, env: the names chosen. argv, overrides: as typed. tuned: settings
     that applied by themselves, by dotted key, and the name they have. choices: the option of each group.
     own: what each member's run.json says for itself, or the only one's for all. begun: told of the directories once one
-    can go on from them.
+    can go on from them. trials: of a search, one a member, where members are different ones; the configuration's is of
+    all members together.
     """
 
     config: dict[str, Any]
@@ -54,6 +58,7 @@ class Request(NamedTuple):
     choices: Mapping[str, Any] = {}
     own: Sequence[Mapping[str, Any]] = ({},)
     begun: Callable[[Sequence[Path]], None] = lambda _: None
+    trials: Sequence[Mapping[str, Any] | None] = ()
 
 
 class Source(NamedTuple):
@@ -65,7 +70,7 @@ class Source(NamedTuple):
 
 class Session(NamedTuple):
     """One process' part of a run. trained_s, elapsed_s: what the run has behind it; cut: for each member the rows that
-    are to be written again.
+    are to be written again; beside: the process that mirrors it, once it has been started.
     """
 
     plan: Plan
@@ -77,6 +82,8 @@ class Session(NamedTuple):
     trained_s: float = 0.0
     elapsed_s: float = 0.0
     cut: Sequence[Mapping[str, list[dict]]] = ()
+    beside: list[Beside] = []
+    judge: Judge | None = None
 
     def elapsed(self) -> float:
         """Seconds of the whole run so far."""
@@ -90,7 +97,7 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
     `failed` and why. Interrupted where it was told to stop, after a checkpoint.
     """
     display, directories = Display(plan.logger.console), []
-    session = Session(plan, request, directories, display, time.perf_counter(), resumption)
+    session = Session(plan, request, directories, display, time.perf_counter(), resumption, beside=[])
     try:
         with Watch(partial(_left_at_once, session)) as watch:
             begins = resumption is None or resumption.loaded is None
@@ -99,6 +106,7 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
                 _create(session)
             else:
                 session = _reopen(session, resumption)
+            session = session._replace(judge=_judge(session))
             evaluations, trained, digests = _train(session, watch, source)
             _finish(session, evaluations, trained, digests)
         return float(np.mean([each.mean for each in evaluations]))
@@ -109,9 +117,13 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
             raise
         raise RunError(f"{told(error)} ({_where(directories)})") from error
     finally:
-        display.close()
-        for directory in directories:
-            directory.close()
+        try:
+            for process in session.beside:  # last: W&B hears how the run ended
+                process.close()
+        finally:
+            display.close()
+            for directory in directories:
+                directory.close()
 
 
 def _source(init_from: str | None) -> Source | None:
@@ -126,7 +138,10 @@ def _source(init_from: str | None) -> Source | None:
 def _create(session: Session) -> None:
     """New directories, one a member; they can be gone on with once the last of this is written."""
     plan, request, directories = session.plan, session.request, session.directories
-    configs = member_configs(plan.runner, request.config)
+    check_room(plan)
+    whole = request.config | {"trial": None}  # so that the stored one is that of any run, which no study waits for
+    configs = member_configs(plan.runner, whole)
+    trials = request.trials or [plan.settings.trial] * len(configs)
     for config in configs:
         directories.append(RunDirectory.create(plan.settings.runs_dir, request.algo, request.env, config["seed"]))
     directories[0].hold()
@@ -134,10 +149,10 @@ def _create(session: Session) -> None:
     names = [directory.path.name for directory in directories]
     for index, directory in enumerate(directories):
         together = {"index": index, "members": names} if isinstance(plan.runner, Population) else None
-        own = request.own[min(index, len(request.own) - 1)]
-        directory.record(**(fields | {"population": together} | own))
+        own = {"population": together, "trial": trials[index]} | request.own[min(index, len(request.own) - 1)]
+        directory.record(**(fields | own))
     if isinstance(plan.runner, Population):
-        directories[0].write_config(_yaml(request.config), POPULATION)
+        directories[0].write_config(_yaml(whole), POPULATION)
     for directory, config in zip(directories, configs, strict=True):
         directory.write_config(_yaml(config))
     request.begun([directory.path for directory in directories])
@@ -159,7 +174,8 @@ def _reopen(session: Session, resumption: Resumption) -> Session:
         checkpoint.set_aside(resumption.stored.home, name)
     step = loaded.about.step if loaded else 0
     told = {"at": timestamp(), "step": step, "checkpoint": loaded.path.name if loaded else None}
-    told |= {"overrides": redacted(session.request.overrides), "changed": resumption.changed, "packages": versions()}
+    told |= {"overrides": redaction.redacted(session.request.overrides)}
+    told |= {"changed": resumption.changed, "packages": versions()}
     _log.info("resumed at step %s, changed: %s", step, resumption.changed or "nothing")
     fields = provenance(session.request.argv, session.request.overrides)
     for directory in session.directories:
@@ -195,6 +211,9 @@ def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[
     plan, settings, loaded = session.plan, session.plan.settings, session.resumption and session.resumption.loaded
     step = loaded.about.step if loaded else 0
     session.display.start(_title(session), settings.total_steps, step)
+    if plan.logger.wandb is not None:
+        paths = [directory.path for directory in session.directories]
+        session.beside.append(Beside(paths, plan.logger.wandb, session.display.message))
     device = hardware.prepare(settings.device, settings.threads, settings.deterministic, settings.compile_cache)
     for directory in session.directories:
         directory.record(device=device)
@@ -202,18 +221,21 @@ def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[
     trained = lambda: session.trained_s + time.perf_counter() - began  # noqa: E731
     times = lambda: {"wall_time_s": session.elapsed(), "training_time_s": trained()}  # noqa: E731
     runner = plan.runner.start(plan.trainer, plan.task, settings.seed)
-    logs, saver = [], None
+    logs, told, saver = [], [], None
     try:
         if source is not None:
             begin_from(runner, *source)
         cuts = session.cut or [{}] * len(session.directories)
         logs = [Offline(each, session.elapsed(), cut) for each, cut in zip(session.directories, cuts, strict=True)]
+        told = [_mirrored(plan, log, each) for log, each in zip(logs, session.directories, strict=True)]
         home = session.directories[0].path
         config = lasting_digest(_stored_config(session))
         saver = Saver(runner, plan, home, logs, watch.check, times, config, loaded, _last_evaluations(session, loaded))
-        told = Several([session.display])
+        every = plan.logger.every_steps or settings.total_steps
+        shown = Several([session.display])
         evaluations = train(
-            runner, plan.task, settings.total_steps, plan.eval, plan.logger.every_steps, logs, told, saver
+            *(runner, plan.task, settings.total_steps, plan.eval, every, told, shown, saver),
+            session.judge,
         )
         if len(session.request.own) > 1:  # members that stand for runs of their own
             return evaluations, trained(), member_digests(runner)
@@ -222,9 +244,22 @@ def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[
         error.step = runner.iteration * plan.task.num_envs  # run.json names the step
         raise
     finally:
-        for each in [saver, *logs, runner]:
+        for each in [saver, *told, *logs, runner]:
             if each is not None:
                 each.close()
+
+
+def _mirrored(plan: Plan, log: Offline, directory: RunDirectory) -> Logger:
+    """What hears of a member's rows: its files, and after them the mirrors in this process."""
+    if not plan.logger.tensorboard:
+        return log
+    from rlresearch.mirrors.tensorboard import TensorBoard
+
+    try:
+        return Several([log, TensorBoard(directory.path)])
+    except Exception as error:  # noqa: BLE001 (a mirror may break, the run goes on)
+        _log.warning("TensorBoard's files cannot be written: %s: %s", type(error).__name__, error)
+        return log
 
 
 def _stored_config(session: Session) -> dict[str, Any]:
@@ -254,19 +289,36 @@ def _title(session: Session) -> list[str]:
     return lines
 
 
+def _judge(session: Session) -> Judge:
+    """Which members are trials of a search, and whether those go on."""
+    shares: dict[Trial, list[int]] = {}
+    for index, directory in enumerate(session.directories):
+        if (told := directory.recorded().get("trial")) is not None:
+            shares.setdefault(Trial(**told), []).append(index)
+    together = [Share(trial, tuple(members)) for trial, members in shares.items()]
+    return Judge(together, len(session.directories), _last_step(session.plan))
+
+
+def _last_step(plan: Plan) -> int:
+    """The transitions of a whole run, which are whole rounds of all environments."""
+    return -(-plan.settings.total_steps // plan.task.num_envs) * plan.task.num_envs
+
+
 def _finish(session: Session, evaluations: list[Evaluation], trained: float, digests: list[str]) -> None:
     plan, directories = session.plan, session.directories
-    steps = -(-plan.settings.total_steps // plan.task.num_envs) * plan.task.num_envs
-    summaries = []
-    for directory, evaluation, digest in zip(directories, evaluations, digests, strict=True):
+    summaries, all_steps = [], sum(ended or _last_step(plan) for ended in session.judge.ended)
+    each = zip(directories, evaluations, session.judge.ended, digests, strict=True)
+    for directory, evaluation, ended, digest in each:
+        status, steps = ("finished", _last_step(plan)) if ended is None else ("pruned", ended)
         final = _described(evaluation, steps)
-        summary = {"status": "finished", "total_steps": steps, "final_evaluation": final, "state_digest": digest}
+        summary = {"status": status, "total_steps": steps, "final_evaluation": final, "state_digest": digest}
         summary |= {"training_time_s": round(trained, 3), "wall_time_s": round(session.elapsed(), 3)}
-        summary["steps_per_second"] = round(steps * len(directories) / trained, 1)
+        summary["steps_per_second"] = round(all_steps / trained, 1)
         directory.record(finished_at=timestamp(), **summary)
         if directory.recorded().get("nondeterminism") is None:
             rewinding.forget(directory.path)
         summaries.append(summary)
+    session.judge.record(summaries, [{"path": each.path, "row": _last_row(each)} for each in directories])
     shown = summaries[0] | {"run_directory": str(directories[0].path), "next": _next(plan)}
     if len(directories) > 1:
         shown["members"] = [
@@ -285,6 +337,10 @@ def _described(evaluation: Evaluation, step: int) -> dict[str, Any]:
         "episodes": len(returns),
         "mean_length": float(np.mean(evaluation.lengths)),
     }
+
+
+def _last_row(directory: RunDirectory) -> dict[str, Any] | None:
+    return max(read_rows(directory.path / "metrics.jsonl"), key=lambda row: row["step"], default=None)
 
 
 def _next(plan: Plan) -> list[str]:
@@ -310,6 +366,8 @@ def _record_end(status: str, error: BaseException, session: Session) -> None:
             directory.record(**ended)
         except RunError as second:  # a full disk must not hide the first error
             _log.warning("run.json keeps its last state: %s", second)
+    if status == "failed" and session.judge is not None:
+        session.judge.record([ended] * len(session.directories), [{"path": d.path} for d in session.directories])
     _log.error("%s", status, exc_info=error)
 
 
@@ -334,4 +392,4 @@ def told(error: BaseException) -> str:
 def _yaml(config: dict[str, Any]) -> str:
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml(OmegaConf.create(config))
+    return OmegaConf.to_yaml(OmegaConf.create(redaction.settings(config)))

@@ -302,7 +302,7 @@ def test_rows_that_come_out_otherwise_are_reported(tmp_path, caplog):
         assert run.recorded()["nondeterminism"] is None
         logs.metrics(row | {"step": 24, "loss/critic": 0.75})
         logs.close()
-        found = {"file": "metrics.jsonl", "step": 24, "key": "loss/critic", "before": 0.5, "after": 0.75}
+        found = {"file": "metrics.jsonl", "step": 24, "name": "loss/critic", "before": 0.5, "after": 0.75}
         assert run.recorded()["nondeterminism"] == found
         assert "not the same run again: loss/critic at step 24 was 0.5 before" in caplog.text
         with pytest.raises(RunError, match="metrics.jsonl has .* bytes, but had 9999"):

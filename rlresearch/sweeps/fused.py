@@ -15,6 +15,7 @@ from rlresearch.errors import ConfigError, shown
 from rlresearch.plan import member_configs, plan
 from rlresearch.rundir import timestamp
 from rlresearch.runners import Device, Population, flattened
+from rlresearch.sweeps.ledger import DONE
 
 if TYPE_CHECKING:
     from rlresearch.sweeps.controller import Sweep
@@ -80,7 +81,7 @@ class Fused:
             sweep.attempt(jobs)
             return
         outcomes = sweep.attempt(jobs, config)
-        if outcomes[0].status == "finished":
+        if outcomes[0].status in DONE:
             return
         bad = set(outcomes[0].members)
         rest = [job for place, job in enumerate(jobs) if place not in bad]
@@ -133,14 +134,14 @@ def grouped(sweep: Sweep, jobs: Sequence[Job]) -> list[Group]:
 
 def fused_config(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The configuration of the population whose members have these: what differs between them becomes its values."""
-    flat = [flattened(config) for config in configs]
+    flat = [flattened({**config, "trial": None}) for config in configs]
     differing = [key for key in flat[0] if key != _SEED and len({repr(each[key]) for each in flat}) > 1]
     runner = {
         "_target_": f"{Population.__module__}.Population",
         "seeds": [each[_SEED] for each in flat],
         "values": {key: [each[key] for each in flat] for key in differing} or None,
     }
-    return {**configs[0], "runner": runner}
+    return {**configs[0], "runner": runner, "trial": None}
 
 
 def _group(sweep: Sweep, jobs: list[Job]) -> list[Group]:
@@ -150,7 +151,8 @@ def _group(sweep: Sweep, jobs: list[Job]) -> list[Group]:
     configs = [sweep.config(job) for job in jobs]
     config = fused_config(configs)
     try:
-        same = member_configs(plan(config, sweep.packages).runner, config) == configs
+        alone = [{**each, "trial": None} for each in configs]  # each may be another trial of a search
+        same = member_configs(plan(config, sweep.packages).runner, config) == alone
         why = None if same else "it differs from the others in more than seed and numbers"
     except ConfigError as error:
         why = str(error)
@@ -172,7 +174,7 @@ def _fusable(config: Mapping[str, Any], packages: Sequence[str] | None) -> froze
 
 def _signature(config: Mapping[str, Any], paths: frozenset[str]) -> str:
     """The same for all jobs that differ in nothing but seed and numbers at `paths`."""
-    flat = flattened(config)
+    flat = flattened({**config, "trial": None})
     own = {key: value for key, value in flat.items() if key != _SEED and not (key in paths and _is_number(value))}
     return json.dumps([own, sorted(flat)], sort_keys=True, default=str)
 

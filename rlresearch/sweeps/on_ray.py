@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rlresearch.sweeps.controller import Sweep
     from rlresearch.sweeps.ledger import Job
 
+_LOOPBACK = "127.0.0.2"  # Ray takes 127.0.0.1 for the machine's outer address
+
 
 @dataclass(frozen=True)
 class Ray:
@@ -68,7 +70,7 @@ class _Tasks:
         shipped: dict[str, Any] = {"env_vars": _environment(settings)}
         if settings.working_dir is not None:
             shipped["working_dir"] = settings.working_dir
-        own = {} if settings.address else {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
+        own = {} if settings.address else {"_node_ip_address": _LOOPBACK, "include_dashboard": False}
         try:
             ray.init(
                 settings.address or "local", runtime_env=shipped, log_to_driver=False, logging_level="ERROR", **own

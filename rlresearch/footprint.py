@@ -1,0 +1,122 @@
+"""What a run will need of memory and disk, as far as it is known before TensorFlow: replay, checkpoints, logs.
+
+Parameters and moments are not counted: networks have no size before they are built, and beside a replay that could fill
+a machine they are small.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from typing import NamedTuple
+
+from rlresearch.buffers import Prioritized
+from rlresearch.errors import ConfigError, shown
+from rlresearch.plan import Plan
+from rlresearch.runners import Population
+from rlresearch.tensor_files import FILES_OF_A_RING
+from rlresearch.types import EnvSpec
+
+FLOAT, FLAG, PRIORITY = 4, 1, 8  # bytes
+ROW_OF_METRICS, ROW_OF_EVALUATION, ONE_EPISODE = 700, 50, 24  # bytes of JSON, about
+
+
+class Footprint(NamedTuple):
+    """In bytes, all members together. replay: in memory; checkpoints, logs: on the disk, at most."""
+
+    replay: int
+    checkpoints: int
+    logs: int
+
+
+def footprint(plan: Plan) -> Footprint:
+    """What a run needs from its beginning to its end."""
+    members = _members(plan)
+    buffer, steps = plan.trainer.buffer, plan.settings.total_steps
+    if not any(each.name == "capacity" for each in fields(buffer)):  # a rollout, or no replay at all
+        return Footprint(0, 0, members * _logs(plan))
+    row = row_bytes(plan.task.spec)
+    tree = buffer.capacity * PRIORITY if isinstance(buffer, Prioritized) else 0
+    rows = min(steps, buffer.capacity) * row * (FILES_OF_A_RING + 1) // FILES_OF_A_RING
+    checkpoints = rows + _kept(plan) * tree if plan.checkpoint.keep_last else 0
+    return Footprint(
+        replay=members * (buffer.capacity * row + tree),
+        checkpoints=members * checkpoints,
+        logs=members * _logs(plan),
+    )
+
+
+def row_bytes(spec: EnvSpec) -> int:
+    """Of one stored transition: two observations, an action, a reward, two flags."""
+    action = 1 if hasattr(spec.action_space, "n") else math.prod(spec.action_space.shape)
+    return FLOAT * (2 * math.prod(spec.observation_space.shape) + action + 1) + 2 * FLAG
+
+
+def check_room(plan: Plan) -> None:
+    """ConfigError where memory or disk cannot hold what the run will need."""
+    need, free = footprint(plan), free_memory()
+    if free is not None and need.replay > free:
+        members = f" for {_members(plan)} members" if isinstance(plan.runner, Population) else ""
+        raise ConfigError(
+            f"buffer.capacity={plan.trainer.buffer.capacity}: needs {_told(need.replay)} of memory{members}, "
+            f"{_told(free)} are free; lower it."
+        )
+    folder, written = _existing(Path(plan.settings.runs_dir).absolute()), need.checkpoints + need.logs
+    if written > (free := shutil.disk_usage(folder).free):
+        raise ConfigError(
+            f"runs_dir={shown(plan.settings.runs_dir)}: the run may write {_told(written)} (replay in checkpoints "
+            f"{_told(need.checkpoints)}, logs {_told(need.logs)}), {_told(free)} are free there; choose "
+            "another folder, lower buffer.capacity, or have no checkpoints with checkpoint=none."
+        )
+
+
+def free_memory(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes that this process could still take, of the machine and of its control group; None where nobody says."""
+    free = []
+    try:
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        free.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):  # no such group, or one without a limit, which says "max"
+        pass
+    return max(min(free), 0) if free else None
+
+
+def _members(plan: Plan) -> int:
+    return len(plan.runner.of(plan.settings.seed)) if isinstance(plan.runner, Population) else 1
+
+
+def _kept(plan: Plan) -> int:
+    """How many checkpoints lie on the disk at most, the one that is being written among them."""
+    settings = plan.checkpoint
+    lasting = 0
+    if settings.keep_every is not None and settings.every_steps is not None:
+        lasting = plan.settings.total_steps // (settings.every_steps * settings.keep_every)
+    return settings.keep_last + settings.keep_best + lasting + 1
+
+
+def _logs(plan: Plan) -> int:
+    steps, evaluation = plan.settings.total_steps, plan.eval
+    evaluations = steps // evaluation.every_steps if evaluation.every_steps else 0
+    episodes = evaluations * evaluation.episodes + evaluation.final_episodes
+    rows = steps // (plan.logger.every_steps or steps) + 1
+    return rows * ROW_OF_METRICS + (evaluations + 1) * ROW_OF_EVALUATION + episodes * ONE_EPISODE
+
+
+def _existing(folder: Path) -> Path:
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _told(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
