@@ -2,12 +2,14 @@
 
 Traps that are avoided here: an address that is not given means a cluster of one's own, never one that an old file in
 /tmp names; a task whose process dies is not begun again unless its machine is gone; one that is begun again gets a new
-attempt, with a directory of its own; a Ray that is started here listens on the loopback address only.
+attempt, with a directory of its own; Ray's servers listen on every address of a machine, so that a cluster of one's own
+asks for a token that nobody else knows.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +65,9 @@ class _Tasks:
     """An `elsewhere.Queue`."""
 
     def __init__(self, settings: Ray) -> None:
+        if settings.address is None:
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         forget_deferred("tensorflow")  # Ray looks at every module, and that would load it
         import ray
 
