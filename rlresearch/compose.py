@@ -34,6 +34,7 @@ from rlresearch.errors import ConfigError, alternatives, closest, ending, shown
 from rlresearch.runners import flattened
 
 HYDRA_VERSION = "1.3"
+SEVERAL = ("experiment", "logger")  # groups of which more than one option may be chosen
 CHECKED_VALUES = 50  # of one sweep key, before the first job; each job is checked again
 # What Hydra raises for a wrong command.
 REFUSED = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
@@ -339,7 +340,7 @@ def _check_options(parsed: Sequence[Override], groups: Sequence[str], loader: Co
     """ConfigError where a group is given an option that it lacks; Hydra lets some of them through."""
     for each in parsed:
         if each.key_or_group in groups and not each.is_delete():
-            if isinstance(each.value(), list) and each.key_or_group != "experiment":
+            if isinstance(each.value(), list) and each.key_or_group not in SEVERAL:
                 raise ConfigError(f"{_setting(each)}: must be one option; -m {each.key_or_group}=A,B runs both.")
             for value in each.value() if isinstance(each.value(), list) else [each.value()]:
                 folder, _, name = str(value).rpartition("/")

@@ -27,11 +27,12 @@ from counting import QUICK, folder_with  # noqa: E402
 from rlresearch.sweeps import ledger  # noqa: E402
 
 JOBS, PATIENCE_S = 12, 900
+LOOPBACK = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]  # Ray takes 127.0.0.1 for the machine's outer address
 
 
 def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="sweep-ray-"))
-    address = f"127.0.0.1:{free_port()}"
+    address = f"{LOOPBACK[0]}:{free_port()}"
     environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     environment |= {"RAY_USAGE_STATS_ENABLED": "0", "CUDA_VISIBLE_DEVICES": "-1", "RAY_TMPDIR": str(folder / "ray")}
     environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])}
@@ -39,9 +40,9 @@ def main() -> int:
     environment |= {"RAY_health_check_initial_delay_ms": "2000"}
     nodes = []
     try:
-        nodes.append(node(environment, "--head", f"--port={address.rpartition(':')[2]}", "--num-cpus=0"))
+        nodes.append(node(environment, LOOPBACK[0], "--head", f"--port={address.rpartition(':')[2]}", "--num-cpus=0"))
         time.sleep(8)
-        nodes += [node(environment, f"--address={address}", "--num-cpus=2") for _ in range(2)]
+        nodes += [node(environment, own, f"--address={address}", "--num-cpus=2") for own in LOOPBACK[1:]]
         return swept(folder, address, environment, nodes)
     finally:
         for each in reversed(nodes):
@@ -85,13 +86,13 @@ def waited(runs: Path, condition, sweep: subprocess.Popen) -> list[ledger.Job]:
     raise SystemExit("the sweep did not get under way")
 
 
-def node(environment: dict[str, str], *arguments: str) -> subprocess.Popen:
+def node(environment: dict[str, str], own: str, *arguments: str) -> subprocess.Popen:
     """A node of a cluster, all of its processes in one session."""
     ray = Path(sys.executable).with_name("ray")
-    command = [str(ray), "start", "--block", "--node-ip-address=127.0.0.1", "--object-store-memory=100000000"]
-    own = ["--include-dashboard=false"] if "--head" in arguments else []
+    command = [str(ray), "start", "--block", f"--node-ip-address={own}", "--object-store-memory=100000000"]
+    head = ["--include-dashboard=false"] if "--head" in arguments else []
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen([*command, *own, *arguments], env=environment, start_new_session=True, **quiet)
+    return subprocess.Popen([*command, *head, *arguments], env=environment, start_new_session=True, **quiet)
 
 
 def kill(node: subprocess.Popen) -> None:
@@ -107,7 +108,7 @@ def kill(node: subprocess.Popen) -> None:
 
 def free_port() -> int:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        taken.bind((LOOPBACK[0], 0))
         return taken.getsockname()[1]
 
 

@@ -65,7 +65,7 @@ class CountingRunner:
     exact = True
 
     def __init__(self, settings, task, seed):
-        self.members, self.iteration = (seed,), 0
+        self.members, self.iteration, self.silent = (seed,), 0, 0
         self._settings, self._discrete, self._count = settings, hasattr(task.spaces[1], "n"), 0.0
 
     def advance(self, iterations, fresh):
@@ -124,6 +124,12 @@ def _take_directory_away(_):
     run.write_text("a file where a directory was")
 
 
+def _break_environment(_):
+    from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv
+
+    FrozenLakeEnv.step = lambda self, action: 1 / 0
+
+
 def _not_a_number(runner):
     runner._count = float("nan")
 
@@ -139,6 +145,7 @@ FAULTS = {
     "memory_error": lambda _: _raise(MemoryError("planted")),
     "not_a_number": _not_a_number,
     "disk": _fill_disk,
+    "environment": _break_environment,
     "directory": _take_directory_away,
     "abort": lambda _: os.abort(),
 }

@@ -237,7 +237,7 @@ def test_a_signal_of_the_last_moments_ends_a_sweep_after_a_run_that_has_finished
         patch.setattr(ending, "finish", finish)
         ran("-m", "seed=0,1", *REPLAY, *SMALL, f"runs_dir={tmp_path}", code=143)
     (run,) = runs_in(tmp_path)
-    assert record(run)["status"] == "finished" and "interrupted by SIGTERM\n" in capsys.readouterr().err
+    assert record(run)["status"] == "finished" and "interrupted by SIGTERM; to go on: " in capsys.readouterr().err
 
 
 def test_a_signal_that_a_process_was_told_to_ignore_stays_ignored():

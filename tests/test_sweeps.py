@@ -55,7 +55,7 @@ def swept(folder, runs, *overrides, code=0):
     ],
     ids=lambda sweep: sweep[0],
 )
-def test_toldare_what_hydra_composes(sweep):
+def test_a_frozen_job_is_what_hydra_composes(sweep):
     composer = jobs.Composer()
     batch = compose.sweep_jobs(sweep)
     planned = composer.jobs(batch)
@@ -65,10 +65,13 @@ def test_toldare_what_hydra_composes(sweep):
         assert composer.bases[job.base].choices["tuned"] == alone.choices["tuned"]
 
 
-def test_ten_thousand_toldare_planned_in_seconds():
+def test_ten_thousand_jobs_are_planned_in_seconds():
     command = ["-m", "algo=ddpg,td3", "seed=range(0,1250)", "algo.gamma=0.95,0.97,0.98,0.99"]
+    # its own peak: what getrusage tells may be that of whoever started it
     code = "import resource, sys; from rlresearch.__main__ import main; code = main(); "
-    code += "print(*resource.getrusage(resource.RUSAGE_SELF)[:3], 'tensorflow.python' in sys.modules); sys.exit(code)"
+    code += "peak = open('/proc/self/status').read().partition('VmHWM:')[2].split()[0]; "
+    code += "used = resource.getrusage(resource.RUSAGE_SELF)[:2]; "
+    code += "print(*used, peak, 'tensorflow.python' in sys.modules); sys.exit(code)"
     done = python("-c", code, *command, "hydra.sweeper.plan_only=true")
     assert done.returncode == 0, done.stderr
     *said, measured = done.stdout.splitlines()
@@ -283,17 +286,29 @@ def test_a_wrong_word_where_a_sweep_goes_on_is_one_line(folder, tmp_path, capsys
 # Local.
 
 FAULTS = {
+    "hang": TIMED_OUT,  # first, so that the others run while it is waited for
     "none": FINISHED,
     "exception": FAILED,
     "exit": FAILED,
     "kill": KILLED,
     "segfault": KILLED,
-    "hang": TIMED_OUT,
     "memory": KILLED,
     "not_a_number": FAILED,
     "disk": FAILED,
     "directory": FAILED,
-    "sys_exit": FAILED,
+    "environment": FAILED,
+}
+REASONS = {
+    "exception": ["planted"],
+    "exit": ["exit code 3"],
+    "kill": ["SIGKILL"],
+    "segfault": ["SIGSEGV"],
+    "hang": ["hang_minutes"],
+    "memory": ["memory_gb"],
+    "not_a_number": ["NaN"],
+    "disk": ["disk full", "File too large"],
+    "directory": ["cannot be written"],
+    "environment": ["environment 'FrozenLake-v1'"],
 }
 
 
@@ -303,19 +318,48 @@ def python(*arguments, **more):
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, **more)
 
 
-def test_whatever_happens_to_a_job_every_other_finishes_and_each_has_its_reason(folder, tmp_path):
-    limits = ["hydra.launcher.workers=2", "hydra.launcher.hang_minutes=0.2", "hydra.launcher.memory_gb=1.2"]
-    words = [f"runner.fault={','.join(FAULTS)}", "hydra/launcher=local", *limits, f"runs_dir={tmp_path / 'runs'}"]
+LIMITS = ["hydra/launcher=local", "hydra.launcher.workers=2", "hydra.launcher.hang_minutes=0.5"]
+LIMITS += ["hydra.launcher.memory_gb=1.2"]
+
+
+def check_faults(folder, tmp_path, *more):
+    """Every kind of fault, in a sweep of processes of their own."""
+    words = [f"runner.fault={','.join(FAULTS)}", *LIMITS, f"runs_dir={tmp_path / 'runs'}", *more]
     done = python("-m", "rlresearch", f"--config-dir={folder}", "-m", *QUICK, *words)
     assert done.returncode == 1, done.stderr
     told = ledger.read(sweep_in(tmp_path / "runs")).jobs
-    found = {next(o for o in job.overrides if "fault" in o).partition("=")[2]: job for job in told}
-    assert {fault: job.status for fault, job in found.items()} == FAULTS
-    assert all(job.reason for fault, job in found.items() if fault != "none")
-    assert "SIGKILL" in found["kill"].reason and "SIGSEGV" in found["segfault"].reason
-    assert "memory_gb" in found["memory"].reason and "hang_minutes" in found["hang"].reason
-    assert "exit code 3" in found["exit"].reason and "disk" in found["disk"].reason
+    for job in told:
+        fault = next(text for text in job.overrides if "fault" in text).partition("=")[2]
+        assert job.status == FAULTS[fault], (fault, job.reason)
+        assert fault == "none" or any(word in job.reason for word in REASONS[fault]), job.reason
     assert not processes_of(tmp_path)
+    return told
+
+
+def test_whatever_happens_to_a_job_every_other_finishes_and_each_has_its_reason(folder, tmp_path):
+    assert len(check_faults(folder, tmp_path)) == len(FAULTS)
+
+
+@pytest.mark.slow
+def test_a_hundred_jobs_of_which_most_fail(folder, tmp_path):
+    assert len(check_faults(folder, tmp_path, "seed=range(0,10)")) == 10 * len(FAULTS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", [["sweep_kills.py", "--kills", "3"], ["sweep_ray.py"]], ids=lambda words: words[0])
+def test_scripts_find_nothing_wrong(script):
+    done = python(str(ROOT / "scripts" / script[0]), *script[1:])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_submitit_starts_a_process_for_each_job(folder, tmp_path):
+    words = ["hydra/launcher=submitit_local", "runner.fault=none,exception,kill", f"runs_dir={tmp_path / 'runs'}"]
+    done = python("-m", "rlresearch", f"--config-dir={folder}", "-m", *QUICK, *words)
+    assert done.returncode == 1, done.stderr
+    told = ledger.read(sweep_in(tmp_path / "runs")).jobs
+    assert [job.status for job in told] == [FINISHED, FAILED, KILLED] and "planted" in told[1].reason
+    assert len({job.pid for job in told}) == 3
 
 
 def processes_of(folder):

@@ -18,7 +18,7 @@ from rlresearch.provenance import redacted
 from rlresearch.rundir import RunDirectory
 from rlresearch.runners import flattened
 from rlresearch.sweeps import ledger
-from rlresearch.sweeps.ledger import FAILED, FINISHED, INTERRUPTED, Ledger
+from rlresearch.sweeps.ledger import DONE, FAILED, FINISHED, INTERRUPTED, Ledger
 from rlresearch.trial import trial_of
 
 
@@ -96,8 +96,8 @@ def _carried_out(tasks: Sequence[Task], book: Ledger, fused: Mapping[str, Any] |
         cause = error.__cause__ if isinstance(error, RunError) and error.__cause__ is not None else error
         return _failed(tasks, ending.told(cause), tuple(getattr(cause, "members", ())))
     if len(tasks) == 1 and not begun_already:
-        return [Outcome(FINISHED, objective=mean)]
-    outcomes = [Outcome(FINISHED, objective=objective(run)) for run in runs]
+        return [Outcome(ended_as(runs[0])[0] or FINISHED if runs else FINISHED, objective=mean)]
+    outcomes = [Outcome(status or FAILED, objective=mean) for status, mean in map(ended_as, runs)]
     if len(tasks) > 1:
         _part(runs, book)
     return outcomes
@@ -153,15 +153,17 @@ def _own(task: Task, fused: bool) -> dict[str, Any]:
     return {"sweep": place, "overrides": redacted(task.overrides)}
 
 
-def objective(run: Path) -> float | None:
-    """The mean return of a run's final evaluation, of a population's over all members; None where there is none."""
+def ended_as(run: Path) -> tuple[str | None, float | None]:
+    """How a run that came to its end did so, and the mean return of its final evaluation, of a population's over all
+    members; twice None where it has not.
+    """
     try:
         record = RunDirectory(run).recorded()
-        if record.get("status") not in ("finished", "pruned"):
-            return None
         fused = (record.get("sweep") or {}).get("fused")
         names = [run.name] if fused else (record.get("population") or {}).get("members") or [run.name]
-        means = [RunDirectory(run.parent / name).recorded()["final_evaluation"]["mean"] for name in names]
-        return sum(means) / len(means)
+        records = [RunDirectory(run.parent / name).recorded() for name in names]
+        if any(each["status"] not in DONE for each in records):
+            return None, None
+        return record["status"], sum(each["final_evaluation"]["mean"] for each in records) / len(records)
     except (RunError, TypeError, KeyError):
-        return None
+        return None, None

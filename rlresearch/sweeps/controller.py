@@ -15,9 +15,9 @@ from rlresearch.errors import ConfigError, RunError
 from rlresearch.provenance import provenance
 from rlresearch.rundir import RunDirectory, timestamp
 from rlresearch.sweeps import ledger
-from rlresearch.sweeps.attempt import Outcome, Task, attempt, objective
+from rlresearch.sweeps.attempt import Outcome, Task, attempt, ended_as
 from rlresearch.sweeps.jobs import Composer, check, frozen
-from rlresearch.sweeps.ledger import FAILED, FINISHED, INTERRUPTED, KILLED, PENDING, RUNNING, TIMED_OUT, Job
+from rlresearch.sweeps.ledger import DONE, FAILED, INTERRUPTED, KILLED, PENDING, RUNNING, TIMED_OUT, Job
 from rlresearch.sweeps.table import Table
 
 _ORPHANS_S = 10.0
@@ -167,7 +167,7 @@ class Sweep:
         self.close()
         if self._table is not None:
             self._table.finish(self.jobs, self.path)
-        bad = [job for job in self.jobs if job.status != FINISHED]
+        bad = [job for job in self.jobs if job.status not in DONE]
         if bad:
             counts = ", ".join(f"{n} {status}" for status, n in _counts(bad).items())
             why = next((f"; job {job.number}: {job.reason}" for job in bad if job.reason), "")
@@ -270,9 +270,9 @@ class Sweep:
         again = RETRIED[retry]
         for job in self.jobs:
             if job.status in (RUNNING, INTERRUPTED) or job.status in again:
-                done = objective(job.run) if job.run is not None else None
-                if done is not None:
-                    ledger.ended(self.book, job.number, job.attempts, FINISHED, objective=done)
+                status, mean = ended_as(job.run) if job.run is not None else (None, None)
+                if status is not None:
+                    ledger.ended(self.book, job.number, job.attempts, status, objective=mean)
                     continue
                 if job.status != FAILED and job.run is not None and _can_go_on(job.run):
                     self._goes_on.add(job.number)
@@ -307,7 +307,7 @@ def _is_held(run: Path) -> bool:
 def _can_go_on(run: Path) -> bool:
     try:
         resume.open_run(str(run), "resume")
-        return RunDirectory(run).recorded().get("status") in ("running", "interrupted")
+        return RunDirectory(run).recorded().get("status") in (RUNNING, INTERRUPTED)
     except (ConfigError, RunError):
         return False
 

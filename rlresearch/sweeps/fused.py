@@ -15,6 +15,7 @@ from rlresearch.errors import ConfigError, shown
 from rlresearch.plan import member_configs, plan
 from rlresearch.rundir import timestamp
 from rlresearch.runners import Device, Population, flattened
+from rlresearch.sweeps.ledger import DONE
 from rlresearch.trial import without_trial
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Fused:
             sweep.attempt(jobs)
             return
         outcomes = sweep.attempt(jobs, config)
-        if outcomes[0].status == "finished":
+        if outcomes[0].status in DONE:
             return
         bad = set(outcomes[0].members)
         rest = [job for place, job in enumerate(jobs) if place not in bad]

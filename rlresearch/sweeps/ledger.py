@@ -33,9 +33,11 @@ SCHEMA_VERSION = 1
 LEDGER = "ledger.jsonl"
 LOGS = "jobs"
 PENDING, RUNNING, FINISHED, FAILED = "pending", "running", "finished", "failed"
-INTERRUPTED, KILLED, TIMED_OUT, SKIPPED = "interrupted", "killed", "timed out", "skipped"
+INTERRUPTED, KILLED, TIMED_OUT = "interrupted", "killed", "timed out"
+PRUNED = "pruned"  # by the search that it was a trial of: an end as good as any
+DONE = (FINISHED, PRUNED)
 # The later stands where an attempt ended twice, as where a job says that it was told to stop, and who told it says why.
-ENDS = (INTERRUPTED, KILLED, FAILED, TIMED_OUT, SKIPPED, FINISHED)
+ENDS = (INTERRUPTED, KILLED, FAILED, TIMED_OUT, PRUNED, FINISHED)
 _FSYNC_EVERY_S = 1.0
 
 

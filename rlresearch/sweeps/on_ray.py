@@ -2,12 +2,14 @@
 
 Traps that are avoided here: an address that is not given means a cluster of one's own, never one that an old file in
 /tmp names; a task whose process dies is not begun again unless its machine is gone; one that is begun again gets a new
-attempt, with a directory of its own; a Ray that is started here listens on the loopback address only.
+attempt, with a directory of its own; Ray's servers listen on every address of a machine, so that a cluster of one's own
+asks for a token that nobody else knows.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,8 @@ from rlresearch.sweeps.extras import need
 if TYPE_CHECKING:
     from rlresearch.sweeps.controller import Sweep
     from rlresearch.sweeps.ledger import Job
+
+_LOOPBACK = "127.0.0.2"  # Ray takes 127.0.0.1 for the machine's outer address
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,9 @@ class _Tasks:
     """An `elsewhere.Queue`."""
 
     def __init__(self, settings: Ray) -> None:
+        if settings.address is None:
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         forget_deferred("tensorflow")  # Ray looks at every module, and that would load it
         import ray
 
@@ -68,7 +75,7 @@ class _Tasks:
         shipped: dict[str, Any] = {"env_vars": _environment(settings)}
         if settings.working_dir is not None:
             shipped["working_dir"] = settings.working_dir
-        own = {} if settings.address else {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
+        own = {} if settings.address else {"_node_ip_address": _LOOPBACK, "include_dashboard": False}
         try:
             ray.init(
                 settings.address or "local", runtime_env=shipped, log_to_driver=False, logging_level="ERROR", **own

@@ -13,13 +13,13 @@ import numpy as np
 
 from rlresearch.errors import ConfigError
 from rlresearch.review.stats import ENOUGH, estimate, sample
-from rlresearch.sweeps.ledger import FINISHED, PENDING, RUNNING, Job, own, swept
+from rlresearch.sweeps.ledger import DONE, FINISHED, PENDING, RUNNING, Job, own, swept
 
 if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table as RichTable
 
-_COLOURS = {FINISHED: "green", RUNNING: "cyan", PENDING: "dim", "interrupted": "yellow", "skipped": "dim"}
+_COLOURS = {FINISHED: "green", RUNNING: "cyan", PENDING: "dim", "interrupted": "yellow"}
 _WIDTH_OF_A_FILE = 160
 _MOST_LIVE, _MOST_BEST, _MOST_GROUPS, _MOST_BAD = 12, 5, 20, 10
 
@@ -164,7 +164,7 @@ def _estimated(values: np.ndarray) -> tuple[str, str]:
 
 
 def _bad(jobs: Sequence[Job], keys: set[str]) -> RichTable | None:
-    bad = [job for job in jobs if job.status not in (FINISHED, PENDING)]
+    bad = [job for job in jobs if job.status not in (*DONE, PENDING)]
     table = _table("did not finish", "job", "status", "what", "why")
     for job in bad[:_MOST_BAD]:
         table.add_row(str(job.number), job.status, " ".join(own(job, keys)), job.reason or "")
