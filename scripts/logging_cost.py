@@ -8,7 +8,7 @@ The server is a fake one on the loopback address (tests/fake_wandb.py). Interval
 without alternate, so that other work on the machine falls on both alike.
 
 - ratio: median time of an interval with logging over that of one without
-- told: median time of telling the loggers, as a share of an interval's
+- told: median share of telling the loggers in the processor time of an interval, which other work does not change
 - beside: processor time of the processes beside it, as a share of one core, once they are running
 - exit: seconds that the end of the run waited for W&B, of 10 that it may
 - rows: in the files, and in W&B after `rlresearch-review sync`
@@ -51,8 +51,8 @@ SERVERS = ("none", "ok", "gone", "hang", "reset", "garbage", "429", "500", "dies
 
 
 class Found(NamedTuple):
-    """Of one server. on, off: seconds of each interval; told: of those in loggers; measured_s: of all together;
-    beside_s: of processors.
+    """Of one server. on, off: seconds of each interval; told: the share of loggers in its processor time; measured_s:
+    of all together; beside_s: of processors.
     """
 
     on: list[float]
@@ -93,17 +93,16 @@ class Training:
         for _ in range(12):  # past compiling, and past the first steps that only collect
             self.interval(None)
 
-    def interval(self, logger: Logger | None) -> tuple[float, float]:
-        """Seconds of 1,000 steps and of what telling the loggers took of them."""
-        began = time.perf_counter()
+    def interval(self, logger: Logger | None) -> tuple[float, float, float]:
+        """Seconds of 1,000 steps, of processors in them, and of a processor in telling the loggers."""
+        began, computed = time.perf_counter(), time.process_time()
         self.runner.advance(STEPS, True)
-        trained = time.perf_counter()
+        trained, telling = time.perf_counter(), time.thread_time()
         self.step += STEPS
         if logger is not None:
             for row in self.runner.rows():
                 logger.metrics({"step": self.step} | row | {"speed/steps_per_second": STEPS / (trained - began)})
-        ended = time.perf_counter()
-        return ended - began, ended - trained
+        return time.perf_counter() - began, time.process_time() - computed, time.thread_time() - telling
 
 
 def measured(training: Training, name: str, seconds: float) -> Found:
@@ -121,9 +120,9 @@ def measured(training: Training, name: str, seconds: float) -> Found:
         while (passed := time.perf_counter() - began) < seconds:
             if name == "dies and comes back":
                 server.does("ok" if passed > seconds * 0.7 else "reset" if passed > seconds * 0.3 else "ok")
-            spent, telling = training.interval(logger)
+            spent, computed, telling = training.interval(logger)
             on.append(spent)
-            told.append(telling)
+            told.append(telling / computed)
             rows += 1
             off.append(training.interval(None)[0])
         beside_s, passed = processor_s(group) - before, time.perf_counter() - began
@@ -213,7 +212,7 @@ def table(servers: list[str], rounds: list[dict[str, Found]]) -> Table:
     for name in servers:
         found = [each[name] for each in rounds]
         ratio = statistics.median(statistics.median(each.on) / statistics.median(each.off) for each in found)
-        told = statistics.median(statistics.median(each.told) / statistics.median(each.off) for each in found)
+        told = statistics.median(statistics.median(each.told) for each in found)
         beside = sum(each.beside_s for each in found) / sum(each.measured_s for each in found)
         counts = [sum(each.rows for each in found), sum(each.written for each in found)]
         mirrored = [each.mirrored for each in found]

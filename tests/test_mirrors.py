@@ -44,7 +44,7 @@ def server(tmp_path, monkeypatch):
         for name in ("WANDB_SILENT", "WANDB_CONSOLE"):
             monkeypatch.setenv(name, {"WANDB_SILENT": "true", "WANDB_CONSOLE": "off"}[name])
         monkeypatch.setattr(process, "POLL_S", 0.02)
-        monkeypatch.setattr(weights_biases, "CONNECT_S", 5.0)
+        monkeypatch.setattr(weights_biases, "CONNECT_S", 30.0)
         yield made
 
 
@@ -60,7 +60,7 @@ def mirrored(runs, settings=SETTINGS):
         yield told
     finally:
         ended.set()
-        work.join(60)
+        work.join(120)
         assert not work.is_alive()
 
 
@@ -188,10 +188,11 @@ def test_a_server_that_misbehaves_costs_no_row_and_is_told_of_once(server, tmp_p
     began = time.monotonic()
     with mirrored([path], WandbSettings(project="tests", entity="lab", exit_wait_s=2.0)) as told:
         time.sleep(2.5)  # time enough to try again
-    assert [kind for kind, _ in told] == ["gone"] and time.monotonic() - began < 12
+    assert [kind for kind, _ in told] == ["gone"] and time.monotonic() - began < 30
     assert f"sync {path} --to wandb" in told[0][1]["sync"]
     server.manner = "ok"
     server.start() if manner == "gone" else None
+    monkeypatch.setattr(weights_biases, "CONNECT_S", 30.0)
     assert synced(tmp_path, path) == 0
     assert as_received(server, path) == as_sent(path)
 
@@ -293,7 +294,7 @@ def test_the_process_beside_a_run_ends_in_time_though_the_server_hangs(server, t
     beside = Beside([path], WandbSettings(exit_wait_s=1.0), shown.append)
     began = time.monotonic()
     beside.close()
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < 9.0  # less than the server is given for its answer
     assert [record.getMessage().partition(";")[0] for record in caplog.records] == ["W&B has not taken every row"]
     beside.close()
     assert len(list(read_rows(path / "metrics.jsonl"))) == 10 and not shown
@@ -328,6 +329,8 @@ def test_tensorboard_has_the_rows_at_their_times_and_a_resumed_run_has_none_twic
     assert first == expected_in_tensorboard(path) and len(first) == 8 * 4 + 5 * 4
     cut(path, {"metrics": 0, "evaluations": 0})
     write(path, metrics_rows(count=8), evaluation_rows())
+    (file,) = (path / "tensorboard").iterdir()
+    file.rename(file.with_name("events.out.tfevents.1.elsewhere"))
     TensorBoard(path).close()
     assert in_tensorboard(path) == first
     assert "algo:" in next((path / "tensorboard").iterdir()).read_bytes().decode(errors="replace")

@@ -42,10 +42,11 @@ def evaluated(task=PENDULUM, members=(0,), keep_first=True):
     return found, evaluator.firsts
 
 
-def test_a_video_has_a_picture_for_every_step_and_shows_what_was_done(tmp_path):
+def test_a_video_has_a_picture_for_every_step_and_shows_what_was_done(tmp_path, caplog):
     found, (episode,) = evaluated()
     assert (len(episode.actions), episode.total) == (found[0].lengths[0], found[0].returns[0])
     record(PENDULUM, episode, tmp_path / "a" / "own.mp4")
+    assert not caplog.records, "it came to another return"
     shown = frames(tmp_path / "a" / "own.mp4")
     assert len(shown) == 21 and [file.name for file in (tmp_path / "a").iterdir()] == ["own.mp4"]
     env = gym.make("Pendulum-v1", render_mode="rgb_array")

@@ -31,7 +31,8 @@ _LARGEST = 1 << 20  # bytes of a file that is read here
 
 @dataclass(frozen=True)
 class WandbSettings:
-    """mode: online, or offline for files that W&B's own tools read. group: by default a population's first member.
+    """mode: online, or offline for files that W&B's own tools read. group: by default the sweep, or a
+    population's first member.
     exit_wait_s: how long a run that has ended waits for its last rows to be sent.
     """
 

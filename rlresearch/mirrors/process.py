@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -157,9 +158,13 @@ def _sync(members: Sequence[_Member]) -> str:
 
 
 def _listen(ended: threading.Event, exit_wait_s: float) -> None:
-    """Waits for the end of the input, and then for no longer than was agreed."""
-    while sys.stdin.buffer.read(1):
-        pass
+    """Waits for the end of the input, or of the parent, whose children may hold the input open; and then for no longer
+    than was agreed.
+    """
+    parent = os.getppid()
+    while os.getppid() == parent:
+        if select.select([sys.stdin], [], [], POLL_S)[0] and not os.read(sys.stdin.fileno(), 1):
+            break
     ended.set()
     time.sleep(exit_wait_s + POLL_S)
     os._exit(1)

@@ -142,7 +142,7 @@ class Connection:
             mode=self.settings.mode,
             project=self.settings.project,
             entity=self.settings.entity,
-            group=self.settings.group or _population(record),
+            group=self.settings.group or _group(record),
             job_type=self.settings.job_type,
             tags=list(self.settings.tags),
             id=run_id(self.path),
@@ -247,8 +247,11 @@ def has_all(path: Path, settings: WandbSettings, last: int) -> bool:
     return bool(same and told.get("complete") and told.get("position") == last)
 
 
-def _population(record: Mapping[str, Any]) -> str | None:
-    """The members of a population stand together under the first one's name."""
+def _group(record: Mapping[str, Any]) -> str | None:
+    """The runs of a sweep stand together under its name, the members of a population under the first one's."""
+    sweep = (record.get("sweep") or {}).get("directory")
+    if isinstance(sweep, str):
+        return Path(sweep).name
     members = (record.get("population") or {}).get("members") or [None]
     return members[0]
 
