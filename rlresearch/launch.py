@@ -17,18 +17,11 @@ from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation import Evaluation
 from rlresearch.footprint import check_room
 from rlresearch.loggers import Logger, Offline, Several
+from rlresearch.lost import Lost, are_fused
 from rlresearch.mirrors.beside import Beside
 from rlresearch.plan import Plan, member_configs
 from rlresearch.provenance import provenance, versions
-from rlresearch.resume import (
-    POPULATION,
-    SAFE,
-    SAFE_GROUPS,
-    Resumption,
-    lasting_digest,
-    open_run,
-    read_config,
-)
+from rlresearch.resume import POPULATION, SAFE, SAFE_GROUPS, Resumption, lasting_digest, open_run, read_config
 from rlresearch.rundir import RunDirectory, read_rows, timestamp
 from rlresearch.runners import Population
 from rlresearch.signals import Interrupted, Watch
@@ -70,7 +63,8 @@ class Source(NamedTuple):
 
 class Session(NamedTuple):
     """One process' part of a run. trained_s, elapsed_s: what the run has behind it; cut: for each member the rows that
-    are to be written again; beside: the process that mirrors it, once it has been started.
+    are to be written again; beside: the process that mirrors it, once it has been started; lost: the members of a fused
+    program that failed, by place.
     """
 
     plan: Plan
@@ -84,6 +78,7 @@ class Session(NamedTuple):
     cut: Sequence[Mapping[str, list[dict]]] = ()
     beside: list[Beside] = []
     judge: Judge | None = None
+    lost: Lost | None = None
 
     def elapsed(self) -> float:
         """Seconds of the whole run so far."""
@@ -107,6 +102,8 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
             else:
                 session = _reopen(session, resumption)
             session = session._replace(judge=_judge(session))
+            if are_fused(request.own, resumption):
+                session = session._replace(lost=Lost(plan.task.id, directories, session.judge, session.elapsed))
             evaluations, trained, digests = _train(session, watch, source)
             _finish(session, evaluations, trained, digests)
         return float(np.mean([each.mean for each in evaluations]))
@@ -168,7 +165,10 @@ def _reopen(session: Session, resumption: Resumption) -> Session:
         session.directories.append(directory)
         directory.open_log()
     sizes = loaded.about.logs if loaded else [{} for _ in session.directories]
-    cut = [rewinding.cut(each.path, own) for each, own in zip(session.directories, sizes, strict=True)]
+    fused = are_fused(session.request.own, resumption)
+    stays = {each.path for each in session.directories if fused and each.recorded()["status"] == "failed"}
+    pairs = zip(session.directories, sizes, strict=True)
+    cut = [{} if each.path in stays else rewinding.cut(each.path, own) for each, own in pairs]
     for name, why in resumption.damaged.items():
         _log.warning("checkpoint %s is damaged: %s; it is set aside", name, why)
         checkpoint.set_aside(resumption.stored.home, name)
@@ -179,6 +179,8 @@ def _reopen(session: Session, resumption: Resumption) -> Session:
     _log.info("resumed at step %s, changed: %s", step, resumption.changed or "nothing")
     fields = provenance(session.request.argv, session.request.overrides)
     for directory in session.directories:
+        if directory.path in stays:
+            continue
         begun = {name: fields[name] for name in ("host", "pid", "python", "packages")}
         resumes = [*(directory.recorded().get("resumes") or []), told]
         directory.record(status="running", reason=None, finished_at=None, resumes=resumes, **begun)
@@ -231,13 +233,14 @@ def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[
         home = session.directories[0].path
         config = lasting_digest(_stored_config(session))
         saver = Saver(runner, plan, home, logs, watch.check, times, config, loaded, _last_evaluations(session, loaded))
+        saver.soundness.lost = session.lost
         every = plan.logger.every_steps or settings.total_steps
         shown = Several([session.display])
         evaluations = train(
             *(runner, plan.task, settings.total_steps, plan.eval, every, told, shown, saver),
             session.judge,
         )
-        if len(session.request.own) > 1:  # members that stand for runs of their own
+        if session.lost is not None:
             return evaluations, trained(), member_digests(runner)
         return evaluations, trained(), [state_digest(runner)] * len(session.directories)
     except (Exception, KeyboardInterrupt) as error:
@@ -310,14 +313,16 @@ def _finish(session: Session, evaluations: list[Evaluation], trained: float, dig
     each = zip(directories, evaluations, session.judge.ended, digests, strict=True)
     for directory, evaluation, ended, digest in each:
         status, steps = ("finished", _last_step(plan)) if ended is None else ("pruned", ended)
-        final = _described(evaluation, steps)
+        final = evaluation.summary(steps)
         summary = {"status": status, "total_steps": steps, "final_evaluation": final, "state_digest": digest}
         summary |= {"training_time_s": round(trained, 3), "wall_time_s": round(session.elapsed(), 3)}
         summary["steps_per_second"] = round(all_steps / trained, 1)
+        summaries.append(summary)
+        if session.lost is not None and directory in session.lost:
+            continue
         directory.record(finished_at=timestamp(), **summary)
         if directory.recorded().get("nondeterminism") is None:
             rewinding.forget(directory.path)
-        summaries.append(summary)
     session.judge.record(summaries, [{"path": each.path, "row": _last_row(each)} for each in directories])
     shown = summaries[0] | {"run_directory": str(directories[0].path), "next": _next(plan)}
     if len(directories) > 1:
@@ -326,17 +331,6 @@ def _finish(session: Session, evaluations: list[Evaluation], trained: float, dig
         ]
         shown["run_directory"] = f"{directories[0].path} and {len(directories) - 1} more beside it"
     session.display.finish(shown)
-
-
-def _described(evaluation: Evaluation, step: int) -> dict[str, Any]:
-    returns = np.asarray(evaluation.returns)
-    return {
-        "step": step,
-        "mean": float(returns.mean()),
-        "std": float(returns.std()),
-        "episodes": len(returns),
-        "mean_length": float(np.mean(evaluation.lengths)),
-    }
 
 
 def _last_row(directory: RunDirectory) -> dict[str, Any] | None:
@@ -363,7 +357,8 @@ def _record_end(status: str, error: BaseException, session: Session) -> None:
     ended |= {"wall_time_s": round(session.elapsed(), 3), "total_steps": reason["step"]}
     for directory in session.directories:
         try:
-            directory.record(**ended)
+            if session.lost is None or directory not in session.lost:
+                directory.record(**ended)
         except RunError as second:  # a full disk must not hide the first error
             _log.warning("run.json keeps its last state: %s", second)
     if status == "failed" and session.judge is not None:
@@ -375,7 +370,8 @@ def _left_at_once(session: Session, interrupted: Interrupted) -> None:
     """The last words of a process that does not wait for its own end."""
     reason = {"kind": "Interrupted", "environment": session.plan.task.id, "step": None, "error": interrupted.name}
     for directory in session.directories:
-        directory.record(status="interrupted", reason=reason, finished_at=timestamp())
+        if directory.recorded()["status"] != "failed":  # one of several that was lost before
+            directory.record(status="interrupted", reason=reason, finished_at=timestamp())
     session.display.close()
 
 

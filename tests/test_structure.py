@@ -18,7 +18,7 @@ LAYERS = {
     "algos": {"algos"},
     "trainer": {"trainer"},
     "running": {"plan", "footprint", "runners", "evaluation", "training", "soundness", "saving"},
-    "launch": {"launch", "compose", "resume"},
+    "launch": {"launch", "lost", "compose", "resume"},
     "sweeps": {"sweeps"},
     "main": {"__main__", "evaluate", "export", "rerun"},
 }
