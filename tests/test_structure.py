@@ -18,7 +18,7 @@ LAYERS = {
     "algos": {"algos"},
     "trainer": {"trainer"},
     "running": {"plan", "footprint", "runners", "evaluation", "training", "soundness", "saving", "videos"},
-    "launch": {"launch", "session", "ending", "compose", "answers", "own_yaml", "resume"},
+    "launch": {"launch", "session", "ending", "lost", "compose", "answers", "own_yaml", "resume"},
     "sweeps": {"sweeps"},
     "main": {"__main__", "evaluate", "export", "rerun"},
 }

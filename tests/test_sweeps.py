@@ -9,12 +9,14 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow as tf
 import yaml
 from conftest import ROOT, without_xla
 from counting import QUICK, folder_with
 
-from rlresearch import compose, rundir
+from rlresearch import checkpoint, compose, rundir
 from rlresearch.__main__ import main
 from rlresearch.sweeps import jobs, ledger
 from rlresearch.sweeps.ledger import FAILED, FINISHED, INTERRUPTED, KILLED, PENDING, RUNNING, TIMED_OUT
@@ -417,29 +419,59 @@ def check_equal(fused, alone):
     assert differing <= {"state_digest", "final_evaluation"}
 
 
+def stray(patch):
+    """The first member of any population holds NaN from step 30 on."""
+    from rlresearch.runners.population import PopulationRunner
+
+    real = PopulationRunner.advance
+
+    def advance(self, iterations, fresh):
+        real(self, iterations, fresh)
+        if self.iteration == 30:
+            state = self.state()
+            broken = tf.concat([state.algo.tables[:1] * np.nan, state.algo.tables[1:]], 0)
+            self.restore(30, state._replace(algo=state.algo._replace(tables=broken)), {})
+
+    patch.setattr(PopulationRunner, "advance", advance)
+    patch.setattr("rlresearch.training._Pace.iterations", lambda self, seconds: 10)
+
+
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory):
-    """(jobs of a fused sweep, the same of a basic one)"""
+    """(jobs of a fused sweep, of which the first goes astray; the others run by the basic launcher)"""
     made = []
-    for launcher in ("fused", "basic"):
+    for launcher, gammas, code in (("fused", "0.9,0.5,0.7", 1), ("basic", "0.5,0.7", 0)):
         runs = tmp_path_factory.mktemp(launcher)
-        sweep = ["seed=3", "algo.gamma=0.9,0.5", f"hydra/launcher={launcher}", f"runs_dir={runs}"]
-        with without_xla():
-            assert main(["-m", *LAKE, *sweep]) == 0
+        sweep = ["seed=3", f"algo.gamma={gammas}", f"hydra/launcher={launcher}", f"runs_dir={runs}"]
+        with without_xla(), pytest.MonkeyPatch.context() as patch:
+            stray(patch)
+            assert main(["-m", *LAKE, *sweep]) == code
         made.append(ledger.read(sweep_in(runs)).jobs)
     return made
 
 
 def test_each_fused_job_is_its_run_alone_in_files_and_numbers(lake):
-    for fused, alone in zip(*lake):
+    for fused, alone in zip(lake[0][1:], lake[1], strict=True):
         check_equal(fused.run, alone.run)
         assert fused.objective == pytest.approx(alone.objective, rel=1e-3)
-    assert record(lake[0][0])["sweep"]["fused"] is True and len({job.run for job in lake[0]}) == 2
+    assert record(lake[0][1])["sweep"]["fused"] is True and len({job.run for job in lake[0]}) == 3
+
+
+def test_a_member_that_goes_astray_fails_alone(lake):
+    """The others go on beside it; nothing more of it is logged, and the checkpoints before it are its own."""
+    bad, *good = lake[0]
+    assert [job.status for job in lake[0]] == [FAILED, FINISHED, FINISHED] and {job.attempts for job in lake[0]} == {1}
+    assert "NaN by step 40" in bad.reason and record(bad)["reason"]["error"] == bad.reason
+    assert record(bad)["status"] == "failed" and record(bad)["total_steps"] == 40
+    assert [row["step"] for row in rows(bad.run, "metrics")] == [20]
+    assert checkpoint.names(bad.run) == ["000000000020"]
+    tables = [checkpoint.load(job.run, "000000000020").arrays["state.algo.tables"] for job in lake[0]]
+    assert np.isfinite(tables).all()
 
 
 @pytest.mark.slow
 def test_a_fused_job_can_be_gone_on_with_alone(lake):
-    ours, theirs = (made[1] for made in lake)
+    ours, theirs = lake[0][1], lake[1][0]
     for job in (ours, theirs):
         with without_xla():
             assert main([f"resume={job.run}", "total_steps=80"]) == 0
