@@ -20,6 +20,7 @@ from rlresearch import __version__, compose, launch, resume
 from rlresearch.errors import ConfigError, RunError, nearest, one_line, shown
 from rlresearch.plan import plan
 from rlresearch.signals import Interrupted
+from rlresearch.sweeps import again, ledger
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,10 +58,14 @@ def _goes_on(args: argparse.Namespace) -> bool:
 
 
 def _go_on(args: argparse.Namespace, argv: list[str]) -> int:
-    """`resume=RUN`, with -m one run after the other."""
+    """`resume=RUN` or `resume=SWEEP`, with -m one after the other."""
     jobs = compose.sweep_jobs(args.overrides, args.config_dir) if args.multirun else [args.overrides]
     command = ["python", "-m", "rlresearch", *argv]
     for overrides in jobs:
+        named = [each.partition("=")[2] for each in overrides if each.startswith("resume=")]
+        if named and ledger.is_sweep(named[-1].strip("'\"")):
+            again.go_on(compose.changes(overrides, args.config_dir, ()), args.config_dir, argv)
+            continue
         changes = {each.key: each for each in compose.changes(overrides, args.config_dir, resume.SAFE_GROUPS)}
         run, packages = changes.pop("resume").value, changes.pop("packages", None)
         named = resume.named_packages(packages.value if packages else [], args.config_dir)
@@ -84,7 +89,10 @@ def _find_own_components(args: argparse.Namespace) -> None:
 def _stopped(interrupted: Interrupted) -> int:
     """What is said when a run was told to stop."""
     line = f"interrupted by {interrupted.name}"
-    run = getattr(interrupted, "run_directory", None)
+    sweep, run = (getattr(interrupted, name, None) for name in ("sweep_directory", "run_directory"))
+    if sweep is not None:
+        print(f"{line}; to go on: python -m rlresearch resume={sweep}", file=sys.stderr)
+        return interrupted.exit_code
     if run is not None:
         line += f" at step {getattr(interrupted, 'step', 0)}; to go on: python -m rlresearch resume={run}"
     print(line, file=sys.stderr)
@@ -100,13 +108,14 @@ def check(args: argparse.Namespace) -> None:
         if args.overrides:
             compose.compose(args.overrides, args.config_dir)
         return
-    samples = compose.sweep_samples(args.overrides, args.config_dir) if args.multirun else [args.overrides]
     if _goes_on(args):
-        for overrides in samples:
+        for overrides in compose.sweep_jobs(args.overrides, args.config_dir) if args.multirun else [args.overrides]:
             compose.changes(overrides, args.config_dir, resume.SAFE_GROUPS)
-        return
-    for overrides in samples:
-        plan(compose.compose(overrides, args.config_dir).config)
+    elif args.multirun:  # the sweep checks each of its jobs; here what they have in common
+        first = compose.first_job(args.overrides, args.config_dir)
+        compose.compose(first, args.config_dir)
+    else:
+        plan(compose.compose(args.overrides, args.config_dir).config)
 
 
 def job(config: DictConfig) -> float:
@@ -166,6 +175,7 @@ def _run(argv: list[str]) -> int:
     """Hands over to Hydra, whose own report of errors is switched off: each has one line here."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [sys.argv[0], *argv]
+    compose.put_own_first()
     hydra.main(str(compose.config_folder()), "config", version_base=compose.HYDRA_VERSION)(job)()
     return 0
 

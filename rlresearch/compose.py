@@ -16,9 +16,11 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
@@ -34,10 +36,13 @@ REFUSED = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSErro
 
 
 class Composed(NamedTuple):
-    """config: plain, resolved; choices: the option chosen of each group."""
+    """config: plain, resolved; choices: the option chosen of each group; referred: the keys that others in it refer to,
+    with an empty one among them where a reference is more than a key.
+    """
 
     config: dict[str, Any]
     choices: dict[str, Any]
+    referred: frozenset[str] = frozenset()
 
 
 def config_folder() -> Path:
@@ -59,9 +64,36 @@ def compose(overrides: Sequence[str], extra_folder: str | None = None) -> Compos
         choices = dict(config.hydra.runtime.choices)
         _check_options(parsed, _groups(loader), loader)
         try:
-            return Composed(to_plain(config), choices)
+            return Composed(to_plain(config), choices, _referred(config))
         except InterpolationResolutionError as error:
             raise ConfigError(_unresolved(error, config)) from None
+
+
+def set_values(
+    overrides: Sequence[str], extra_folder: str | None = None
+) -> dict[str, tuple[str, Any] | None]:
+    """The key and the value of each override that does nothing but set one, by the override as it was typed.
+
+    None for those that do more: choose a group's option, add, delete, refer to something, or set a mapping.
+    """
+    with _hydra(extra_folder) as loader:
+        groups = set(_groups(loader))
+        return {text: _set_value(text, loader, groups) for text in overrides}
+
+
+_WHOLE_NUMBER = re.compile(r"([A-Za-z_][\w.]*)=(0|-?[1-9]\d{0,17})")
+
+
+def _set_value(text: str, loader: ConfigLoader, groups: set[str]) -> tuple[str, Any] | None:
+    if (number := _WHOLE_NUMBER.fullmatch(text)) and number[1] not in groups:
+        return number[1], int(number[2])  # ten thousand seeds would take the parser a minute
+    (override,) = _parse([text], loader)
+    key = override.key_or_group
+    if override.type != OverrideType.CHANGE or override.package is not None or key in groups or "${" in text:
+        return None
+    value = override.value()
+    plain = isinstance(value, list) and not any(isinstance(each, dict | list) for each in value)
+    return (key, value) if plain or not isinstance(value, dict | list) else None
 
 
 class Change(NamedTuple):
@@ -118,22 +150,18 @@ def tuned_values(name: str | None, config: dict[str, Any], extra_folder: str | N
     return {key: resolved[key] for key in own if key in final and final[key] == resolved[key]}
 
 
-def sweep_samples(overrides: Sequence[str], extra_folder: str | None = None) -> list[list[str]]:
-    """Command lines that between them show every value of a sweep once, for checking beforehand."""
+def first_job(overrides: Sequence[str], extra_folder: str | None = None) -> list[str]:
+    """The command line of one job of a sweep, whatever sweeps it: what is swept over an interval is left out."""
     with _hydra(extra_folder) as loader:
-        values = [_values(override) for override in _parse(overrides, loader)]
-    first = [each[0] for each in values]
-    samples = [first]
-    for index, each in enumerate(values):
-        samples += [[*first[:index], value, *first[index + 1 :]] for value in each[1:CHECKED_VALUES]]
-    return samples
+        parsed = _parse(overrides, loader)
+        return [_values(each)[0] for each in parsed if not each.is_sweep_override() or each.is_discrete_sweep()]
 
 
 def sweep_jobs(overrides: Sequence[str], extra_folder: str | None = None) -> list[list[str]]:
     """The command line of every job of a sweep."""
     with _hydra(extra_folder) as loader:
-        values = [_values(override) for override in _parse(overrides, loader)]
-    return [list(job) for job in itertools.product(*values)]
+        values = {each.get_key_element(): _values(each) for each in _parse(overrides, loader)}  # the last of a key
+    return [list(job) for job in itertools.product(*values.values())]
 
 
 def _values(override: Override) -> list[str]:
@@ -158,6 +186,7 @@ def _hydra(extra_folder: str | None) -> Iterator[ConfigLoader]:
         raise ConfigError(f"--config-dir={shown(extra_folder)}: must be a folder that exists.")
     GlobalHydra.instance().clear()
     version.setbase(HYDRA_VERSION)
+    put_own_first()
     path = create_config_search_path(str(config_folder()))
     if extra_folder is not None:
         folder = f"file://{Path(extra_folder).absolute()}"
@@ -166,6 +195,18 @@ def _hydra(extra_folder: str | None) -> Iterator[ConfigLoader]:
         yield Hydra.create_main_hydra2("rlresearch", path).config_loader
     finally:
         GlobalHydra.instance().clear()
+
+
+def put_own_first() -> None:
+    """Takes away Hydra's and its plugins' launchers and sweepers of the names of those in `conf`.
+
+    Hydra would take theirs for the schema of ours.
+    """
+    Plugins.instance()  # they register themselves when it is made
+    for group, options in ConfigStore.instance().repo.get("hydra", {}).items():
+        if isinstance(options, dict):
+            for name in [name for name in options if (config_folder() / "hydra" / group / name).is_file()]:
+                del options[name]
 
 
 def _parse(overrides: Sequence[str], loader: ConfigLoader) -> list[Override]:
@@ -267,6 +308,13 @@ def _setting(override: Override) -> str:
     if override.is_delete():
         return shown(override.input_line)
     return f"{shown(override.get_key_element().lstrip('+'))}={shown(override.value())}"
+
+
+def _referred(config: DictConfig) -> frozenset[str]:
+    own = OmegaConf.to_container(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
+    texts = [str(value) for value in flattened(own).values() if "${" in str(value)]
+    found = [name for text in texts for name in re.findall(r"\$\{([^}]*)\}?", text)]
+    return frozenset(name if re.fullmatch(r"[A-Za-z_][\w.]*", name) else "" for name in found)
 
 
 def _unresolved(error: OmegaConfBaseException, config: DictConfig) -> str:

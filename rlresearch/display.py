@@ -28,7 +28,7 @@ CONSOLES = ("auto", "live", "plain", "none")
 # A redraw takes about 2 ms of the interpreter that also drives the environment: 4 a second cost under 1%.
 _REDRAWS_PER_SECOND = 4
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-_COLOURS = {"finished": "green", "failed": "red", "interrupted": "yellow"}
+_COLOURS = {"finished": "green", "pruned": "cyan", "failed": "red", "interrupted": "yellow"}
 
 
 class Display:

@@ -33,7 +33,7 @@ class Footprint(NamedTuple):
 
 def footprint(plan: Plan) -> Footprint:
     """What a run needs from its beginning to its end."""
-    members = plan.runner.seeds if isinstance(plan.runner, Population) else 1
+    members = _members(plan)
     buffer, steps = plan.trainer.buffer, plan.settings.total_steps
     if not any(each.name == "capacity" for each in fields(buffer)):  # a rollout, or no replay at all
         return Footprint(0, 0, members * _logs(plan))
@@ -58,7 +58,7 @@ def check_room(plan: Plan) -> None:
     """ConfigError where memory or disk cannot hold what the run will need."""
     need, free = footprint(plan), free_memory()
     if free is not None and need.replay > free:
-        members = f" for {plan.runner.seeds} members" if isinstance(plan.runner, Population) else ""
+        members = f" for {_members(plan)} members" if isinstance(plan.runner, Population) else ""
         raise ConfigError(
             f"buffer.capacity={plan.trainer.buffer.capacity}: needs {_told(need.replay)} of memory{members}, "
             f"{_told(free)} are free; lower it."
@@ -87,6 +87,10 @@ def free_memory(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/
     return max(min(free), 0) if free else None
 
 
+def _members(plan: Plan) -> int:
+    return len(plan.runner.of(plan.settings.seed)) if isinstance(plan.runner, Population) else 1
+
+
 def _kept(plan: Plan) -> int:
     """How many checkpoints lie on the disk at most, the one that is being written among them."""
     settings = plan.checkpoint
@@ -100,7 +104,7 @@ def _logs(plan: Plan) -> int:
     steps, evaluation = plan.settings.total_steps, plan.eval
     evaluations = steps // evaluation.every_steps if evaluation.every_steps else 0
     episodes = evaluations * evaluation.episodes + evaluation.final_episodes
-    rows = steps // plan.logger.every_steps + 1
+    rows = steps // (plan.logger.every_steps or steps) + 1
     return rows * ROW_OF_METRICS + (evaluations + 1) * ROW_OF_EVALUATION + episodes * ONE_EPISODE
 
 

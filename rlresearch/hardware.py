@@ -36,7 +36,7 @@ def prepare(device: str, threads: int | None, deterministic: bool, compile_cache
         if flag not in os.environ.get("TF_XLA_FLAGS", ""):
             os.environ["TF_XLA_FLAGS"] = f"{os.environ.get('TF_XLA_FLAGS', '')} {flag}".strip()
     os.environ["XLA_FLAGS"] = with_own_flags(os.environ.get("XLA_FLAGS", ""))
-    with _without_noise():
+    with without_noise():
         import tensorflow as tf
 
         gpus = tf.config.list_physical_devices("GPU")
@@ -69,7 +69,7 @@ def cache_folder() -> Path:
 
 
 @contextlib.contextmanager
-def _without_noise() -> Iterator[None]:
+def without_noise() -> Iterator[None]:
     """Holds back standard error, also of C++ code, and lets through what is no noise."""
     try:
         number = sys.__stderr__.fileno()

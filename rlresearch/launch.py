@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlresearch import checkpoint, hardware, rewinding
+from rlresearch import checkpoint, hardware, redaction, rewinding
 from rlresearch.display import Display
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation import Evaluation
 from rlresearch.footprint import check_room
-from rlresearch.loggers import Offline, Several
+from rlresearch.loggers import Logger, Offline, Several
+from rlresearch.mirrors.beside import Beside
 from rlresearch.plan import Plan, member_configs
-from rlresearch.provenance import provenance, redacted, versions
+from rlresearch.provenance import provenance, versions
 from rlresearch.resume import (
     POPULATION,
     SAFE,
@@ -30,6 +32,7 @@ from rlresearch.resume import (
 from rlresearch.rundir import RunDirectory, read_rows, timestamp
 from rlresearch.runners import Population
 from rlresearch.signals import Interrupted, Watch
+from rlresearch.trial import Judge, Share, Trial
 
 _log = logging.getLogger("rlresearch")
 _log.addHandler(logging.NullHandler())  # before a run directory takes them, messages go nowhere
@@ -40,6 +43,9 @@ class Request(NamedTuple):
 
     config: plain and resolved. algo, env: the names chosen. argv, overrides: as typed. tuned: settings
     that applied by themselves, by dotted key, and the name they have. choices: the option of each group.
+    own: what each member's run.json says for itself, or the only one's for all. begun: told of the directories once one
+    can go on from them. trials: of a search, one a member, where members are different ones; the configuration's is of
+    all members together.
     """
 
     config: dict[str, Any]
@@ -50,6 +56,9 @@ class Request(NamedTuple):
     tuned_name: str | None = None
     tuned: Mapping[str, Any] = {}
     choices: Mapping[str, Any] = {}
+    own: Sequence[Mapping[str, Any]] = ({},)
+    begun: Callable[[Sequence[Path]], None] = lambda _: None
+    trials: Sequence[Mapping[str, Any] | None] = ()
 
 
 class Source(NamedTuple):
@@ -61,7 +70,7 @@ class Source(NamedTuple):
 
 class Session(NamedTuple):
     """One process' part of a run. trained_s, elapsed_s: what the run has behind it; cut: for each member the rows that
-    are to be written again.
+    are to be written again; beside: the process that mirrors it, once it has been started.
     """
 
     plan: Plan
@@ -73,6 +82,8 @@ class Session(NamedTuple):
     trained_s: float = 0.0
     elapsed_s: float = 0.0
     cut: Sequence[Mapping[str, list[dict]]] = ()
+    beside: list[Beside] = []
+    judge: Judge | None = None
 
     def elapsed(self) -> float:
         """Seconds of the whole run so far."""
@@ -86,7 +97,7 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
     `failed` and why. Interrupted where it was told to stop, after a checkpoint.
     """
     display, directories = Display(plan.logger.console), []
-    session = Session(plan, request, directories, display, time.perf_counter(), resumption)
+    session = Session(plan, request, directories, display, time.perf_counter(), resumption, beside=[])
     try:
         with Watch(partial(_left_at_once, session)) as watch:
             begins = resumption is None or resumption.loaded is None
@@ -95,6 +106,7 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
                 _create(session)
             else:
                 session = _reopen(session, resumption)
+            session = session._replace(judge=_judge(session))
             evaluations, trained, digest = _train(session, watch, source)
             _finish(session, evaluations, trained, digest)
     except BaseException as error:
@@ -102,11 +114,15 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
         _record_end(status, error, session)
         if isinstance(error, (KeyboardInterrupt, ConfigError)):
             raise
-        raise RunError(f"{_one_line(error)} ({_where(directories)})") from error
+        raise RunError(f"{told(error)} ({_where(directories)})") from error
     finally:
-        display.close()
-        for directory in directories:
-            directory.close()
+        try:
+            for process in session.beside:  # last: W&B hears how the run ended
+                process.close()
+        finally:
+            display.close()
+            for directory in directories:
+                directory.close()
     watch.check()  # a signal of the last moments: this run has finished, but no other follows
     return float(np.mean([each.mean for each in evaluations]))
 
@@ -124,7 +140,9 @@ def _create(session: Session) -> None:
     """New directories, one a member; they can be gone on with once the last of this is written."""
     plan, request, directories = session.plan, session.request, session.directories
     check_room(plan)
-    configs = member_configs(plan.runner, request.config)
+    whole = request.config | {"trial": None}  # so that the stored one is that of any run, which no study waits for
+    configs = member_configs(plan.runner, whole)
+    trials = request.trials or [plan.settings.trial] * len(configs)
     for config in configs:
         directories.append(RunDirectory.create(plan.settings.runs_dir, request.algo, request.env, config["seed"]))
     directories[0].hold()
@@ -132,11 +150,13 @@ def _create(session: Session) -> None:
     names = [directory.path.name for directory in directories]
     for index, directory in enumerate(directories):
         together = {"index": index, "members": names} if isinstance(plan.runner, Population) else None
-        directory.record(**fields, population=together)
+        own = {"population": together, "trial": trials[index]} | request.own[min(index, len(request.own) - 1)]
+        directory.record(**(fields | own))
     if isinstance(plan.runner, Population):
-        directories[0].write_config(_yaml(request.config), POPULATION)
+        directories[0].write_config(_yaml(whole), POPULATION)
     for directory, config in zip(directories, configs, strict=True):
         directory.write_config(_yaml(config))
+    request.begun([directory.path for directory in directories])
 
 
 def _reopen(session: Session, resumption: Resumption) -> Session:
@@ -155,7 +175,8 @@ def _reopen(session: Session, resumption: Resumption) -> Session:
         checkpoint.set_aside(resumption.stored.home, name)
     step = loaded.about.step if loaded else 0
     told = {"at": timestamp(), "step": step, "checkpoint": loaded.path.name if loaded else None}
-    told |= {"overrides": redacted(session.request.overrides), "changed": resumption.changed, "packages": versions()}
+    told |= {"overrides": redaction.redacted(session.request.overrides)}
+    told |= {"changed": resumption.changed, "packages": versions()}
     _log.info("resumed at step %s, changed: %s", step, resumption.changed or "nothing")
     fields = provenance(session.request.argv, session.request.overrides)
     for directory in session.directories:
@@ -191,6 +212,9 @@ def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[
     plan, settings, loaded = session.plan, session.plan.settings, session.resumption and session.resumption.loaded
     step = loaded.about.step if loaded else 0
     session.display.start(_title(session), settings.total_steps, step)
+    if plan.logger.wandb is not None:
+        paths = [directory.path for directory in session.directories]
+        session.beside.append(Beside(paths, plan.logger.wandb, session.display.message))
     device = hardware.prepare(settings.device, settings.threads, settings.deterministic, settings.compile_cache)
     for directory in session.directories:
         directory.record(device=device)
@@ -198,27 +222,43 @@ def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[
     trained = lambda: session.trained_s + time.perf_counter() - began  # noqa: E731
     times = lambda: {"wall_time_s": session.elapsed(), "training_time_s": trained()}  # noqa: E731
     runner = plan.runner.start(plan.trainer, plan.task, settings.seed)
-    logs, saver = [], None
+    logs, told, saver = [], [], None
     try:
         if source is not None:
             begin_from(runner, *source)
         cuts = session.cut or [{}] * len(session.directories)
         logs = [Offline(each, session.elapsed(), cut) for each, cut in zip(session.directories, cuts, strict=True)]
+        told = [_mirrored(plan, log, each) for log, each in zip(logs, session.directories, strict=True)]
         home = session.directories[0].path
         config = lasting_digest(_stored_config(session))
         saver = Saver(runner, plan, home, logs, watch.check, times, config, loaded, _last_evaluations(session, loaded))
-        told = Several([session.display])
+        every = plan.logger.every_steps or settings.total_steps
+        shown = Several([session.display])
         evaluations = train(
-            runner, plan.task, settings.total_steps, plan.eval, plan.logger.every_steps, logs, told, saver
+            *(runner, plan.task, settings.total_steps, plan.eval, every, told, shown, saver),
+            session.judge,
         )
         return evaluations, trained(), state_digest(runner)
     except (Exception, KeyboardInterrupt) as error:
         error.step = runner.iteration * plan.task.num_envs  # run.json names the step
         raise
     finally:
-        for each in [saver, *logs, runner]:
+        for each in [saver, *told, *logs, runner]:
             if each is not None:
                 each.close()
+
+
+def _mirrored(plan: Plan, log: Offline, directory: RunDirectory) -> Logger:
+    """What hears of a member's rows: its files, and after them the mirrors in this process."""
+    if not plan.logger.tensorboard:
+        return log
+    from rlresearch.mirrors.tensorboard import TensorBoard
+
+    try:
+        return Several([log, TensorBoard(directory.path)])
+    except Exception as error:  # noqa: BLE001 (a mirror may break, the run goes on)
+        _log.warning("TensorBoard's files cannot be written: %s: %s", type(error).__name__, error)
+        return log
 
 
 def _stored_config(session: Session) -> dict[str, Any]:
@@ -248,19 +288,35 @@ def _title(session: Session) -> list[str]:
     return lines
 
 
+def _judge(session: Session) -> Judge:
+    """Which members are trials of a search, and whether those go on."""
+    shares: dict[Trial, list[int]] = {}
+    for index, directory in enumerate(session.directories):
+        if (told := directory.recorded().get("trial")) is not None:
+            shares.setdefault(Trial(**told), []).append(index)
+    together = [Share(trial, tuple(members)) for trial, members in shares.items()]
+    return Judge(together, len(session.directories), _last_step(session.plan))
+
+
+def _last_step(plan: Plan) -> int:
+    """The transitions of a whole run, which are whole rounds of all environments."""
+    return -(-plan.settings.total_steps // plan.task.num_envs) * plan.task.num_envs
+
+
 def _finish(session: Session, evaluations: list[Evaluation], trained: float, digest: str) -> None:
     plan, directories = session.plan, session.directories
-    steps = -(-plan.settings.total_steps // plan.task.num_envs) * plan.task.num_envs
-    summaries = []
-    for directory, evaluation in zip(directories, evaluations, strict=True):
+    summaries, all_steps = [], sum(ended or _last_step(plan) for ended in session.judge.ended)
+    for directory, evaluation, ended in zip(directories, evaluations, session.judge.ended, strict=True):
+        status, steps = ("finished", _last_step(plan)) if ended is None else ("pruned", ended)
         final = _described(evaluation, steps)
-        summary = {"status": "finished", "total_steps": steps, "final_evaluation": final, "state_digest": digest}
+        summary = {"status": status, "total_steps": steps, "final_evaluation": final, "state_digest": digest}
         summary |= {"training_time_s": round(trained, 3), "wall_time_s": round(session.elapsed(), 3)}
-        summary["steps_per_second"] = round(steps * len(directories) / trained, 1)
+        summary["steps_per_second"] = round(all_steps / trained, 1)
         directory.record(finished_at=timestamp(), **summary)
         if directory.recorded().get("nondeterminism") is None:
             rewinding.forget(directory.path)
         summaries.append(summary)
+    session.judge.record(summaries, [{"path": each.path, "row": _last_row(each)} for each in directories])
     shown = summaries[0] | {"run_directory": str(directories[0].path), "next": _next(plan)}
     if len(directories) > 1:
         shown["members"] = [
@@ -279,6 +335,10 @@ def _described(evaluation: Evaluation, step: int) -> dict[str, Any]:
         "episodes": len(returns),
         "mean_length": float(np.mean(evaluation.lengths)),
     }
+
+
+def _last_row(directory: RunDirectory) -> dict[str, Any] | None:
+    return max(read_rows(directory.path / "metrics.jsonl"), key=lambda row: row["step"], default=None)
 
 
 def _next(plan: Plan) -> list[str]:
@@ -304,10 +364,12 @@ def _record_end(status: str, error: BaseException, session: Session) -> None:
             directory.record(**ended)
         except RunError as second:  # a full disk must not hide the first error
             _log.warning("run.json keeps its last state: %s", second)
-    if status == "failed":
-        _log.error(status, exc_info=error)
-    else:
+    if status == "interrupted":
         _log.warning("interrupted by %s at step %s", getattr(error, "name", "Ctrl-C"), reason["step"])
+        return
+    if session.judge is not None:
+        session.judge.record([ended] * len(session.directories), [{"path": d.path} for d in session.directories])
+    _log.error(status, exc_info=error)
 
 
 def _left_at_once(session: Session, interrupted: Interrupted) -> None:
@@ -323,7 +385,8 @@ def _where(directories: list[RunDirectory]) -> str:
     return f"what was logged is in {directories[0].path}" if directories else "before the first step"
 
 
-def _one_line(error: BaseException) -> str:
+def told(error: BaseException) -> str:
+    """What went wrong, in one line."""
     text = " ".join(str(error).split())
     return text if isinstance(error, RunError) else f"{type(error).__name__}: {text[:300]}"
 
@@ -331,4 +394,4 @@ def _one_line(error: BaseException) -> str:
 def _yaml(config: dict[str, Any]) -> str:
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml(OmegaConf.create(config))
+    return OmegaConf.to_yaml(OmegaConf.create(redaction.settings(config)))

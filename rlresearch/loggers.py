@@ -107,7 +107,7 @@ class Offline:
             self._run.record(nondeterminism={"file": f"{name}.jsonl", "step": row["step"], **found})
             _log.warning(
                 "not the same run again: %s at step %s was %s before it was resumed, and is %s now",
-                *(found["key"], row["step"], found["before"], found["after"]),
+                *(found["name"], row["step"], found["before"], found["after"]),
             )
 
 

@@ -15,9 +15,12 @@ from rlresearch.build import allowing, build, component_class, make, require
 from rlresearch.display import CONSOLES
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.mirrors import WandbSettings
 from rlresearch.noise import NoNoise
-from rlresearch.runners import Population, RunnerPart
+from rlresearch.redaction import MASK
+from rlresearch.runners import Population, RunnerPart, flattened
 from rlresearch.trainer import Trainer
+from rlresearch.trial import Trial
 
 GROUPS = ("network", "buffer", "noise", "optimizer", "normalize", "env", "runner", "logger", "eval", "checkpoint")
 GROUPS += ("algo",)
@@ -37,6 +40,7 @@ class Settings:
     init_from: str | None = None
     resume: str | None = None
     packages: tuple[str, ...] = ()
+    trial: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,14 @@ class EvalSettings:
 
 @dataclass(frozen=True)
 class LoggerSettings:
-    """every_steps: transitions between metrics rows; console: how the terminal shows progress."""
+    """every_steps: transitions between metrics rows, None for one at the end; console: how the terminal shows progress;
+    tensorboard: whether event files are written too; wandb: what W&B gets, None for nothing.
+    """
 
-    every_steps: Annotated[int, at.Gt(0)] = 1_000
+    every_steps: Annotated[int, at.Gt(0)] | None = 1_000
     console: Literal[CONSOLES] = "auto"
+    tensorboard: bool = False
+    wandb: WandbSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -93,10 +101,13 @@ def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None) -> Pl
     for name in GROUPS:
         if not isinstance(config.get(name), Mapping):
             raise ConfigError(f"{name}={shown(config.get(name))}: must be a group of settings; choose {name}=OPTION.")
+    _refuse_masked(config)
     own = {key: value for key, value in config.items() if key not in GROUPS}
     _refuse_unknown(own, [field.name for field in fields(Settings)] + list(GROUPS))
     settings = make(Settings, own, "")
     _check_writable(settings.runs_dir)
+    if settings.trial is not None:
+        make(Trial, settings.trial, "trial")
     if settings.resume is not None:
         raise ConfigError(f"resume={shown(settings.resume)}: must stand on the command line, it makes no new run.")
     task = _task(config["env"], packages)
@@ -113,7 +124,7 @@ def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None) -> Pl
         trainer,
         runner,
         make(EvalSettings, config["eval"], "eval"),
-        make(LoggerSettings, config["logger"], "logger"),
+        _logger(config["logger"]),
         make(CheckpointSettings, config["checkpoint"], "checkpoint"),
     )
     _check_fit(made)
@@ -125,9 +136,9 @@ def member_configs(runner: Any, config: Mapping[str, Any]) -> list[dict[str, Any
     if not isinstance(runner, Population):
         return [dict(config)]
     configs = []
-    for index in range(runner.seeds):
+    for index, seed in enumerate(runner.of(config["seed"])):
         own = copy.deepcopy(dict(config))
-        own["seed"] += index
+        own["seed"] = seed
         own["runner"] = {"_target_": "rlresearch.runners.Device"}
         for key, values in runner.keys.items():
             *path, last = key.split(".")
@@ -137,6 +148,13 @@ def member_configs(runner: Any, config: Mapping[str, Any]) -> list[dict[str, Any
             node[last] = values[index]
         configs.append(own)
     return configs
+
+
+def _logger(node: Mapping[str, Any]) -> LoggerSettings:
+    values, parts = dict(node), {}
+    if isinstance(values.get("wandb"), Mapping):
+        parts = {"wandb": make(WandbSettings, values.pop("wandb"), "logger.wandb")}
+    return make(LoggerSettings, values, "logger", parts)
 
 
 def _task(node: Mapping[str, Any], packages: Sequence[str] | None) -> Task:
@@ -221,6 +239,12 @@ def _check_writable(runs_dir: str) -> None:
         why = f"'{folder}' {'cannot be written' if folder.is_dir() else 'is not a folder'} ({error.strerror})"
     if why:
         raise ConfigError(f"runs_dir={shown(runs_dir)}: {why}; choose another with runs_dir=PATH.")
+
+
+def _refuse_masked(config: Mapping[str, Any]) -> None:
+    for key, value in flattened(config).items():
+        if isinstance(value, str) and MASK in value:
+            raise ConfigError(f"{key}={value}: is a secret, and no run directory keeps it; say it again: {key}=VALUE.")
 
 
 def _refuse_unknown(values: Mapping[str, Any], known: list[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import re
 import shlex
 import socket
 import subprocess
@@ -14,14 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from rlresearch import __version__
+from rlresearch.redaction import redacted
 
 _GIT_PATIENCE_S = 2.0
 _PACKAGES = ("tensorflow", "keras", "hydra-core", "omegaconf", "gymnasium", "numpy", "rlresearch")
-_SECRET = re.compile(r"key|token|secret|password", re.IGNORECASE)
-# `api_key: x` inside the braces of an override; the value ends with its quotes, or at , } or ].
-_SECRET_INSIDE = re.compile(
-    r"""([\w.-]*(?:key|token|secret|password)[\w.-]*["']?\s*[:=]\s*)("[^"]*"|'[^']*'|[^,}\]]+)""", re.IGNORECASE
-)
 
 
 def provenance(argv: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
@@ -49,25 +44,6 @@ def provenance(argv: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
 def versions() -> dict[str, str | None]:
     """The packages that a run's numbers depend on."""
     return {name: _version(name) for name in _PACKAGES}
-
-
-def redacted(arguments: Sequence[str]) -> list[str]:
-    """`arguments` with *** for each value whose key holds "key", "token", "secret" or "password".
-
-    Known forms: a.token=x, --token=x, --token x, and a={token: x}. Harmless values under such keys go too.
-    """
-    shown, value_of_secret = [], False
-    for argument in arguments:
-        key, equals, _ = argument.partition("=")
-        is_secret = bool(_SECRET.search(key)) and "{" not in key
-        if value_of_secret and not argument.startswith("-"):
-            shown.append("***")
-        elif equals and is_secret:
-            shown.append(f"{key}=***")
-        else:
-            shown.append(_SECRET_INSIDE.sub(r"\1***", argument))
-        value_of_secret = argument.startswith("-") and not equals and is_secret
-    return shown
 
 
 def _version(package: str) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from rlresearch import checkpoint
+from rlresearch import checkpoint, redaction
 from rlresearch.checkpoint import Loaded
 from rlresearch.compose import Change
 from rlresearch.durable import read_file
@@ -146,10 +146,13 @@ def _changed(stored: Stored, changes: Sequence[Change]) -> tuple[dict[str, Any],
             raise ConfigError(f"{key}={shown(value)}: {_refusal(chosen.get(key))}")
         elif not group and _safe(key):
             _set(config, key, value)
+        elif not group and redaction.MASK in str(flattened(stored.config).get(key)):  # what was not written down
+            _set(config, key, value)
         elif not group and (before := flattened(config).get(key)) != value:
             raise ConfigError(f"{key}={shown(value)}: {_refusal(before)}")
     before, now = flattened(stored.config), flattened(config)
     different = [key for key in now.keys() | before.keys() if now.get(key) != before.get(key)]
+    different = [key for key in different if redaction.MASK not in str(before.get(key))]
     return config, {key: [before.get(key), now.get(key)] for key in sorted(different)}
 
 

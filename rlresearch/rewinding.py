@@ -51,7 +51,7 @@ def difference(before: Row, after: Row) -> dict[str, Any] | None:
             shorter = min(len(old), len(new))
             old, new = old[:shorter], new[:shorter]
         if old != new:
-            return {"key": key, "before": old, "after": new}
+            return {"name": key, "before": old, "after": new}
     return None
 
 

@@ -28,17 +28,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from rlresearch import redaction
 from rlresearch.durable import hold, read_file
 from rlresearch.errors import ConfigError, RunError
 
 SCHEMA_VERSION = 1
-STATUSES = ("running", "finished", "failed", "interrupted")
+STATUSES = ("running", "finished", "pruned", "failed", "interrupted")
 
 # All present from the first moment, so that a reader never asks whether a field exists.
 _FIELDS = (
     *("schema_version", "status", "command", "overrides", "algo", "env", "seed", "started_at", "finished_at"),
     *("wall_time_s", "host", "pid", "device", "python", "packages", "git", "package_git", "total_steps"),
-    *("final_evaluation", "reason", "state_digest", "choices", "population", "resumes", "nondeterminism"),
+    *("final_evaluation", "reason", "state_digest", "choices", "population", "trial", "resumes", "nondeterminism"),
+    "sweep",
 )
 _UNENCODABLE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _FSYNC_EVERY_S = 1.0
@@ -63,7 +65,7 @@ class RunDirectory:
         started = _utc_now()
         name = f"{started:%H%M%S}_{_safe(algo)}_{_safe(env)}_s{_safe(str(seed))}"
         try:
-            run = cls(_exclusive(Path(root) / f"{started:%Y-%m-%d}", name))
+            run = cls(exclusive(Path(root) / f"{started:%Y-%m-%d}", name))
         except OSError as error:
             reason = error.strerror or error
             message = f"runs_dir ({root}) cannot be written: {reason}; choose another with runs_dir=PATH."
@@ -83,10 +85,10 @@ class RunDirectory:
 
     def write_config(self, yaml_text: str, name: str = "config.yaml") -> None:
         """Writes config.yaml, or a file of another name. Errors: RunError naming the file."""
-        _replace(self.path / name, yaml_text)
+        write_whole(self.path / name, yaml_text)
 
     def record(self, **fields: Any) -> None:
-        """Merges `fields` into run.json, which is whole at every instant.
+        """Merges `fields`, less secrets, into run.json, which is whole at every instant.
 
         Errors: RunError where it cannot be read or written; ValueError for an unknown status.
         """
@@ -94,8 +96,8 @@ class RunDirectory:
             raise ValueError(f"status is {fields['status']!r}, not one of {', '.join(STATUSES)}")
         path = self.path / "run.json"
         with self._lock:
-            merged = (self.recorded() if path.exists() else {}) | fields
-            _replace(path, json.dumps(encodable(merged), indent=2, allow_nan=False) + "\n")
+            merged = (self.recorded() if path.exists() else {}) | redaction.settings(fields)
+            write_whole(path, json.dumps(encodable(merged), indent=2, allow_nan=False) + "\n")
 
     def recorded(self) -> dict[str, Any]:
         """The fields of run.json. Errors: RunError where it is missing or is not JSON."""
@@ -226,12 +228,17 @@ def timestamp(moment: datetime | None = None) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+class _WithoutSecrets(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return redaction.text(super().format(record))
+
+
 class _LogFile(logging.FileHandler):
     """A log that cannot be written never stops the run, nor prints tracebacks over the display."""
 
     def __init__(self, path: Path, encoding: str) -> None:
         super().__init__(path, encoding=encoding)
-        line = logging.Formatter("%(asctime)sZ %(levelname)s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
+        line = _WithoutSecrets("%(asctime)sZ %(levelname)s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
         line.converter = time.gmtime
         self.setFormatter(line)
 
@@ -252,8 +259,11 @@ def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:60] or "x"
 
 
-def _exclusive(folder: Path, name: str) -> Path:
-    """mkdir decides who was first; a clock or a look beforehand cannot."""
+def exclusive(folder: Path, name: str) -> Path:
+    """A new folder whose name begins with `name`: mkdir decides who was first; a clock or a look cannot.
+
+    Errors: OSError.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for _ in range(100):
         path = folder / f"{name}_{secrets.token_hex(3)}"
@@ -263,7 +273,7 @@ def _exclusive(folder: Path, name: str) -> Path:
     raise OSError(f"100 random names under {folder} were all taken")
 
 
-def _replace(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Puts `text` at `path` in one step: a reader, or a crash, sees the old file or the new one."""
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:

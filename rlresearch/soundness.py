@@ -21,12 +21,15 @@ class Soundness:
         self._sum: Any = None
 
     def check(self, step: int) -> None:
-        """RunError that names the first array which holds NaN or infinity."""
+        """RunError that names the first array which holds NaN or infinity; its `members`: whose it is, by place."""
         if np.isfinite(self._summed()):
             return
         for name, leaf in trees.named_leaves(_looked_at(self._runner.state())):
             if leaf.dtype.is_floating and not np.isfinite(values := leaf.numpy()).all():
-                raise RunError(_told(name, values, step, self._runner.members))
+                seeds = self._runner.members
+                error = RunError(_told(name, values, step, seeds))
+                error.members = [i for i in range(len(seeds)) if len(seeds) > 1 and not np.isfinite(values[i]).all()]
+                raise error
 
     def _summed(self) -> float:
         # One number for all: where it is one, none of what was added up was NaN or infinite (or two of a kind with

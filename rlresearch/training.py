@@ -73,6 +73,27 @@ class Keeper(Protocol):
         """Saves the state that is to be the last."""
 
 
+class Judge(Protocol):
+    """Who decides at evaluations which members go on. going: one bool a member; a member that does not go on is neither
+    logged nor evaluated for any more, and once none does, training is over.
+    """
+
+    going: Sequence[bool]
+
+    def at_evaluation(self, step: int, evaluations: Sequence[Evaluation]) -> None:
+        """Hears of the evaluations made at `step`, one a member, before the state there is saved."""
+
+
+@dataclass
+class AllGoOn:
+    """A judge that ends nothing."""
+
+    going: Sequence[bool]
+
+    def at_evaluation(self, step: int, evaluations: Sequence[Evaluation]) -> None:
+        pass
+
+
 @dataclass
 class NothingKept:
     """A keeper that saves nothing and hears nothing."""
@@ -107,16 +128,18 @@ def train(
     loggers: Sequence[Logger] = (),
     overview: Logger | None = None,
     keeper: Keeper | None = None,
+    judge: Judge | None = None,
 ) -> list[Evaluation]:
     """Trains for `total_steps` transitions a member; returns the final evaluation of each member.
 
     row_every: transitions between metrics rows. loggers: one for each member, or none. overview: hears of all
-    members together. RunError where an environment or the disk fails, or a parameter is no number any more.
+    members together. judge: ends members before that. RunError where an environment or the disk fails, or a parameter
+    is no number any more.
     """
-    loop = _Loop(runner, task, evaluation, loggers, overview, keeper or NothingKept())
+    loop = _Loop(runner, task, evaluation, loggers, overview, keeper or NothingKept(), judge)
     try:
         for stop in stops(total_steps, task.num_envs, row_every, evaluation.every_steps, loop.keeper.every_steps):
-            if stop.iteration >= runner.iteration:
+            if stop.iteration >= runner.iteration and any(loop.judge.going):
                 loop.reach(stop, stop.iteration * task.num_envs >= total_steps)
         loop.keeper.at_end(loop.position)
     except Interrupted:
@@ -155,10 +178,12 @@ class _Loop:
         loggers: Sequence[Logger],
         overview: Logger | None,
         keeper: Keeper,
+        judge: Judge | None = None,
     ) -> None:
         self._runner, self._task, self._evaluation = runner, task, evaluation
         self._loggers, self._overview = loggers, overview
-        self.keeper, self.position, self.finals = keeper, keeper.begin, keeper.finals
+        self.keeper, self.position, self.finals = keeper, keeper.begin, list(keeper.finals)
+        self.judge = judge or AllGoOn([True] * len(runner.members))
         self.evaluator = Evaluator(task, runner.members)
         self._pace = _Pace(len(runner.members) * task.num_envs)
         self._soundness = keeper.soundness or Soundness(runner)
@@ -170,11 +195,15 @@ class _Loop:
         evaluations: list[Evaluation] = []
         if stop.row and self.position.row < stop.iteration:
             self._soundness.check(step)
-            _tell_rows(self._runner.rows(), step, self._pace.speed(), self._loggers, self._overview)
+            rows, going = self._runner.rows(), self.judge.going
+            _tell_rows(rows, going, step, self._pace.speed(), self._loggers, self._overview)
             self.position = self.position._replace(row=stop.iteration, fresh=True)
         if stop.evaluate and self.position.evaluation < stop.iteration:
-            evaluations = self.finals = self._evaluated(step, final)
-            _tell_evaluations(evaluations, step, self._loggers, self._overview)
+            evaluations, going = self._evaluated(step, final), list(self.judge.going)
+            before = self.finals or evaluations
+            self.finals = [new if on else old for on, new, old in zip(going, evaluations, before, strict=True)]
+            _tell_evaluations(evaluations, going, step, self._loggers, self._overview)
+            self.judge.at_evaluation(step, evaluations)
             self.position = self.position._replace(evaluation=stop.iteration)
         self.keeper.at_stop(self.position, stop, evaluations)
         self._pace.pause()
@@ -212,23 +241,36 @@ class _Loop:
 
 
 def _tell_rows(
-    rows: list[dict], step: int, speed: float, loggers: Sequence[Logger], overview: Logger | None
+    rows: list[dict],
+    going: Sequence[bool],
+    step: int,
+    speed: float,
+    loggers: Sequence[Logger],
+    overview: Logger | None,
 ) -> None:
     timing = {"speed/steps_per_second": speed}
-    for logger, row in zip(loggers, rows):
-        logger.metrics({"step": step} | row | timing)
+    for logger, row, on in zip(loggers, rows, going):
+        if on:
+            logger.metrics({"step": step} | row | timing)
     if overview is not None:
-        means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        heard = [row for row, on in zip(rows, going) if on]
+        means = {name: float(np.mean([row[name] for row in heard])) for name in rows[0]}
         overview.metrics({"step": step} | means | timing)
 
 
 def _tell_evaluations(
-    evaluations: list[Evaluation], step: int, loggers: Sequence[Logger], overview: Logger | None
+    evaluations: list[Evaluation],
+    going: Sequence[bool],
+    step: int,
+    loggers: Sequence[Logger],
+    overview: Logger | None,
 ) -> None:
-    for logger, each in zip(loggers, evaluations):
-        logger.evaluation({"step": step} | each._asdict())
+    for logger, each, on in zip(loggers, evaluations, going):
+        if on:
+            logger.evaluation({"step": step} | each._asdict())
     if overview is not None:
-        overview.evaluation({"step": step, "returns": [value for each in evaluations for value in each.returns]})
+        heard = [each for each, on in zip(evaluations, going) if on]
+        overview.evaluation({"step": step, "returns": [value for each in heard for value in each.returns]})
 
 
 class _Pace:

@@ -56,7 +56,9 @@ def test_sdist_has_everything_a_reader_needs(sdist):
     with tarfile.open(sdist) as archive:
         shipped = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {"README.md", "LICENSE", "pyproject.toml", "constraints.txt", ".ci/run"}
-    wanted |= _files("conf", "*.yaml").union(*(_files(folder, "*.py") for folder in ("rlresearch", "tests", "scripts")))
+    wanted |= _files("conf", "*.yaml").union(
+        *(_files(folder, "*.py") for folder in ("rlresearch", "hydra_plugins", "tests", "scripts"))
+    )
     assert wanted <= shipped, sorted(wanted - shipped)
     strays = [name for name in shipped if "__pycache__" in name or name.startswith(("runs/", ".venv/"))]
     assert not strays
@@ -66,7 +68,7 @@ def test_wheel_has_the_package_and_its_configuration_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         shipped = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert "rlresearch/conf/config.yaml" in shipped
-    wanted = _files("rlresearch", "*.py") | _files("rlresearch/review/page", "*")
+    wanted = _files("rlresearch", "*.py") | _files("hydra_plugins", "*.py") | _files("rlresearch/review/page", "*")
     wanted |= {f"rlresearch/{name}" for name in _files("conf", "*.yaml")}
     assert wanted <= shipped, sorted(wanted - shipped)
     assert {name.partition("/")[0] for name in shipped} <= {"rlresearch", "hydra_plugins"}

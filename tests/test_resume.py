@@ -237,7 +237,7 @@ def test_a_signal_of_the_last_moments_ends_a_sweep_after_a_run_that_has_finished
         patch.setattr(launch, "_finish", finish)
         ran("-m", "seed=0,1", *REPLAY, *SMALL, f"runs_dir={tmp_path}", code=143)
     (run,) = runs_in(tmp_path)
-    assert record(run)["status"] == "finished" and "interrupted by SIGTERM\n" in capsys.readouterr().err
+    assert record(run)["status"] == "finished" and "interrupted by SIGTERM; to go on: " in capsys.readouterr().err
 
 
 def test_a_signal_that_a_process_was_told_to_ignore_stays_ignored():
@@ -336,7 +336,7 @@ def test_rows_that_come_out_otherwise_are_reported(tmp_path, caplog):
         assert run.recorded()["nondeterminism"] is None
         logs.metrics(row | {"step": 24, "loss/critic": 0.75})
         logs.close()
-        found = {"file": "metrics.jsonl", "step": 24, "key": "loss/critic", "before": 0.5, "after": 0.75}
+        found = {"file": "metrics.jsonl", "step": 24, "name": "loss/critic", "before": 0.5, "after": 0.75}
         assert run.recorded()["nondeterminism"] == found
         assert "not the same run again: loss/critic at step 24 was 0.5 before" in caplog.text
         with pytest.raises(RunError, match="metrics.jsonl has .* bytes, but had 9999"):

@@ -106,6 +106,7 @@ def test_a_number_stays_with_its_run_when_newer_ones_come(tmp_path):
         (["name~("], "is not a pattern"),
         (["nobody"], "there is no such run"),
         (["ddpg"], "2 runs are meant"),
+        (["9999"], "9999: the last listing had "),
         (["wide=1"], "2 such keys: left.wide, right.wide"),
     ],
     ids=lambda words: words[0] if isinstance(words, list) else "",

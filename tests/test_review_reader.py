@@ -62,11 +62,14 @@ def test_rows_are_whole_wherever_the_pieces_of_a_file_end(tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize("torn", [b'{"step": 11', b'{"step": 1100}', b"\0\0\0\0", b'{"step":1100}\n{"st'], ids=repr)
-def test_a_torn_last_line_is_left_out_and_a_whole_one_is_not(tmp_path, torn):
+@pytest.mark.parametrize("piece", [300, 1 << 20])
+def test_a_torn_last_line_is_left_out_and_a_whole_one_is_not(tmp_path, monkeypatch, torn, piece):
+    monkeypatch.setattr(reader, "_PIECE", piece)
     path = make_run(tmp_path)
     with open(path / "metrics.jsonl", "ab") as file:
         file.write(torn)
     expected = [row["step"] for row in read_rows(path / "metrics.jsonl")]
+    assert [row["step"] for row in reader.json_rows(path / "metrics.jsonl")] == expected
     assert reader.metrics(path)["step"].tolist() == expected
     assert len(expected) == (11 if b"1100" in torn else 10)
 

@@ -1,9 +1,13 @@
 """The live page answers this machine's own browser with the token, and nobody and nothing else."""
 
+import contextlib
 import http.client
 import json
 import os
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.parse
@@ -14,10 +18,11 @@ from made_runs import make_group, make_run
 pytest.importorskip("plotly")
 pytest.importorskip("uvicorn")
 
-from rlresearch.review import serve
+from rlresearch.review import live, serve
 from rlresearch.review.__main__ import main
 from rlresearch.review.arguments import parse
 
+ADDRESS = "127.0.0.1"
 TOKEN = "t" * 43
 SECRET = "the-secret-of-another-file"
 
@@ -37,25 +42,30 @@ def folder(tmp_path_factory):
     return root / "runs"
 
 
+@contextlib.contextmanager
+def served(folder, names=serve.NAMES, bind=ADDRESS):
+    """A server of its own on a free port."""
+    arguments = parse("serve", ["--runs-dir", str(folder), "--no-cache"])
+    with socket.create_server((bind, 0)) as listener:
+        server = serve.server(serve.application(live.Source(arguments), arguments.title, TOKEN, names))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield listener.getsockname()[1]
+        server.should_exit = True
+        thread.join(10)
+
+
 @pytest.fixture(scope="module")
 def port(folder):
-    """A server of its own on a free port of the loopback address."""
-    arguments = parse("serve", ["--runs-dir", str(folder), "--no-cache"])
-    listener = socket.create_server((serve.ADDRESS, 0))
-    server = serve.server(serve.application(arguments, TOKEN))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield listener.getsockname()[1]
-    server.should_exit = True
-    thread.join(10)
-    listener.close()
+    with served(folder) as port:
+        yield port
 
 
-def ask(port, target="/", method="GET", **headers):
+def ask(port, target="/", method="GET", at=ADDRESS, **headers):
     """(status, headers, body) of a request written as it is; `Host` is right unless given."""
-    connection = http.client.HTTPConnection(serve.ADDRESS, port, timeout=30)
+    connection = http.client.HTTPConnection(at, port, timeout=30)
     connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
     for name, value in ({"Host": f"127.0.0.1:{port}"} | headers).items():
         if value is not None:
@@ -68,7 +78,7 @@ def ask(port, target="/", method="GET", **headers):
 
 
 def raw(port, request: bytes) -> bytes:
-    with socket.create_connection((serve.ADDRESS, port), timeout=10) as connection:
+    with socket.create_connection((ADDRESS, port), timeout=10) as connection:
         connection.sendall(request)
         connection.shutdown(socket.SHUT_WR)
         answer = b""
@@ -83,7 +93,9 @@ def test_the_address_that_was_printed_opens_the_page(port):
     cookie = headers["set-cookie"]
     assert "HttpOnly" in cookie and "samesite=strict" in cookie.lower()
     status, headers, page = ask(port, "/", Cookie=cookie.partition(";")[0])
-    assert status == 200 and b"ddpg pendulum" in page and b"connect-src 'self'" in page
+    assert status == 200 and b"connect-src 'self'" in page and b"ddpg pendulum" not in page
+    body = ask(port, "/data.json", Cookie=cookie.partition(";")[0])[2]
+    assert json.loads(body)["groups"][0]["label"] == "ddpg pendulum"
     wanted = {"x-content-type-options": "nosniff", "x-frame-options": "DENY", "cache-control": "no-store"}
     assert wanted.items() <= headers.items() and "server" not in headers
     assert ask(port, f"/data.json?token={TOKEN}", "HEAD")[0] == 200
@@ -92,11 +104,11 @@ def test_the_address_that_was_printed_opens_the_page(port):
 def test_new_runs_are_seen_and_nothing_is_sent_twice(port, folder):
     status, _, body = ask(port, f"/data.json?token={TOKEN}")
     before = json.loads(body)
-    assert status == 200 and len(before["runs"]) == 3
+    assert status == 200 and before["count"] == 3
     assert ask(port, f"/data.json?token={TOKEN}&have={before['mark']}")[0] == 204
     make_run(folder, "sac", seed=9)
     status, _, body = ask(port, f"/data.json?token={TOKEN}&have={before['mark']}")
-    assert status == 200 and len(json.loads(body)["runs"]) == 4
+    assert status == 200 and json.loads(body)["count"] == 4
 
 
 HOSTS = [
@@ -217,7 +229,7 @@ def test_what_is_oversized_or_nonsense_is_no_server_error(port, request_text):
 
 
 def test_slow_requests_do_not_keep_others_out(port):
-    waiting = [socket.create_connection((serve.ADDRESS, port)) for _ in range(20)]
+    waiting = [socket.create_connection((ADDRESS, port)) for _ in range(100)]
     for each in waiting:
         each.sendall(b"GET / HTTP/1.1\r\nHost: loc")
     assert ask(port, f"/data.json?token={TOKEN}")[0] == 200
@@ -225,13 +237,105 @@ def test_slow_requests_do_not_keep_others_out(port):
         each.close()
 
 
+def test_a_request_that_does_not_end_is_given_up(folder, monkeypatch):
+    monkeypatch.setattr(serve, "_PATIENCE_S", 0.1)
+    with served(folder) as port, socket.create_connection((ADDRESS, port), timeout=10) as waiting:
+        for letter in b"GET":
+            waiting.sendall(bytes([letter]))
+        assert waiting.recv(1) == b""
+        assert ask(port, f"/data.json?token={TOKEN}")[0] == 200
+
+
+def _data(port, **wish):
+    answer = ask(port, f"/data.json?{urllib.parse.urlencode({'token': TOKEN, **wish})}")
+    return answer[0], json.loads(answer[2])
+
+
+def test_runs_are_filtered_and_grouped_as_the_address_says(tmp_path):
+    make_group(tmp_path, "ddpg", [-1.0, -2.0], settings={"optimizer.lr": 0.01})
+    make_group(tmp_path, "td3", [-3.0, -4.0])
+    make_run(tmp_path, "sac", status="failed")
+    with served(tmp_path) as port:
+        status, data = _data(port, by="lr")
+        assert [group["label"] for group in data["groups"]] == ["lr=0.01", "lr=0.001"]
+        data = _data(port, filter="algo!=td3 _s1_")[1]
+        assert (data["count"], data["total"]) == (1, 5)
+        assert [group["label"] for group in data["groups"]] == ["ddpg pendulum"]
+        assert "sac pendulum" in [group["label"] for group in _data(port, all="1")[1]["groups"]]
+        status, data = _data(port, filter="algoo=ddpg")
+        assert status == 422 and "did you mean 'algo'" in data["problem"]
+        assert _data(port, by="x" * 501)[0] == 422
+        metric = json.loads(ask(port, f"/metric.json?token={TOKEN}&name=loss/critic&by=lr")[2])
+        assert len(metric["groups"]) == 2 and len(metric["runs"]) == 5
+        assert ask(port, f"/metric.json?token={TOKEN}&name=loss/nothing")[0] == 404
+
+
+def test_one_run_closely(port, folder):
+    data = _data(port, filter="algo=ddpg")[1]
+    run = json.loads(ask(port, f"/run.json?token={TOKEN}&run={data['own']['id'][0]}")[2])
+    assert run["metrics"]["loss/critic"][1][0] == 1.0 and len(run["evaluations"]) == 5
+    assert [len(returns) for _, _, returns in run["evaluations"]] == [4] * 5
+    for nobody in ("", "0" * 16, "../../secret.txt", data["own"]["key"][0]):
+        assert ask(port, f"/run.json?token={TOKEN}&run={urllib.parse.quote(nobody)}")[0] == 404
+
+
+def test_videos_are_served_from_the_listing_alone(tmp_path):
+    path = make_run(tmp_path / "runs", "ddpg")
+    (path / "videos").mkdir()
+    for step in (500, 1000, 20):
+        (path / "videos" / f"step_{step}.mp4").write_bytes(f"film {step}".encode())
+    (tmp_path / "secret.mp4").write_text(SECRET)
+    (path / "videos" / "step_9000.mp4").symlink_to(tmp_path / "secret.mp4")
+    os.mkfifo(path / "videos" / "step_9001.mp4")
+    linked = make_run(tmp_path / "runs", "ddpg", seed=1)
+    (linked / "videos").symlink_to(tmp_path, target_is_directory=True)
+    with served(tmp_path / "runs") as port:
+        data = _data(port)[1]
+        assert list(data["videos"].values()) == [["step_20.mp4", "step_500.mp4", "step_1000.mp4"]]
+        at = data["own"]["name"].index(path.name)
+        where = f"/video?token={TOKEN}&run={data['own']['id'][at]}&at="
+        status, headers, film = ask(port, f"{where}2")
+        assert (status, film, headers["content-type"]) == (200, b"film 1000", "video/mp4")
+        status, headers, film = ask(port, f"{where}2", Range="bytes=5-6")
+        assert (status, film, headers["content-range"]) == (206, b"10", "bytes 5-6/9")
+        assert ask(port, f"{where}2", Range="bytes=5-")[2] == b"1000"
+        assert ask(port, f"{where}2", Range="bytes=9-")[0] == 416
+        assert ask(port, f"{where}2", "HEAD")[0] == 200
+        for nothing in ("3", "-1", "", "x", "1.0", "\u0661", "9" * 100, "../x"):
+            assert ask(port, where + urllib.parse.quote(nothing))[0] == 404, nothing
+        other = f"/video?token={TOKEN}&run={data['own']['id'][1 - at]}&at="
+        assert ask(port, f"{other}0")[0] == 404
+
+
 def test_a_port_that_is_taken_is_one_line(folder, capsys):
-    with socket.create_server((serve.ADDRESS, 0)) as taken:
+    with socket.create_server((ADDRESS, 0)) as taken:
         assert main(["serve", "--runs-dir", str(folder), "--port", str(taken.getsockname()[1])]) == 2
     assert "choose another" in capsys.readouterr().err
     assert main(["serve", "--runs-dir", str(folder), "--port", "99999"]) == 2
+    assert main(["serve", "--runs-dir", str(folder), "--bind", "example.org"]) == 2
+    assert "must be an address" in capsys.readouterr().err
+    assert main(["serve", "--runs-dir", str(folder), "--bind", "192.0.2.1"]) == 2
+    assert "it is none of this machine" in capsys.readouterr().err
 
 
-def test_it_listens_on_the_loopback_address_alone():
-    assert serve.ADDRESS == "127.0.0.1"
-    assert not {"host", "bind", "address"} & set(vars(parse("serve", [])))
+def test_it_listens_on_the_loopback_address_unless_told(folder):
+    assert parse("serve", []).bind == ADDRESS
+    code = "import sys; from rlresearch.review.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "serve", "--runs-dir", str(folder), "--no-cache"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            address = server.stdout.readline()
+            port = int(re.match(r"http://127\.0\.0\.1:(\d+)/\?token=[\w-]{43}$", address)[1])
+            listening = {line.split()[1] for line in open("/proc/net/tcp") if line.split()[3] == "0A"}
+            assert f"0100007F:{port:04X}" in listening and f"00000000:{port:04X}" not in listening
+        finally:
+            server.terminate()
+
+
+def test_opened_to_a_network_it_keeps_the_token_and_knows_its_names(folder):
+    """127.0.0.2 stands for the network's address: this machine's, but none of loopback's own names."""
+    with served(folder, names=("lab.example",), bind="127.0.0.2") as port:
+        target = f"/data.json?token={TOKEN}"
+        for host, status in (("127.0.0.2", 200), ("LAB.example", 200), ("evil.example", 421), ("localhost", 421)):
+            assert ask(port, target, Host=f"{host}:{port}", at="127.0.0.2")[0] == status, host
+        assert ask(port, "/data.json", Host=f"127.0.0.2:{port}", at="127.0.0.2")[0] == 403

@@ -129,6 +129,18 @@ def test_an_algorithm_is_not_better_than_itself(name, runs):
     assert false_claims(DRAWS[name], runs, 200) <= 0.05
 
 
+def test_a_claim_needs_both_intervals():
+    """Of 200 pairs half a deviation apart some convince one of the two alone."""
+    draw, torn = np.random.default_rng(5), 0
+    for number in range(200):
+        pair = [draw.normal(mean, 1, 20) for mean in (0.5, 0.0)]
+        made = stats.compare(*(stats.sample([s], count=1_000, seed=2 * number + i) for i, s in enumerate(pair)))
+        both = made.difference.low > 0, made.probability.low > 0.5
+        assert made.better == int(all(both))
+        torn += both[0] and not both[1]
+    assert torn
+
+
 def test_a_real_difference_is_claimed_and_its_direction_is_right():
     draw = np.random.default_rng(0)
     low, high = (stats.sample([draw.normal(mean, 1, 10)], seed=seed) for seed, mean in enumerate([0.0, 3.0]))

@@ -225,6 +225,15 @@ def test_castagnolis_checksum_has_its_published_value():
     assert tfevents._crc32c(bytes(32)) == 0x8A9136AA  # RFC 3720, B.4
 
 
+def test_records_are_framed_as_tensorflow_frames_them(tmp_path):
+    import tensorflow as tf
+
+    with tf.io.TFRecordWriter(str(tmp_path / "events.out.tfevents.1")) as writer:
+        writer.write(_event(1000.0, 7, "a/b", 1.5))
+    (found,) = tfevents.scalars(tmp_path / "events.out.tfevents.1")
+    assert found == ("a/b", 7, 1000.0, 1.5)
+
+
 def test_event_files_are_read_to_their_torn_end(tmp_path, review):
     events = [
         _event(1000.0, 0, "rollout/ep_rew_mean", -5.0),

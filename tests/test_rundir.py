@@ -16,7 +16,8 @@ import pytest
 
 from rlresearch import rundir
 from rlresearch.errors import ConfigError, RunError
-from rlresearch.provenance import provenance, redacted
+from rlresearch.provenance import provenance
+from rlresearch.redaction import redacted
 from rlresearch.rundir import JsonLines, RunDirectory, read_rows
 
 

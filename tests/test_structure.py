@@ -19,17 +19,19 @@ LAYERS = {
     "trainer": {"trainer"},
     "running": {"plan", "footprint", "runners", "evaluation", "training", "soundness", "saving"},
     "launch": {"launch", "compose", "resume"},
+    "sweeps": {"sweeps"},
     "main": {"__main__", "evaluate", "export", "rerun"},
 }
 # What a person sees, and what is settled before TensorFlow loads: outside the maths, neither side knows the other.
 OUTSIDE = {"build", "display", "hardware", "loggers", "review", "rundir", "provenance", "signals"}
-OUTSIDE |= {"checkpoint", "tensor_files", "durable", "rewinding"}
+OUTSIDE |= {"checkpoint", "tensor_files", "durable", "rewinding", "mirrors", "redaction", "trial"}
 KNOWN_OUTSIDE = {*LAYERS["ground"], *LAYERS["types"], "trees", *OUTSIDE}
-MAY_USE_OUTSIDE = {*LAYERS["running"], *LAYERS["launch"], *LAYERS["main"]}
+MAY_USE_OUTSIDE = {*LAYERS["running"], *LAYERS["launch"], *LAYERS["sweeps"], *LAYERS["main"]}
 
 HYDRA = {"compose", "__main__"}
 OMEGACONF = {*HYDRA, "launch"}  # launch writes a run's config.yaml with it
-WITHOUT_TENSORFLOW = ["rundir", "loggers", "display", "errors", "build", "checkpoint"]
+WITHOUT_TENSORFLOW = ["rundir", "loggers", "display", "errors", "build", "checkpoint", "trial"]
+WITHOUT_TENSORFLOW += ["sweeps.ledger", "sweeps.table"]
 VAGUE = {"utils", "util", "common", "base", "helpers", "helper", "manager", "misc", "data", "info", "tmp"}
 
 LINES_OF_A_FILE = 400

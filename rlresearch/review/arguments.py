@@ -119,7 +119,7 @@ def _runs(parser: argparse.ArgumentParser) -> None:
     _folder(parser)
     parser.add_argument("runs", nargs="*", metavar="RUN or FILTER", help="which runs (default: all)")
     parser.add_argument("--since", metavar="WHEN", help="begun since: 30m, 2h, 7d, 2026-11-21")
-    parser.add_argument("--status", metavar="STATUS", help="running, finished, failed, interrupted, killed, damaged")
+    parser.add_argument("--status", metavar="STATUS", help="such as finished, failed, pruned")
 
 
 def _format(parser: argparse.ArgumentParser, default: str = "table") -> None:
@@ -212,12 +212,17 @@ def _report(parser: argparse.ArgumentParser) -> None:
     _summary(parser)
     parser.add_argument("-o", "--output", type=Path, default=Path("report.html"), metavar="FILE", help="HTML")
     parser.add_argument("--title", default="Runs")
+    parser.add_argument("--videos", action="store_true", help="with the newest video of each run in the file")
 
 
 def _serve(parser: argparse.ArgumentParser) -> None:
     _summary(parser)
     parser.add_argument("--title", default="Runs")
-    parser.add_argument("--port", type=_from(0), default=0, metavar="N", help="on this machine only (default: any)")
+    parser.add_argument("--port", type=_from(0), default=0, metavar="N", help="(default: any)")
+    bind = "listen there; all but loopback opens the page to a network (default: 127.0.0.1)"
+    parser.add_argument("--bind", default="127.0.0.1", metavar="ADDRESS", help=bind)
+    name = "another name that this machine is called by, beside a --bind to a network"
+    parser.add_argument("--name", action="append", default=[], metavar="HOST", help=name)
 
 
 def _tail(parser: argparse.ArgumentParser) -> None:

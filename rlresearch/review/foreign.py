@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 
 from rlresearch.errors import ConfigError, RunError, shown
-from rlresearch.provenance import redacted
+from rlresearch.redaction import redacted
 from rlresearch.review import query, tfevents
 from rlresearch.review.index import Index
 from rlresearch.rundir import JsonLines, RunDirectory, timestamp

@@ -34,7 +34,7 @@ CREATE TABLE listing (number INTEGER PRIMARY KEY, key TEXT);
 _PARALLEL = 300  # so many runs to read are worth starting processes for
 _AT_ONCE = 100  # runs handed to a process together
 _FEW = 500  # runs that are asked for one by one
-_ENDED = ("finished", "failed", "interrupted", "killed")
+_ENDED = ("finished", "pruned", "failed", "interrupted", "killed")
 
 
 class Index:

@@ -208,8 +208,11 @@ def _print(lines: Sequence[Line], metric: str, arguments: argparse.Namespace) ->
     figure.color_mode = "names"
     first, last = min(line.x[0] for line in lines), max(line.x[-1] for line in lines)
     figure.set_x_limits(float(first), float(last + 0.03 * (last - first)) or 1.0)  # with room for the letters
-    for place, line in enumerate(lines):
-        y = np.sign(line.centre) * np.log10(1 + abs(line.centre)) if arguments.log else line.centre
+    heights = [_signed_log(line.centre) if arguments.log else line.centre for line in lines]
+    low, high = min(y.min() for y in heights), max(y.max() for y in heights)
+    room = 0.04 * (high - low) or 1.0  # plotille fails on a letter in the last line
+    figure.set_y_limits(float(low - room), float(high + room))
+    for place, (line, y) in enumerate(zip(lines, heights)):
         colour, letter = _NAMED_COLOURS[place % len(_NAMED_COLOURS)], chr(ord("a") + place % 26)
         figure.plot(line.x.tolist(), y.tolist(), lc=colour, label=f"{letter} {tables.text(line.label)}")
         figure.text([float(line.x[-1])], [float(y[-1])], [letter], lc=colour)
@@ -218,6 +221,10 @@ def _print(lines: Sequence[Line], metric: str, arguments: argparse.Namespace) ->
         told = f"{number(line.low[-1])} to {number(line.high[-1])}" if len(line.runs) > 1 else "one run"
         where = f"{_AXES[arguments.x]} {line.x[-1]:,.0f}"
         print(f"{tables.text(line.label)}: {number(line.centre[-1])} ({told}) at {where}")
+
+
+def _signed_log(values: np.ndarray) -> np.ndarray:
+    return np.sign(values) * np.log10(1 + abs(values))
 
 
 def _last(line: Line) -> np.ndarray:

@@ -13,7 +13,7 @@ from rlresearch.errors import ConfigError, alternatives, shown
 from rlresearch.review.index import Index
 from rlresearch.review.reader import Run, moment
 
-STATUSES = ("running", "finished", "failed", "interrupted", "killed", "damaged")
+STATUSES = ("running", "finished", "pruned", "failed", "interrupted", "killed", "damaged")
 _FILTER = re.compile(r"(?P<key>[A-Za-z_][\w./@-]*?)(?P<sign><=|>=|!=|==|=|<|>|~)(?P<value>.*)", re.DOTALL)
 _ORDERED: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
@@ -135,6 +135,8 @@ def one(index: Index, runs: Sequence[Run], word: str) -> Run:
             return same[0]
     exact = [run for run in runs if word in (run.name, run.key)]
     begins = [run for run in runs if run.name.startswith(word) or run.key.startswith(word)]
+    if word.isdecimal() and not exact and not begins:
+        raise ConfigError(f"{word}: the last listing had {len(index.remembered())} runs, and no name begins so.")
     inside = [run for run in runs if word in run.name]
     return _only(word, exact or begins or inside, runs)
 
@@ -171,8 +173,13 @@ def written(value: Any) -> str:
     return str(value)
 
 
+def is_filter(word: str) -> bool:
+    """Whether a word has the form of a filter, whatever its key."""
+    return _FILTER.fullmatch(word) is not None
+
+
 def _is_filter(word: str) -> bool:
-    return _FILTER.fullmatch(word) is not None and not Path(word).is_dir()
+    return is_filter(word) and not Path(word).is_dir()
 
 
 def _numbered(index: Index, runs: Sequence[Run], word: str) -> Run | None:

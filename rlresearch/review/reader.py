@@ -122,7 +122,7 @@ def evaluations(path: Path) -> Columns:
     step, time (s), eval/return and eval/return_std (mean and standard deviation over its episodes), eval/length (mean
     steps of an episode), eval/episodes.
     """
-    rows = [row for row in json_rows(path / "evaluations.jsonl") if _reals(row.get("returns"))]
+    rows = [row for row in json_rows(path / "evaluations.jsonl") if are_numbers(row.get("returns"))]
     if not rows:
         return {}
     mean, std = _moments([row["returns"] for row in rows])
@@ -131,7 +131,7 @@ def evaluations(path: Path) -> Columns:
         "time": np.array([_real(row.get("time")) for row in rows]),
         "eval/return": mean,
         "eval/return_std": std,
-        "eval/length": _moments([row["lengths"] if _reals(row.get("lengths")) else [] for row in rows])[0],
+        "eval/length": _moments([row["lengths"] if are_numbers(row.get("lengths")) else [] for row in rows])[0],
         "eval/episodes": np.array([len(row["returns"]) for row in rows], dtype=np.float64),
     }
     return _in_order(columns)
@@ -361,7 +361,7 @@ def _moments(stretches: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarr
     return mean, std
 
 
-def _reals(values: Any) -> bool:
+def are_numbers(values: Any) -> bool:
     """Whether this is a list of numbers, and not an empty one."""
     return isinstance(values, list) and bool(values) and set(map(type, values)) <= {int, float}
 

@@ -1,30 +1,39 @@
-"""`serve`: the report as a live page, for this machine alone.
+"""`serve`: the report as a live page.
 
-It listens on the loopback address and nowhere else (from another machine: `ssh -L`). Whoever asks must name this
+It listens on the loopback address (from another machine: `ssh -L`), or where `--bind` says. Whoever asks must name this
 machine in `Host`, so that no foreign name leads here, must not come from another page (`Origin`, `Sec-Fetch-Site`), and
-must have the token in the address that is printed at the start; the browser then keeps it as a cookie. There are two
-things to GET, the page and its data, and nothing to send; no part of a request becomes a path or stands in an answer.
+must have the token in the address that is printed at the start; the browser then keeps it as a cookie. There are five
+things to GET and nothing to send. No part of a request becomes a path: a run is asked for by a digest, a video by its
+number in the run's listing.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import hashlib
 import hmac
+import ipaddress
+import os
+import re
 import secrets
 import socket
 import threading
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
 
-from rlresearch.errors import ConfigError
-from rlresearch.review import query, report
+from rlresearch.errors import ConfigError, one_line, shown
+from rlresearch.review import live, report
 from rlresearch.review.extras import need
 from rlresearch.review.index import Index
+from rlresearch.review.live import Source
 
-ADDRESS = "127.0.0.1"
 NAMES = ("127.0.0.1", "localhost", "[::1]")
 _LONGEST_TARGET = 2_048
-_AT_ONCE = 32  # requests; a browser makes a handful
+_AT_ONCE = 256  # connections; a browser makes a handful
+_PATIENCE_S = 10.0  # for a request that does not come to its end
+_PIECE = 1 << 20  # bytes of a video sent at once
 _HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -42,77 +51,96 @@ def serve(arguments: argparse.Namespace) -> int:
     report.plotly_script()
     with Index(arguments.runs_dir, arguments.cache):
         pass  # a folder that is not there is said before anything listens
-    try:
-        listener = socket.create_server((ADDRESS, arguments.port))
-    except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise ConfigError(f"--port={arguments.port}: {why}; choose another, or 0 for any.") from error
-    with listener:
-        port, token = listener.getsockname()[1], secrets.token_urlsafe(32)
-        print(f"http://{ADDRESS}:{port}/?token={token}\nCtrl-C ends it", flush=True)
-        server(application(arguments, token)).run(sockets=[listener])
+    address = _address(arguments.bind)
+    with _listener(address, arguments.port) as listener:
+        token, source = secrets.token_urlsafe(32), Source(arguments)
+        names = NAMES if address.is_loopback else (*arguments.name, socket.gethostname())
+        threading.Thread(target=_prepare, args=(source,), daemon=True).start()
+        _announce(address, listener.getsockname()[1], token, names)
+        app = application(source, arguments.title, token, names)
+        server(app).run(sockets=[listener])
     return 0
 
 
 def server(app: Any) -> Any:
-    """The server, which says nothing of itself and takes no more at once than a browser sends."""
+    """The server, which says nothing of itself, waits for nobody, and takes no more at once than is its share."""
     uvicorn = need("uvicorn", "serve")
     quiet = {"log_level": "error", "server_header": False, "date_header": False, "access_log": False}
     limits = {"limit_concurrency": _AT_ONCE, "timeout_keep_alive": 5, "h11_max_incomplete_event_size": 16_384}
-    return uvicorn.Server(uvicorn.Config(app, **quiet, **limits, ws="none", http="h11"))
+    return uvicorn.Server(uvicorn.Config(app, **quiet, **limits, ws="none", http=_impatient()))
 
 
-def application(arguments: argparse.Namespace, token: str) -> Any:
-    """The page and its data behind the guard, as an ASGI application."""
+def application(source: Source, title: str, token: str, names: Sequence[str] = NAMES) -> Any:
+    """The page and its answers behind the guard, as an ASGI application."""
     applications, routing = need("starlette.applications", "serve"), need("starlette.routing", "serve")
     responses = need("starlette.responses", "serve")
-    source = Source(arguments)
+    whole_page = report.render(None, title, "'self'")
 
-    def page(_: Any) -> Any:
-        data = source.data()
-        return responses.HTMLResponse(report.render(data, arguments.title, "'self'"))
+    def answer(body: bytes | None, nothing: int = 404) -> Any:
+        if body is None:
+            return responses.Response(status_code=nothing)
+        return responses.Response(body, media_type="application/json")
 
-    def data(request: Any) -> Any:
-        if request.query_params.get("have") == source.mark():
-            return responses.Response(status_code=204)
-        return responses.Response(report.tables.to_json(source.data()), media_type="application/json")
+    def answered(ask: Any) -> Any:
+        def endpoint(request: Any) -> Any:
+            given = request.query_params
+            try:
+                return ask(live.asked(*(given.get(name, "") for name in ("by", "filter", "all"))), given)
+            except ConfigError as error:
+                return responses.JSONResponse({"problem": one_line(str(error))}, 422)
 
-    routes = [routing.Route("/", page, methods=["GET"]), routing.Route("/data.json", data, methods=["GET"])]
-    app = applications.Starlette(routes=routes)
+        return endpoint
+
+    routes = {
+        "/": lambda _: responses.HTMLResponse(whole_page),
+        "/data.json": answered(lambda asked, given: answer(source.overview(asked, given.get("have", "")), 204)),
+        "/metric.json": answered(lambda asked, given: answer(source.course(asked, given.get("name", "")))),
+        "/run.json": lambda request: answer(source.closely(request.query_params.get("run", ""))),
+        "/video": lambda request: _video(source, request),
+    }
+    app = applications.Starlette(routes=[routing.Route(path, get, methods=["GET"]) for path, get in routes.items()])
     app.router.redirect_slashes = False  # a redirection would repeat the address, token and all
-    return Guard(app, token)
+    return Guard(app, token, names)
 
 
-class Source:
-    """The data of the page, made anew when a run has changed."""
+def _video(source: Source, request: Any) -> Any:
+    """A video, or the part of it that a player asks for, as players do before they let one skip."""
+    responses = need("starlette.responses", "serve")
+    found = source.video(request.query_params.get("run", ""), request.query_params.get("at", ""))
+    if found is None:
+        return responses.Response(status_code=404)
+    file, size = os.fdopen(found[0], "rb"), found[1]
+    wanted = re.fullmatch(r"bytes=(\d{1,18})-(\d{0,18})", request.headers.get("range", ""), re.ASCII)
+    begin = int(wanted[1]) if wanted else 0
+    end = min(int(wanted[2]) + 1, size) if wanted and wanted[2] else size
+    headers = {"accept-ranges": "bytes", "content-length": str(max(0, end - begin))}
+    if wanted and begin >= end:
+        file.close()
+        return responses.Response(status_code=416, headers={"content-range": f"bytes */{size}"})
+    if wanted:
+        headers["content-range"] = f"bytes {begin}-{end - 1}/{size}"
+    if request.method == "HEAD":
+        file.close()
+        return responses.Response(status_code=206 if wanted else 200, headers=headers, media_type="video/mp4")
+    status = 206 if wanted else 200
+    return responses.StreamingResponse(_pieces(file, begin, end), status, headers, media_type="video/mp4")
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self._arguments = arguments
-        self._lock = threading.Lock()
-        self._known: tuple[str, dict[str, Any]] | None = None
 
-    def mark(self) -> str:
-        """Changes whenever a run does."""
-        with Index(self._arguments.runs_dir, self._arguments.cache) as index:
-            index.runs()
-            return _digest(index)
-
-    def data(self) -> dict[str, Any]:
-        """As `report.contents` makes them, and `mark`."""
-        wanted = self._arguments
-        with self._lock, Index(wanted.runs_dir, wanted.cache) as index:
-            runs = query.choose(index, wanted.runs, wanted.since, wanted.status).runs
-            mark = _digest(index)
-            if self._known is None or self._known[0] != mark:
-                self._known = mark, report.contents(index, runs, wanted) | {"mark": mark}
-            return self._known[1]
+def _pieces(file: BinaryIO, begin: int, end: int) -> Iterator[bytes]:
+    with file:
+        file.seek(begin)
+        while begin < end and (piece := file.read(min(_PIECE, end - begin))):
+            begin += len(piece)
+            yield piece
 
 
 class Guard:
-    """Lets through what is asked by this machine's own browser with the token; answers everything else in a word."""
+    """Lets through what is asked with the token, under one of `names` and by no foreign page; answers everything else
+    in a word.
+    """
 
-    def __init__(self, app: Any, token: str) -> None:
-        self._app, self._token = app, token
+    def __init__(self, app: Any, token: str, names: Sequence[str] = NAMES) -> None:
+        self._app, self._token, self._names = app, token, {name.lower() for name in names}
         self._cookie = "rlresearch_" + hashlib.sha256(token.encode()).hexdigest()[:8]  # several servers, one browser
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -141,7 +169,7 @@ class Guard:
         if len(target) > _LONGEST_TARGET or headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
             return 400, "bad request"
         hosts = headers.getlist("host")
-        if len(hosts) != 1 or _name(hosts[0]) not in NAMES:
+        if len(hosts) != 1 or _name(hosts[0]) not in self._names | _reached(request.scope):
             return 421, "not this host"
         foreign = headers.get("origin", f"http://{hosts[0]}") != f"http://{hosts[0]}"
         if foreign or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
@@ -150,6 +178,12 @@ class Guard:
         if not hmac.compare_digest(given.encode(), self._token.encode()):
             return 403, "the address that `serve` printed has a token; this one does not"
         return None
+
+
+def _reached(scope: Any) -> set[str]:
+    """The address that the connection was made to, which is this machine's by itself: no foreign name leads to it."""
+    address = (scope.get("server") or ("",))[0]
+    return {_in_an_address(address)} if address else set()
 
 
 def _name(host: str) -> str:
@@ -170,5 +204,58 @@ def _with_headers(send: Any) -> Any:
     return sending
 
 
-def _digest(index: Index) -> str:
-    return hashlib.sha256(repr(sorted(index.stamps.items())).encode()).hexdigest()[:24]
+def _address(text: str) -> Any:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        raise ConfigError(f"--bind={shown(text)}: must be an address of this machine, as 127.0.0.1 or ::1.") from None
+
+
+def _listener(address: Any, port: int) -> socket.socket:
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    try:
+        return socket.create_server((str(address), port), family=family)
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        if getattr(error, "errno", None) == errno.EADDRNOTAVAIL:
+            raise ConfigError(f"--bind={address}: {why}; it is none of this machine.") from error
+        raise ConfigError(f"--port={port}: {why}; choose another, or 0 for any.") from error
+
+
+def _announce(address: Any, port: int, token: str, names: Sequence[str]) -> None:
+    host = names[0] if address.is_unspecified else _in_an_address(str(address))
+    print(f"http://{host}:{port}/?token={token}", flush=True)
+    if not address.is_loopback:
+        print("not encrypted: whoever can see this network's traffic can read the runs and the token", flush=True)
+    print("Ctrl-C ends it", flush=True)
+
+
+def _in_an_address(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _prepare(source: Source) -> None:
+    """So that the first look finds everything read."""
+    with contextlib.suppress(ConfigError):
+        source.overview(live.Asked())
+
+
+def _impatient() -> Any:
+    """uvicorn's protocol, with an end to connections that send no whole request."""
+    protocol = need("uvicorn.protocols.http.h11_impl", "serve")
+
+    class Impatient(protocol.H11Protocol):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.loop.call_later(_PATIENCE_S, self._look, None)
+
+        def _look(self, earlier: Any) -> None:
+            if self.transport.is_closing():
+                return
+            answered = self.cycle is None or self.cycle.response_complete
+            if answered and self.cycle is earlier:  # nothing has come since the last look
+                self.transport.close()
+            else:
+                self.loop.call_later(_PATIENCE_S, self._look, self.cycle)
+
+    return Impatient

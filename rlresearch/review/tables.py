@@ -59,11 +59,11 @@ def as_json(grid: Grid) -> str:
     return to_json([dict(zip(names, row)) for row in grid.rows])
 
 
-def to_json(value: Any) -> str:
-    """Anything of plain values and NumPy numbers, indented, with a line's end."""
+def to_json(value: Any, indent: bool = True) -> str:
+    """Anything of plain values and NumPy numbers, with a line's end."""
     import orjson
 
-    options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+    options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS | (orjson.OPT_INDENT_2 if indent else 0)
     return orjson.dumps(value, default=str, option=options).decode() + "\n"
 
 
@@ -169,6 +169,7 @@ COLOURS: Mapping[str, str] = {
     "killed": "red",
     "damaged": "red",
     "interrupted": "yellow",
+    "pruned": "cyan",
 }
 
 

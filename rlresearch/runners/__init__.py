@@ -60,30 +60,37 @@ class Host:
 class Population:
     """Many runs in one compiled loop.
 
-    seeds: members; their seeds count up from the run's. values: one value a member for each dotted
+    seeds: members, whose seeds count up from the run's; or the seed of each. values: one value a member for each dotted
     configuration key, `algo.gamma` or `optimizer.lr`; None where members differ in their seed alone.
     """
 
-    seeds: Annotated[int, at.Gt(0)] = 8
+    seeds: Annotated[int, at.Gt(0)] | tuple[Annotated[int, at.Interval(ge=0, lt=2**63)], ...] = 8
     values: Mapping[str, Any] | None = None
 
     def check(self, trainer: Trainer, task: Task) -> None:
         from rlresearch.runners.population import float_paths
 
         _require_physics("population", task)
+        if self.seeds == ():
+            raise ConfigError("runner.seeds=[]: must have one seed at least.")
         groups = ("noise.", "optimizer.")  # an algorithm's other parts, a schedule, are settings of its own
         known = [path if path.startswith(groups) else f"algo.{path}" for path in sorted(float_paths(trainer.algo))]
         for key, each in self.keys.items():
             setting = f"runner.values={{{key}:{shown(each)}}}"
             if key not in known:
                 raise ConfigError(f"{setting}: members cannot differ in this{alternatives(key, known)}")
-            if not isinstance(each, list | tuple) or len(each) != self.seeds:
-                raise ConfigError(f"{setting}: must be a list of {self.seeds} values, one for each of runner.seeds.")
+            count = len(self.of(0))
+            if not isinstance(each, list | tuple) or len(each) != count:
+                raise ConfigError(f"{setting}: must be a list of {count} values, one for each of runner.seeds.")
 
     def start(self, trainer: Trainer, task: Task, seed: int) -> Any:
         from rlresearch.runners.population import PopulationRunner
 
-        return PopulationRunner(trainer, task, range(seed, seed + self.seeds), self.paths)
+        return PopulationRunner(trainer, task, self.of(seed), self.paths)
+
+    def of(self, seed: int) -> tuple[int, ...]:
+        """The seed of each member in a run with that seed."""
+        return tuple(range(seed, seed + self.seeds)) if isinstance(self.seeds, int) else self.seeds
 
     @property
     def keys(self) -> dict[str, Any]:

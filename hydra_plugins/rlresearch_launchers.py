@@ -1,0 +1,117 @@
+"""Hydra's launcher interface to `rlresearch.sweeps`. Hydra accepts such classes from this namespace alone, and imports
+every module in it at every start: this one stays light.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from omegaconf import DictConfig, OmegaConf
+
+
+class _Launched(Launcher):
+    """A launcher of the name `NAME`, with the settings that stand in `conf/hydra/launcher`."""
+
+    NAME: ClassVar[str]
+
+    def __init__(self, **settings: Any) -> None:
+        self._settings = {key: _plain(value) for key, value in settings.items()}
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
+        from rlresearch.sweeps.controller import Sweep
+        from rlresearch.sweeps.launchers import made
+
+        self.sweep = Sweep(
+            made(self.NAME, self._settings),
+            self.NAME,
+            config.hydra.sweep.dir,
+            sys.argv[1:],
+            _folder(config),
+            sweeper=config.hydra.runtime.choices["hydra/sweeper"],
+            arguments=list(config.hydra.overrides.task),
+        )
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Runs a batch; a job that did not finish is FAILED, and its `return_value` raises."""
+        jobs = self.sweep.launch([list(each) for each in job_overrides], initial_job_idx)
+        return [_returned(job) for job in jobs]
+
+
+def _returned(job: Any) -> JobReturn:
+    from rlresearch.errors import RunError
+
+    returned = JobReturn(overrides=job.overrides, task_name="rlresearch", working_dir=str(job.run))
+    if job.status == "finished":
+        returned.status, returned.return_value = JobStatus.COMPLETED, job.objective
+    else:
+        returned.status, returned.return_value = JobStatus.FAILED, RunError(f"{job.status}: {job.reason}")
+    return returned
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+class Basic(_Launched):
+    NAME = "basic"
+
+
+class Fused(_Launched):
+    NAME = "fused"
+
+
+class Local(_Launched):
+    NAME = "local"
+
+
+class Product(Sweeper):
+    """Every combination of the values on the command line; `hydra/sweeper=basic`.
+
+    plan_only: whether to say what would be run, and how, in place of running it.
+    """
+
+    def __init__(self, plan_only: bool = False) -> None:
+        self._plan_only = plan_only
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
+        from hydra.core.plugins import Plugins
+
+        self._folder = _folder(config)
+        self._launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Runs them all. RunError where one did not finish, with everything told before."""
+        from rlresearch.compose import sweep_jobs
+        from rlresearch.errors import ConfigError
+        from rlresearch.sweeps.jobs import Composer, check
+
+        if not isinstance(self._plan_only, bool):
+            raise ConfigError(f"hydra.sweeper.plan_only={self._plan_only}: must be true or false.")
+        jobs = sweep_jobs(arguments, self._folder)
+        if not isinstance(self._launcher, _Launched):  # another's: its jobs stand in no ledger
+            composer = Composer(self._folder)
+            check(composer.jobs(jobs), composer.bases)
+            return [(each, each.return_value) for each in self._launcher.launch(jobs, 0)]
+        sweep = self._launcher.sweep
+        if self._plan_only:
+            sweep.show_plan(sweep.plan(jobs))
+            return []
+        try:
+            returned = self._launcher.launch(jobs, 0)
+            sweep.finish()
+            return returned
+        finally:
+            sweep.close()
+
+
+def _folder(config: DictConfig) -> str | None:
+    """What --config-dir names."""
+    sources = config.hydra.runtime.config_sources
+    return next((each.path for each in sources if each.provider == "command-line"), None)

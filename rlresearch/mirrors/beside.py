@@ -1,0 +1,95 @@
+"""The process beside a run that sends it to W&B: started, listened to, and ended in time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import rlresearch
+from rlresearch.mirrors import WandbSettings, process
+
+_log = logging.getLogger("rlresearch.mirrors")
+_GONE = "W&B does not answer (%s). The run goes on, its rows are in its files; to send them later: %s"
+_LACKS = "W&B has not taken every row; to send the rest: %s"
+
+
+class Beside:
+    """Mirrors the directories `runs` until `close`; whatever happens to it, or to W&B, is a warning and no error.
+
+    show: prints a line for the person in front of the terminal.
+    """
+
+    def __init__(self, runs: Sequence[Path], settings: WandbSettings, show: Callable[[str], None]) -> None:
+        self._settings, self._show = settings, show
+        self._sync = f"rlresearch-review sync {runs[0]} --to wandb"
+        self._warned = False
+        command = [sys.executable, "-m", "rlresearch.mirrors.process"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        self._process: subprocess.Popen | None = None
+        try:
+            # A session of its own: Ctrl-C and what else is sent to the run's group is not for it.
+            self._process = subprocess.Popen(command, **pipes, env=_environment(), start_new_session=True)
+            self._process.stdin.write(process.order([run.absolute() for run in runs], settings))
+            self._process.stdin.flush()
+        except OSError as error:
+            self._warn(_GONE, error.strerror or error, self._sync)
+            return
+        self._listener = threading.Thread(target=self._listen, name="W&B", daemon=True)
+        self._listener.start()
+
+    def close(self) -> None:
+        """Waits until all is sent, at most `exit_wait_s`; may be called again."""
+        ending, self._process = self._process, None
+        if ending is None:
+            return
+        with contextlib.suppress(OSError):
+            ending.stdin.close()
+        try:
+            ending.wait(self._settings.exit_wait_s)
+        except subprocess.TimeoutExpired:
+            self._warn(_LACKS, self._sync)
+        finally:  # also where Ctrl-C ends the waiting
+            with contextlib.suppress(OSError):
+                os.killpg(ending.pid, signal.SIGKILL)
+            ending.wait()
+        self._listener.join(1.0)
+        if ending.returncode not in (0, -signal.SIGKILL):
+            self._warn(_GONE, f"its process ended with code {ending.returncode}", self._sync)
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            for line in self._process.stdout if self._process else ():
+                self._hear(json.loads(line))
+
+    def _hear(self, told: dict) -> None:
+        kind = told.get("kind")
+        if kind == "gone":
+            self._warn(_GONE, told["why"], told["sync"])
+        elif kind == "lacks":
+            self._warn(_LACKS, told["sync"])
+        elif kind == "back":
+            self._warned = False
+            _log.info("W&B answers again")
+        elif kind == "page":
+            _log.info("W&B: %s", told["page"])
+            self._show(f"W&B: {told['page']}")
+
+    def _warn(self, message: str, *about: object) -> None:
+        """Once, until it is better again."""
+        if not self._warned:
+            self._warned = True
+            _log.warning(message, *about)
+
+
+def _environment() -> dict[str, str]:
+    """Where this package is found there too, also in a checkout that is not installed."""
+    own = str(Path(rlresearch.__file__).parents[1])
+    return os.environ | {"PYTHONPATH": os.pathsep.join([own, *filter(None, [os.environ.get("PYTHONPATH")])])}

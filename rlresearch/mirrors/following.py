@@ -1,0 +1,117 @@
+"""A run directory's rows in the order in which they were written, also while they are being written.
+
+Metrics and evaluations become one sequence of points. A point's `position` is twice its step, of an evaluation and
+one: it always rises, and after a cut back to a checkpoint the same row has the same position again. So the last
+position in a mirror says what it has and what it lacks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rlresearch.errors import RunError
+from rlresearch.rundir import RunDirectory, parsed_rows
+
+_PIECE = 8 << 20  # bytes of a file read at once
+VIDEOS = "videos"
+
+
+class Point(NamedTuple):
+    """time: seconds since the run began, None where the row does not say. values: metrics by name; of an evaluation
+    eval/return, eval/return_std (over its episodes), eval/length, eval/episodes, and the lists eval/returns and
+    eval/lengths. video: a file, or None.
+    """
+
+    position: int
+    step: int
+    time: float | None
+    values: dict[str, Any]
+    video: Path | None = None
+
+
+class Following:
+    """The points of the run at `path` from the first one on, each once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._metrics = _Tail(path / "metrics.jsonl")
+        self._evaluations = _Tail(path / "evaluations.jsonl")
+        self._waiting: list[Point] = []
+
+    def so_far(self) -> list[Point]:
+        """What came since the last call, as far as nothing can come before it any more. Errors: RunError."""
+        rows = [_of_metrics(row) for row in self._metrics.rows()]
+        until = max((point.position for point in rows), default=-1)
+        self._waiting += rows
+        self._waiting += [_of_evaluation(row, self.path) for row in self._evaluations.rows()]
+        # An evaluation is written after the metrics of its step: those before `until` have been seen by now.
+        return self._taken(until)
+
+    def rest(self) -> list[Point]:
+        """All that is there. To be called where nobody writes. Errors: RunError."""
+        points = self.so_far()
+        self._waiting += [_of_metrics(row) for row in self._metrics.rows()]
+        return points + self._taken(None)
+
+    def _taken(self, until: int | None) -> list[Point]:
+        points = sorted(self._waiting, key=lambda point: point.position)
+        taken = [point for point in points if until is None or point.position <= until]
+        self._waiting = points[len(taken) :]
+        return taken
+
+
+def started(path: Path) -> float | None:
+    """When a run began, in seconds since 1970; None where run.json does not say."""
+    try:
+        return datetime.fromisoformat(RunDirectory(path).recorded()["started_at"]).timestamp()
+    except (RunError, KeyError, TypeError, ValueError):
+        return None
+
+
+def video_of(path: Path, step: int) -> Path:
+    """Where a run keeps the video of an evaluation."""
+    return path / VIDEOS / f"step_{step:012d}.mp4"
+
+
+class _Tail:
+    """Whole rows at the end of a file that grows."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._read = path, 0
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        try:
+            file = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise RunError(f"{self._path} cannot be read: {error.strerror or error}") from error
+        with os.fdopen(file, "rb") as reader:
+            reader.seek(self._read)
+            left = b""
+            while piece := reader.read(_PIECE):
+                whole, newline, left = (left + piece).rpartition(b"\n")
+                self._read += len(whole) + len(newline)
+                yield from (row for row in parsed_rows(whole) if isinstance(row.get("step"), int))
+
+
+def _of_metrics(row: dict[str, Any]) -> Point:
+    values = {name: value for name, value in row.items() if "/" in name}
+    return Point(2 * row["step"], row["step"], row.get("time"), values)
+
+
+def _of_evaluation(row: dict[str, Any], path: Path) -> Point:
+    step, returns, lengths = row["step"], row.get("returns") or [], row.get("lengths") or []
+    values: dict[str, Any] = {"eval/episodes": len(returns), "eval/returns": returns}
+    if returns:
+        values |= {"eval/return": float(np.mean(returns)), "eval/return_std": float(np.std(returns))}
+    if lengths:
+        values |= {"eval/length": float(np.mean(lengths)), "eval/lengths": lengths}
+    video = video_of(path, step)
+    return Point(2 * step + 1, step, row.get("time"), values, video if video.is_file() else None)

@@ -1,0 +1,178 @@
+"""`python -m rlresearch.mirrors.process`: sends runs to W&B while they are trained, from a process of its own.
+
+Its first line of standard input says what to mirror; when that input ends, so has the run, however it did. What there
+is to tell a person goes to standard output, a line of JSON each. It reads files, so a server that is slow, or gone, or
+answers nonsense costs training nothing; rows wait in the files until it is back, or for `rlresearch-review sync`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rlresearch import forget_deferred, redaction
+from rlresearch.errors import one_line
+from rlresearch.mirrors import WandbSettings, weights_biases
+from rlresearch.mirrors.following import Following
+from rlresearch.mirrors.weights_biases import Connection
+
+POLL_S = 1.0
+RETRY_S = 30.0  # after a server did not answer
+_BEHIND = 10  # how much lower its priority is than training's
+
+Tell = Callable[..., None]
+
+
+def order(runs: Sequence[Path], settings: WandbSettings) -> bytes:
+    """The first line of standard input."""
+    return json.dumps({"runs": list(map(str, runs)), "settings": asdict(settings)}).encode() + b"\n"
+
+
+def main() -> int:
+    """Mirrors until the input ends, and at most `exit_wait_s` longer."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # they are for the run, whose end is heard of
+    os.nice(_BEHIND)
+    forget_deferred("tensorflow")
+    asked = json.loads(sys.stdin.readline())
+    settings = WandbSettings(**asked["settings"] | {"tags": tuple(asked["settings"]["tags"])})
+    ended = threading.Event()
+    threading.Thread(target=_listen, args=[ended, settings.exit_wait_s], daemon=True).start()
+    weights_biases.prepare()
+    mirror([Path(run) for run in asked["runs"]], settings, ended, _tell)
+    os._exit(0)  # what W&B's library would still wait for at exit is sent, or will be by `sync`
+
+
+def mirror(runs: Sequence[Path], settings: WandbSettings, ended: threading.Event, tell: Tell) -> None:
+    """Sends what comes until `ended`, then the rest. tell(kind, **about) says what a person should know."""
+    server = _Server(tell, runs)
+    members = [_Member(run, settings) for run in runs]
+    while not ended.wait(POLL_S):
+        for member in members:
+            if ended.is_set():
+                break
+            server.tries(member.go_on)
+    end = time.monotonic() + settings.exit_wait_s
+    server.last_chance()
+    for member in members:
+        server.tries(lambda member=member: member.end(end))
+    if not all(member.complete for member in members):
+        server.lacks_rows()
+
+
+class _Member:
+    """One run directory on its way."""
+
+    def __init__(self, path: Path, settings: WandbSettings) -> None:
+        self._path, self._settings = path, settings
+        self._connection: Connection | None = None
+        self._following = Following(path)
+        self.complete = False
+
+    def go_on(self) -> str | None:
+        """Sends what is new. Returns the run's page where it has just been opened."""
+        opened = self._connection is None
+        connection = self._connected()
+        connection.send(self._following.so_far())
+        return connection.page if opened else None
+
+    def end(self, until: float) -> str | None:
+        """Sends the rest, waits for it, and makes sure that the server has it."""
+        connection = self._connected()
+        connection.send(self._following.rest())
+        connection.finish()
+        self._connection, page = None, connection.page
+        self.complete = not connection.online or confirmed(self._path, self._settings, connection.last, until)
+        connection.mark(self.complete)
+        return page
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._following = Following(self._path)
+            self._connection = Connection(self._path, self._settings, self._settings.exit_wait_s)
+        return self._connection
+
+
+def confirmed(path: Path, settings: WandbSettings, last: int, until: float) -> bool:
+    """Asks the server whether it has a run up to the position `last`; `until`: by `time.monotonic`."""
+    left = until - time.monotonic()
+    if left <= 0:
+        return False
+    again = Connection(path, settings, left)
+    again.finish()
+    return again.start > last
+
+
+class _Server:
+    """Whether W&B answers, and what was said about that."""
+
+    def __init__(self, tell: Tell, runs: Sequence[Path]) -> None:
+        self._tell, self._runs = tell, runs
+        self._not_before = 0.0
+        self._page: str | None = None
+        self._said_gone = False
+
+    def last_chance(self) -> None:
+        """The next try does not wait for its time."""
+        self._not_before = 0.0
+
+    def tries(self, send: Callable[[], str | None]) -> None:
+        """Calls `send`, unless the server failed a moment ago."""
+        if time.monotonic() < self._not_before:
+            return
+        try:
+            page = send()
+        except weights_biases.Busy:
+            self._not_before = time.monotonic() + POLL_S
+        except Exception as error:  # noqa: BLE001 (whatever W&B's library does, it is no reason to stop)
+            self._not_before = time.monotonic() + RETRY_S
+            if not self._said_gone:
+                why = redaction.text(f"{type(error).__name__}: {error}")
+                self._tell("gone", why=one_line(why)[:200], sync=_sync(self._runs))
+                self._said_gone = True
+        else:
+            if self._said_gone:
+                self._tell("back")
+                self._said_gone = False
+            if page is not None and self._page is None:
+                self._page = page
+                self._tell("page", page=page)
+
+    def lacks_rows(self) -> None:
+        """Says so, where it was not said before."""
+        if not self._said_gone:
+            self._tell("lacks", sync=_sync(self._runs))
+
+
+def _sync(runs: Sequence[Path]) -> str:
+    more = f" (and {len(runs) - 1} more)" if len(runs) > 1 else ""
+    return f"rlresearch-review sync {runs[0]} --to wandb{more}"
+
+
+def _listen(ended: threading.Event, exit_wait_s: float) -> None:
+    """Waits for the end of the input, and then for no longer than was agreed."""
+    while sys.stdin.buffer.read(1):
+        pass
+    ended.set()
+    time.sleep(exit_wait_s + POLL_S)
+    os._exit(1)
+
+
+def _tell(kind: str, **about: Any) -> None:
+    line = json.dumps({"kind": kind} | about) + "\n"
+    try:
+        os.write(sys.__stdout__.fileno(), line.encode())
+    except OSError:
+        pass  # nobody listens any more
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""A run directory as TensorBoard sees it: event files in RUN/tensorboard, by TensorFlow's own writer.
+
+`python -m rlresearch.mirrors.tensorboard RUN...` makes them afterwards, the same ones.
+
+They hold what the rows hold, at the times when it happened: every number of metrics.jsonl under its name, evaluations
+as eval/return, eval/return_std, eval/length and eval/episodes, and the configuration, without secrets, as text.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from rlresearch import redaction
+from rlresearch.durable import discard, read_file
+from rlresearch.errors import RunError, one_line
+from rlresearch.mirrors import mark
+from rlresearch.mirrors.following import Following, Point, started
+
+FOLDER = "tensorboard"
+_LARGEST_CONFIG = 1 << 20  # bytes
+
+Row = dict[str, Any]
+
+
+class TensorBoard:
+    """A `Logger` that copies the rows of the directory `path` into event files, from the first row on.
+
+    So it stands behind the logger that writes the rows, and what it is told is only when to look. Event files that are
+    there already are replaced once the new one has all that the rows have. Errors: OSError and TensorFlow's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._following = path, Following(path)
+        self._began = started(path)
+        self._folder = path / FOLDER
+        # TensorBoard reads every file with "tfevents" in its name.
+        self._fresh = self._folder / f".{os.getpid()}.new"
+        self._folder.mkdir(exist_ok=True)
+        self._writer: Any = tf.io.TFRecordWriter(str(self._fresh))
+        self._last = -1
+        begin = tf.compat.v1.Event(wall_time=self._began or time.time(), file_version="brain.Event:2")
+        self._writer.write(begin.SerializeToString())
+        self._write_config()
+        self._copy(self._following.rest())
+        self._writer.flush()
+        for old in self._folder.iterdir():
+            if old != self._fresh:
+                discard(old)
+        os.rename(self._fresh, self._folder / f"events.out.tfevents.{time.time_ns() // 10**9}.{socket.gethostname()}")
+
+    def metrics(self, row: Row) -> None:
+        """Copies what has been written."""
+        self._copy(self._following.so_far())
+
+    def evaluation(self, row: Row) -> None:
+        """Copies what has been written."""
+        self._copy(self._following.rest())  # its row is the last one so far
+        self._writer.flush()
+
+    def finish(self, summary: Row) -> None:
+        """Nothing: event files know no end."""
+
+    def close(self) -> None:
+        """Copies the rest; may be called again."""
+        writer = self._writer
+        if writer is not None:
+            self._copy(self._following.rest())
+            self._writer = None
+            writer.close()
+            mark(self._path, FOLDER, {"position": self._last})
+
+    def _copy(self, points: Iterable[Point]) -> None:
+        for point in points:
+            wall_time = time.time() if self._began is None or point.time is None else self._began + point.time
+            event = tf.compat.v1.Event(wall_time=wall_time, step=point.step)
+            for name, value in point.values.items():
+                if isinstance(value, int | float):
+                    event.summary.value.add(tag=name, simple_value=value)
+            self._writer.write(event.SerializeToString())
+            self._last = point.position
+
+    def _write_config(self) -> None:
+        try:
+            config = read_file(self._path / "config.yaml", _LARGEST_CONFIG).decode()
+        except (OSError, ValueError):
+            return
+        # Indented, Markdown leaves it alone.
+        shown = "".join(f"\t{redaction.text(line)}\n" for line in config.splitlines())
+        event = tf.compat.v1.Event(wall_time=self._began or time.time(), step=0)
+        value = event.summary.value.add(tag="configuration")
+        value.metadata.plugin_data.plugin_name = "text"
+        value.tensor.CopyFrom(tf.make_tensor_proto([shown]))
+        self._writer.write(event.SerializeToString())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Makes the event files of the named run directories anew; returns the exit code, 1 where one could not be made."""
+    failed = 0
+    for name in sys.argv[1:] if argv is None else argv:
+        path = Path(name)
+        try:
+            TensorBoard(path).close()
+        except (OSError, RunError, tf.errors.OpError) as error:
+            shutil.rmtree(path / FOLDER, ignore_errors=True)
+            print(f"rlresearch: {one_line(f'{path}: {error}')}", file=sys.stderr)
+            failed = 1
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""Secrets left out: of configurations, command lines, error texts, before they are written or sent anywhere.
+
+A secret is a text under a key that is called like one, a user's part of a URL, and the value of an environment variable
+that is called like one, wherever that value turns up.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MASK = "***"
+_WORDS = r"key|token|secret|password|passwd|passphrase|credential"
+_SECRET = re.compile(_WORDS, re.IGNORECASE)
+# `api_key: x` and `api_key=x` inside a text; the value ends with its quotes, or at a blank, & , ; } ) or ].
+_INSIDE = re.compile(
+    rf"""([\w.-]*(?:{_WORDS})[\w.-]*["']?\s*[:=]\s*)("[^"]*"|'[^']*'|[^\s,;&}})\]]+)""", re.IGNORECASE
+)
+# Inside the braces of an override blanks belong to the value.
+_INSIDE_BRACES = re.compile(
+    rf"""([\w.-]*(?:{_WORDS})[\w.-]*["']?\s*[:=]\s*)("[^"]*"|'[^']*'|[^,}}\]]+)""", re.IGNORECASE
+)
+_USER_OF_URL = re.compile(r"(?<=://)[^\s/@'\"]+@")
+_AUTHORIZATION = re.compile(
+    r"((?:proxy-)?authorization\s*[:=]\s*['\"]?)((?:bearer|basic|digest|token)\s+)?[^\s'\",;]+", re.IGNORECASE
+)
+_BEARER = re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9+/=._~-]{8,}", re.IGNORECASE)
+_MESSAGES = {"error", "reason"}  # keys of what people or programs have said
+_SHORTEST = 8  # characters of a variable's value: shorter ones are also words
+
+
+def redacted(arguments: Sequence[str]) -> list[str]:
+    """Words of a command line with *** for each secret.
+
+    Known forms: a.token=x, --token=x, --token x, and a={token: x}. Harmless values under such keys go too.
+    """
+    kept, value_of_secret = [], False
+    for argument in arguments:
+        key, equals, _ = argument.partition("=")
+        is_secret = bool(_SECRET.search(key)) and "{" not in key
+        if value_of_secret and not argument.startswith("-"):
+            kept.append(MASK)
+        elif equals and is_secret:
+            kept.append(f"{key}={MASK}")
+        else:
+            kept.append(_plain(_INSIDE_BRACES.sub(rf"\1{MASK}", argument)))
+        value_of_secret = argument.startswith("-") and not equals and is_secret
+    return kept
+
+
+def text(told: str) -> str:
+    """A message or traceback with *** for each secret."""
+    if _SECRET.search(told):
+        told = _INSIDE.sub(rf"\1{MASK}", told)
+    return _plain(told)
+
+
+def settings(config: Any, key: str = "") -> Any:
+    """A configuration with *** for each secret; numbers are none, whatever their key."""
+    if isinstance(config, Mapping):
+        return {name: settings(value, str(name)) for name, value in config.items()}
+    if isinstance(config, list | tuple):
+        return [settings(value, key) for value in config]
+    if isinstance(config, str):
+        return MASK if config and _SECRET.search(key) else (text(config) if key in _MESSAGES else _plain(config))
+    return config
+
+
+def _plain(told: str) -> str:
+    """Without what is a secret wherever it stands."""
+    if "://" in told:
+        told = _USER_OF_URL.sub(f"{MASK}@", told)
+    told = _BEARER.sub(rf"\1 {MASK}", _AUTHORIZATION.sub(rf"\1{MASK}", told))
+    for value in _of_the_environment():
+        told = told.replace(value, MASK)
+    return told
+
+
+def _of_the_environment() -> list[str]:
+    """Values of variables that are called like secrets, the longest first; a path is none."""
+    values = {value for name, value in os.environ.items() if _SECRET.search(name)}
+    return sorted((each for each in values if len(each) >= _SHORTEST and each[0] != "/"), key=len, reverse=True)

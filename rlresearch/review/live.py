@@ -1,0 +1,151 @@
+"""What a live page asks of the runs: answered from the index as it is now, and kept for as long as no run changes."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any, NamedTuple
+
+from rlresearch.errors import ConfigError
+from rlresearch.review import compare, contents, query, tables, videos
+from rlresearch.review.compare import Result
+from rlresearch.review.index import Index
+from rlresearch.review.reader import Run
+
+_VIEWS, _BANDS = 8, 500  # how many are kept
+_LONGEST = 500  # letters of a filter, and of the keys to group by
+
+
+class Asked(NamedTuple):
+    """by: keys to group by, comma-separated, "" for those of the command line; words: filters and parts of names;
+    unfinished: whether runs that did not finish count, too.
+    """
+
+    by: str = ""
+    words: tuple[str, ...] = ()
+    unfinished: bool = False
+
+
+class View(NamedTuple):
+    """mark: changes whenever what is seen may; shape: only when runs come, go or change their group; overview: JSON."""
+
+    mark: str
+    shape: str
+    runs: list[Run]
+    result: Result
+    overview: bytes
+
+
+class Bounded(OrderedDict):
+    """A dictionary of a bounded size, out of which falls what was put in first."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def __setitem__(self, key: Hashable, value: Any) -> None:
+        super().__setitem__(key, value)
+        while len(self) > self._most:
+            self.popitem(last=False)
+
+
+class Source:
+    """Answers, as JSON. One at a time: two that ask for the same wait for one answer."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._arguments = arguments
+        self._lock = threading.Lock()
+        self._views: Bounded = Bounded(_VIEWS)
+        self._bands: Bounded = Bounded(_BANDS)
+
+    def overview(self, asked: Asked, have: str = "") -> bytes | None:
+        """As `contents.overview`; None where it is still what has the mark `have`. ConfigError for a wrong wish."""
+        with self._lock, self._index() as index:
+            view = self._view(index, asked)
+        return None if view.mark == have else view.overview
+
+    def course(self, asked: Asked, name: str) -> bytes | None:
+        """As `contents.course`; None for a metric that no run has."""
+        with self._lock, self._index() as index:
+            view = self._view(index, asked)
+            if name not in contents.metric_names(index, view.runs):
+                return None
+            statistic = self._arguments.statistic
+            made = contents.course(index, name, view.result, view.runs, statistic, self._bands)
+        return _json(made | {"shape": view.shape})
+
+    def closely(self, identity: str) -> bytes | None:
+        """As `contents.closely`; None where there is no such run."""
+        with self._lock, self._index() as index:
+            run = _named(index, identity)
+            return None if run is None else _json(contents.closely(index, run))
+
+    def video(self, identity: str, number: str) -> tuple[int, int] | None:
+        """A descriptor and the size of one of a run's videos; None where there is none."""
+        with self._lock, self._index() as index:
+            run = _named(index, identity)
+        listed = videos.names(run.path) if run else []
+        if run is None or not (number.isascii() and number.isdecimal() and int(number[:9]) < len(listed)):
+            return None
+        try:
+            return videos.opened(run.path, listed[int(number[:9])])
+        except OSError:
+            return None
+
+    def _index(self) -> Index:
+        return Index(self._arguments.runs_dir, self._arguments.cache)
+
+    def _view(self, index: Index, asked: Asked) -> View:
+        wanted = self._arguments
+        runs = query.choose(index, wanted.runs, wanted.since, wanted.status).runs
+        mark = _digest(index, runs)
+        known = self._views.get(asked)
+        if known is None or known.mark != mark:
+            known = self._views[asked] = self._made(index, runs, asked, mark)
+        return known
+
+    def _made(self, index: Index, everything: list[Run], asked: Asked, mark: str) -> View:
+        runs = _meant(everything, asked.words)
+        arguments = argparse.Namespace(**vars(self._arguments))
+        arguments.by, arguments.all = asked.by or arguments.by, asked.unfinished or arguments.all
+        result = compare.summarize(index, runs, arguments)
+        made = contents.overview(result, runs, arguments)
+        made["metrics"] = [contents.meaning(name, runs) for name in contents.metric_names(index, runs)]
+        shape = _hashed([[run.key for run in each] for each in (runs, *(row.group.runs for row in result.rows))])
+        whole = _json(made | {"total": len(everything), "mark": mark, "shape": shape})
+        return View(mark, shape, runs, result, whole)
+
+
+def asked(by: str, words: str, unfinished: str) -> Asked:
+    """What an address says. ConfigError where it says too much."""
+    if len(by) > _LONGEST or len(words) > _LONGEST:
+        raise ConfigError(f"a filter of more than {_LONGEST} letters.")
+    return Asked(by, tuple(words.split()), unfinished == "1")
+
+
+def _meant(runs: list[Run], words: tuple[str, ...]) -> list[Run]:
+    """The runs that every word holds of: a filter, or a part of the name."""
+    tests = [word for word in words if query.is_filter(word)]
+    for each in query.filters(tests, runs):
+        runs = [run for run in runs if each.holds(run.values)]
+    return [run for run in runs if all(word in run.name for word in words if word not in tests)]
+
+
+def _named(index: Index, identity: str) -> Run | None:
+    return next((run for run in index.runs() if contents.identity(run.key) == identity), None)
+
+
+def _digest(index: Index, runs: list[Run]) -> str:
+    """Of the files' sizes and times, and of the statuses, which change when a process dies, too."""
+    return _hashed([(run.key, index.stamps.get(run.key), run.values.get("status")) for run in runs])
+
+
+def _hashed(value: Any) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:24]
+
+
+def _json(value: Any) -> bytes:
+    return tables.to_json(value, indent=False).encode()

@@ -1,0 +1,49 @@
+"""Videos of a run: the MP4 files in its folder `videos`, named from a listing and never from a request."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+FOLDER = "videos"
+_MOST = 100  # of a run, the newest
+_NUMBERS = re.compile(r"(\d+)")
+
+
+def names(run: Path) -> list[str]:
+    """The videos of a run by name, numbers in them in order of size. No links, pipes or devices."""
+    folder = f"{run}/{FOLDER}"
+    try:
+        if not stat.S_ISDIR(os.lstat(folder).st_mode):
+            return []
+        with os.scandir(folder) as entries:
+            found = [entry.name for entry in entries if _is_video(entry)]
+    except OSError:
+        return []
+    return sorted(found, key=_in_order)[-_MOST:]
+
+
+def opened(run: Path, name: str) -> tuple[int, int]:
+    """A descriptor of one that `names` gave, and its size in bytes. OSError where it has become something else."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    folder = os.open(run / FOLDER, flags | os.O_DIRECTORY)
+    try:
+        file = os.open(name, flags | os.O_NONBLOCK, dir_fd=folder)
+    finally:
+        os.close(folder)
+    about = os.fstat(file)
+    if not stat.S_ISREG(about.st_mode):
+        os.close(file)
+        raise OSError(f"{name} is no file")
+    return file, about.st_size
+
+
+def _is_video(entry: os.DirEntry[str]) -> bool:
+    return entry.name.endswith(".mp4") and not entry.name.startswith(".") and entry.is_file(follow_symlinks=False)
+
+
+def _in_order(name: str) -> list[tuple[int, int, str]]:
+    parts = _NUMBERS.split(name)
+    return [(1, int(part), "") if part.isascii() and part.isdigit() else (0, 0, part) for part in parts]

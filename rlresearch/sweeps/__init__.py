@@ -1,0 +1,5 @@
+"""Sweeps: many jobs planned together, run by any launcher, and nothing of them lost.
+
+`jobs` turns a command line into jobs with frozen configurations, `ledger` keeps what became of each, `controller` ties
+both to a launcher, and `attempt` is what a launcher does with a job, in this process or another.
+"""

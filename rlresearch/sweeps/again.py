@@ -1,0 +1,56 @@
+"""`resume=SWEEP`: what is left of a sweep is run, by the launcher it was started with or by another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlresearch.compose import Change
+from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.resume import named_packages
+from rlresearch.sweeps import ledger
+from rlresearch.sweeps.controller import RETRIED, Sweep
+from rlresearch.sweeps.launchers import made
+
+ALLOWED = ("retry", "packages", "hydra/launcher", "hydra.launcher.SETTING")
+
+
+def go_on(changes: Sequence[Change], folder: str | None, argv: Sequence[str]) -> None:
+    """Runs what is left of the sweep that `resume` among the changes names.
+
+    Finished jobs stay as they are; interrupted ones go on from their checkpoints; with retry=failed, those that failed,
+    were killed or took too long are run again. ConfigError where that cannot be, RunError where a job does not finish.
+    """
+    asked = {change.key: change.value for change in changes}
+    path = Path(str(asked.pop("resume"))).absolute()
+    retry = str(asked.pop("retry", "none")).lower()
+    if retry not in RETRIED:
+        raise ConfigError(f"retry={shown(retry)}: must be one of {', '.join(RETRIED)}.")
+    packages = ["rlresearch", *named_packages(asked.pop("packages", []), folder)]
+    header = ledger.read(path).header
+    name, settings = _launcher(header, asked)
+    if (sweeper := header.get("sweeper", "basic")) != "basic":
+        raise ConfigError(f"resume={path}: was proposed by hydra/sweeper={sweeper}, which goes on by itself.")
+    sweep = Sweep(made(name, settings), name, str(path.parent), argv, folder, packages)
+    try:
+        sweep.reopen(path, retry)
+        sweep.run_rest()
+        sweep.finish()
+    finally:
+        sweep.close()
+
+
+def _launcher(header: dict, asked: dict) -> tuple[str, dict]:
+    """The name and the settings: those of before, or those that are asked for."""
+    chosen = asked.pop("hydra/launcher", None)
+    own = {
+        key.removeprefix("hydra.launcher."): asked.pop(key) for key in list(asked) if key.startswith("hydra.launcher.")
+    }
+    for key, value in asked.items():
+        raise ConfigError(
+            f"{key}={shown(value)}: cannot be changed while a sweep goes on, its jobs are as they were planned"
+            f"{alternatives(key, ALLOWED)}"
+        )
+    if chosen is None or chosen == header.get("launcher"):
+        return str(header.get("launcher", "basic")), {**header.get("settings", {}), **own}
+    return str(chosen), own

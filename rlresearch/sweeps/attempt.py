@@ -1,0 +1,149 @@
+"""What becomes of a job when its turn has come, in this process or another: a run from its frozen configuration, or the
+rest of one that was interrupted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rlresearch import launch, resume
+from rlresearch.errors import ConfigError, RunError
+from rlresearch.plan import Plan, plan
+from rlresearch.provenance import redacted
+from rlresearch.rundir import RunDirectory
+from rlresearch.runners import flattened
+from rlresearch.sweeps import ledger
+from rlresearch.sweeps.ledger import FAILED, FINISHED, INTERRUPTED, Ledger
+
+
+class Task(NamedTuple):
+    """An attempt at a job, as plain data that goes to any process. run: where it goes on, None for a new directory.
+
+    packages: where components may come from, None for anywhere; folder: what --config-dir names; command: as typed;
+    cwd: what a relative runs_dir starts from.
+    """
+
+    job: int
+    attempt: int
+    config: dict[str, Any]
+    choices: dict[str, Any]
+    tuned: dict[str, Any]
+    overrides: list[str]
+    command: list[str]
+    sweep: str
+    cwd: str
+    run: str | None = None
+    packages: list[str] | None = None
+    folder: str | None = None
+
+
+class Outcome(NamedTuple):
+    """How an attempt ended. members: of a fused program, by their place in it, those that made it fail."""
+
+    status: str
+    reason: str | None = None
+    objective: float | None = None
+    members: tuple[int, ...] = ()
+
+
+def attempt(tasks: Sequence[Task], book: Ledger, fused: Mapping[str, Any] | None = None) -> list[Outcome]:
+    """Carries out one task, or several in one program, and enters in the ledger what becomes of each.
+
+    fused: the configuration of the population that the tasks are members of. What goes wrong is an outcome; only
+    Interrupted, and what is worse, goes on to the caller, once it was entered too.
+    """
+    outcomes = [Outcome(FAILED, "it left without a word")] * len(tasks)
+    try:
+        outcomes = _carried_out(tasks, book, fused)
+    except KeyboardInterrupt as interrupted:
+        outcomes = [Outcome(INTERRUPTED, f"told to stop by {getattr(interrupted, 'name', 'SIGINT')}")] * len(tasks)
+        raise
+    except MemoryError as error:
+        outcomes = [Outcome(FAILED, f"out of memory: {error}")] * len(tasks)
+    finally:
+        for task, outcome in zip(tasks, outcomes, strict=True):
+            ledger.ended(book, task.job, task.attempt, outcome.status, outcome.reason, outcome.objective)
+    return outcomes
+
+
+def _carried_out(tasks: Sequence[Task], book: Ledger, fused: Mapping[str, Any] | None) -> list[Outcome]:
+    first, runs = tasks[0], []
+    if first.folder is not None and first.folder not in sys.path:
+        sys.path.insert(0, first.folder)
+
+    def begun(directories: Sequence[Path]) -> None:
+        runs[:] = directories
+        ledger.begun(book, [task.job for task in tasks], [task.attempt for task in tasks], directories)
+
+    begun_already = [Path(task.run) for task in tasks if task.run is not None]
+    try:
+        if begun_already:
+            begun(begun_already)
+            made, going_on = resume.resumption(str(begun_already[0]), [], first.packages or [])
+            mean = launch.launch(_quiet(made), _request(tasks, going_on.config, begun), going_on)
+        else:
+            ledger.begun(book, [task.job for task in tasks], [task.attempt for task in tasks])
+            config = first.config if fused is None else dict(fused)
+            here = {**config, "runs_dir": os.path.join(first.cwd, config["runs_dir"])}
+            mean = launch.launch(_quiet(plan(here, first.packages)), _request(tasks, config, begun))
+    except (ConfigError, RunError) as error:
+        cause = error.__cause__ if isinstance(error, RunError) and error.__cause__ is not None else error
+        return _failed(tasks, launch.told(cause), tuple(getattr(cause, "members", ())))
+    if len(tasks) == 1 and not begun_already:
+        return [Outcome(FINISHED, objective=mean)]
+    return [Outcome(FINISHED, objective=objective(run)) for run in runs]
+
+
+def _failed(tasks: Sequence[Task], why: str, members: tuple[int, ...]) -> list[Outcome]:
+    """Of several in one program, only those that made it fail have failed themselves."""
+    if len(tasks) == 1:
+        return [Outcome(FAILED, why)]
+    others = Outcome(INTERRUPTED, f"the program that it was fused into failed: {why}", members=members)
+    return [Outcome(FAILED, why, members=members) if place in members else others for place in range(len(tasks))]
+
+
+def _quiet(made: Plan) -> Plan:
+    """A sweep has a table of its own."""
+    return made._replace(logger=dataclasses.replace(made.logger, console="none"))
+
+
+def _request(tasks: Sequence[Task], config: Mapping[str, Any], begun: Any) -> launch.Request:
+    first, settings = tasks[0], flattened(config)
+    env = first.choices.get("env")
+    return launch.Request(
+        config=dict(config),
+        algo=str(first.choices.get("algo")),
+        env=str(config["env"]["id"] if env == "gym" else env),
+        argv=first.command,
+        overrides=first.overrides,
+        tuned_name=first.choices.get("tuned"),
+        tuned={key: value for key, value in first.tuned.items() if settings.get(key) == value},
+        choices=first.choices,
+        own=[_own(task, len(tasks) > 1) for task in tasks],
+        begun=begun,
+    )
+
+
+def _own(task: Task, fused: bool) -> dict[str, Any]:
+    """What stands in a run's record of its place in the sweep."""
+    place = {"directory": task.sweep, "job": task.job, "attempt": task.attempt, "fused": fused}
+    return {"sweep": place, "overrides": redacted(task.overrides)}
+
+
+def objective(run: Path) -> float | None:
+    """The mean return of a run's final evaluation, of a population's over all members; None where there is none."""
+    try:
+        record = RunDirectory(run).recorded()
+        if record.get("status") != "finished":
+            return None
+        fused = (record.get("sweep") or {}).get("fused")
+        names = [run.name] if fused else (record.get("population") or {}).get("members") or [run.name]
+        means = [RunDirectory(run.parent / name).recorded()["final_evaluation"]["mean"] for name in names]
+        return sum(means) / len(means)
+    except (RunError, TypeError, KeyError):
+        return None

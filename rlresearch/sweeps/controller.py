@@ -1,0 +1,297 @@
+"""A sweep from its plan to its end, or from where it was interrupted: the ledger, the table and a launcher together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from rlresearch import resume
+from rlresearch.errors import ConfigError, RunError
+from rlresearch.provenance import provenance
+from rlresearch.rundir import RunDirectory, timestamp
+from rlresearch.sweeps import ledger
+from rlresearch.sweeps.attempt import Outcome, Task, attempt, objective
+from rlresearch.sweeps.jobs import Composer, check, frozen
+from rlresearch.sweeps.ledger import FAILED, FINISHED, INTERRUPTED, KILLED, PENDING, RUNNING, TIMED_OUT, Job
+from rlresearch.sweeps.table import Table
+
+RETRIED = {"failed": (FAILED, KILLED, TIMED_OUT), "none": ()}
+
+
+class Launcher(Protocol):
+    """What the group `hydra/launcher` offers: a frozen dataclass of its settings."""
+
+    def check(self) -> None:
+        """ConfigError where it cannot work here."""
+
+    def describe(self, sweep: Sweep, jobs: Sequence[Job]) -> list[str]:
+        """Lines that say how it is going to run these jobs."""
+
+    def run(self, sweep: Sweep, going_on: Sequence[Sequence[Job]], fresh: Sequence[Job]) -> None:
+        """Runs jobs to their ends; those of `going_on` that stand together were and stay one program."""
+
+
+class Sweep:
+    """The controller of a sweep. launcher: and its name; root: where its directory will be made; argv: as typed.
+
+    folder: what --config-dir names. packages: where components may come from, None for anywhere.
+    """
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        name: str,
+        root: str,
+        argv: Sequence[str] = (),
+        folder: str | None = None,
+        packages: Sequence[str] | None = None,
+        **header: Any,
+    ) -> None:
+        self.launcher, self._name, self._root, self._header = launcher, name, root, header
+        self.folder, self._command, self._cwd = folder, ["python", "-m", "rlresearch", *argv], os.getcwd()
+        self.packages = None if packages is None else list(packages)
+        self.path: Path | None = None
+        self._reader: ledger.Reader | None = None
+        self._book: ledger.Ledger | None = None
+        self._composer = Composer(folder)
+        self._unwritten: list[Job] = []
+        self._written_bases = 0
+        self._goes_on: set[int] = set()
+        self._table: Table | None = None
+        self._held: int | None = None
+
+    # What there is.
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Every job so far, as it is now."""
+        return self._reader.account.jobs if self._reader else self._unwritten
+
+    @property
+    def bases(self) -> list[ledger.Base]:
+        return self._composer.bases
+
+    @property
+    def book(self) -> ledger.Ledger:
+        """Where this process enters what happens."""
+        if self._book is None:
+            raise RunError("the sweep has no directory yet")
+        return self._book
+
+    def config(self, job: Job) -> dict[str, Any]:
+        """A job's frozen configuration."""
+        return frozen(job, self.bases)
+
+    def task(self, job: Job) -> Task:
+        """The next attempt at a job."""
+        base = self.bases[job.base]
+        return Task(
+            job=job.number,
+            attempt=job.attempts + 1,
+            config=self.config(job),
+            choices=base.choices,
+            tuned=base.tuned,
+            overrides=job.overrides,
+            command=self._command,
+            sweep=str(self.path),
+            cwd=self._cwd,
+            run=str(job.run) if job.number in self._goes_on and job.run is not None else None,
+            packages=self.packages,
+            folder=self.folder,
+        )
+
+    # What a launcher does.
+
+    def attempt(self, jobs: Sequence[Job], fused: Mapping[str, Any] | None = None) -> list[Outcome]:
+        """Runs one job, or several as one program, in this process; see `attempt.attempt`."""
+        tasks = [self.task(job) for job in jobs]
+        self._goes_on -= {job.number for job in jobs}
+        try:
+            return attempt(tasks, self.book, fused)
+        except KeyboardInterrupt as interrupted:
+            interrupted.sweep_directory = self.path
+            raise
+        finally:
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Takes in, and shows, what has happened."""
+        if self._reader is not None:
+            changed = self._reader.refresh()
+            if self._table is not None:
+                self._table.show(self.jobs, changed)
+
+    def say(self, line: str) -> None:
+        """Prints a line, above the table where there is one."""
+        if self._table is not None:
+            self._table.say(line)
+
+    # From the plan to the end.
+
+    def plan(self, batch: Sequence[Sequence[str]]) -> list[Job]:
+        """Composes and checks further jobs. ConfigError, one line, on the first that is wrong."""
+        self.launcher.check()
+        jobs = self._composer.jobs(batch, len(self.jobs))
+        check(jobs, self.bases, self.packages)
+        return jobs
+
+    def show_plan(self, jobs: Sequence[Job]) -> None:
+        """Says what would be run, and how."""
+        print(f"{len(jobs)} jobs, hydra/launcher={self._name}; nothing was started")
+        for line in self.launcher.describe(self, jobs):
+            print(f"  {line}")
+
+    def launch(self, batch: Sequence[Sequence[str]], first: int = 0) -> list[Job]:
+        """Runs a batch of jobs, numbered from `first`, to their ends; jobs that have an end already stay as they are.
+
+        ConfigError before the first begins where one is wrong. What fails is in the jobs' status.
+        """
+        known = self.jobs[first : first + len(batch)]
+        if [job.overrides for job in known] != [list(each) for each in batch[: len(known)]]:
+            raise ConfigError(f"resume={self.path}: the sweeper proposes other jobs than it did before.")
+        jobs = self.plan(batch[len(known) :])
+        if self.path is None:
+            self._create()
+        self._write(jobs)
+        self._run(self.jobs[first : first + len(batch)])
+        return self.jobs[first : first + len(batch)]
+
+    def finish(self) -> None:
+        """Prints the final table. RunError where a job did not finish."""
+        self.close()
+        if self._table is not None:
+            self._table.finish(self.jobs, self.path)
+        bad = [job for job in self.jobs if job.status != FINISHED]
+        if bad:
+            counts = ", ".join(f"{n} {status}" for status, n in _counts(bad).items())
+            why = next((f"; job {job.number}: {job.reason}" for job in bad if job.reason), "")
+            again = " retry=failed" if all(job.status in RETRIED["failed"] for job in bad) else ""
+            total = len(self.jobs)
+            raise RunError(
+                f"{len(bad)} of {total} jobs did not finish ({counts}); "
+                f"again: python -m rlresearch resume={_shown(self.path)}{again}{why}"
+            )
+
+    def close(self) -> None:
+        """Lets go of the ledger and the terminal; may be called again."""
+        if self._table is not None:
+            self._table.close()
+        if self._book is not None:
+            self._book.close()
+        if self._held is not None:
+            os.close(self._held)
+        self._book = self._held = None
+
+    def reopen(self, path: Path, retry: str = "none") -> None:
+        """Takes a sweep up again; `run_rest` then runs what is left. ConfigError where it cannot be."""
+        self._reader = ledger.Reader(path)
+        self._reader.refresh()
+        account = self._reader.account
+        if not account.planned:
+            raise ConfigError(
+                f"resume={path}: the sweep ended before its jobs were planned, and ran none: start it again."
+            )
+        self._held = ledger.held(path)
+        self.path, self._book = path, ledger.Ledger(path, mends=True)
+        self._composer.bases = account.bases
+        self._cwd = account.header.get("cwd", self._cwd)  # what paths in the configurations start from
+        self._written_bases = len(account.bases)
+        about = {
+            key: value for key, value in provenance(self._command, []).items() if key in ("command", "host", "pid")
+        }
+        self._book.write("resumed", at=timestamp(), retry=retry, launcher=self._name, **about)
+        self._reconcile(retry)
+
+    def run_rest(self) -> None:
+        """Runs every job that has no end yet."""
+        self.launcher.check()
+        left = [job for job in self.jobs if job.status == PENDING]
+        check(left, self.bases, self.packages)
+        self._run(self.jobs)
+
+    def _create(self) -> None:
+        self.path = ledger.create(self._root)
+        self._held = ledger.held(self.path)
+        self._book = ledger.Ledger(self.path)
+        fields = provenance(self._command, []) | {"config_dir": self.folder, "launcher": self._name}
+        fields |= {"settings": asdict(self.launcher), "schema_version": ledger.SCHEMA_VERSION, "at": timestamp()}
+        fields |= {"cwd": self._cwd}
+        self._book.write("sweep", **(fields | self._header))
+        self._reader = ledger.Reader(self.path)
+
+    def _write(self, jobs: Sequence[Job]) -> None:
+        """Enters planned jobs; the sweep can be gone on with once the last of this is on the disk."""
+        if not jobs:
+            return
+        bases = self.bases[self._written_bases :]
+        self.book.write_all({"event": "base", **asdict(base)} for base in bases)
+        self._written_bases += len(bases)
+        self.book.write_all(
+            {"event": "job", "job": job.number, "base": job.base, "values": job.values, "overrides": job.overrides}
+            for job in jobs
+        )
+        self.book.write("planned", jobs=jobs[-1].number + 1)
+        self.book.sync()
+        self.refresh()
+
+    def _run(self, jobs: Sequence[Job]) -> None:
+        if self._table is None:
+            self._table = Table(self.path)
+        fresh = [job for job in jobs if job.status == PENDING]
+        going_on = self._together([job for job in jobs if job.number in self._goes_on])
+        for line in self.launcher.describe(self, fresh):
+            self._table.say(line)
+        if fresh or going_on:
+            self._table.start(self.jobs)
+            self.book.after = self.refresh
+            try:
+                self.launcher.run(self, going_on, fresh)
+            finally:
+                self.book.after = None
+                self.refresh()
+
+    def _together(self, jobs: Sequence[Job]) -> list[list[Job]]:
+        """Jobs that were one program, by their place in it."""
+        units: dict[Path, dict[int, Job]] = {}
+        for job in jobs:
+            stored = resume.open_run(str(job.run), "resume")
+            units.setdefault(stored.home, {})[stored.index] = job
+        return [[unit[index] for index in sorted(unit)] for unit in units.values()]
+
+    def _reconcile(self, retry: str) -> None:
+        """What the run directories say of jobs that had no end, and which jobs are to be run again or to go on."""
+        again = RETRIED[retry]
+        for job in self.jobs:
+            if job.status in (RUNNING, INTERRUPTED) or job.status in again:
+                done = objective(job.run) if job.run is not None else None
+                if done is not None:
+                    ledger.ended(self.book, job.number, job.attempts, FINISHED, objective=done)
+                    continue
+                if job.status != FAILED and job.run is not None and _can_go_on(job.run):
+                    self._goes_on.add(job.number)
+                else:
+                    job.status = PENDING
+        self.refresh()
+
+
+def _can_go_on(run: Path) -> bool:
+    try:
+        resume.open_run(str(run), "resume")
+        return RunDirectory(run).recorded().get("status") in ("running", "interrupted")
+    except (ConfigError, RunError):
+        return False
+
+
+def _counts(jobs: Sequence[Job]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for job in jobs:
+        counts[job.status] = counts.get(job.status, 0) + 1
+    return counts
+
+
+def _shown(path: Path | None) -> str:
+    """A path as it is typed where one stands."""
+    return os.path.relpath(path) if path is not None and path.is_relative_to(Path.cwd()) else str(path)

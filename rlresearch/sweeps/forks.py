@@ -1,0 +1,240 @@
+"""A small server that starts a process for each job by forking itself, which takes half a second where TensorFlow is
+loaded already and ten where it is not. It never runs anything itself, so that nothing runs when it forks.
+
+Controller and server speak JSON lines over a socket. Whoever goes, the rest goes too: the server leaves when the
+controller's end of the socket closes, and takes every job's process group with it; a job is killed by the kernel when
+the server dies.
+
+    {"start": 7, "jobs": [...], "environment": {...}, "log": "..."}     to the server
+    {"signal": 15, "to": 7}                                             the same, for its whole process group
+    {"started": 7, "pid": 4711}   {"exited": 7, "code": -11}            from the server; a negative code is a signal
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rlresearch.errors import RunError
+
+PRELOADED = ("tensorflow", "keras", "gymnasium", "safetensors.numpy", "omegaconf", "rlresearch.training")
+PRELOADED += ("rlresearch.saving", "rlresearch.runners.device", "rlresearch.runners.host")
+_PR_SET_PDEATHSIG = 1
+_CODES = {"finished": 0, "failed": 1}
+
+
+class Server:
+    """The controller's end. preload: whether TensorFlow is loaded once for all. Errors: RunError where it has gone."""
+
+    def __init__(self, preload: bool) -> None:
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "rlresearch.sweeps.forks", "serve", str(theirs.fileno()), str(int(preload))]
+        places = [str(Path(__file__).parents[2]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
+        self._process = subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+        theirs.close()
+        self._socket, self._rest = ours, b""
+
+    def send(self, **message: Any) -> None:
+        """One message to the server."""
+        try:
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+        except OSError as error:
+            raise RunError("the process that starts jobs has died") from error
+
+    def messages(self, wait_s: float) -> list[dict[str, Any]]:
+        """What it said, after at most so many seconds."""
+        if not select.select([self._socket], [], [], wait_s)[0]:
+            return []
+        received = self._socket.recv(1 << 16)
+        if not received:
+            raise RunError("the process that starts jobs has died")
+        *lines, self._rest = (self._rest + received).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def close(self) -> None:
+        """Ends the server and every job that it started."""
+        self._socket.close()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def serve(number: int, preload: bool) -> None:
+    """The server's whole life."""
+    die_with_parent(signal.SIGTERM)
+    if preload:
+        _preload()
+    connection = socket.socket(fileno=number)
+    woken, wakes = socket.socketpair()
+    wakes.setblocking(False)
+    signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+    for each in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda *_: None)
+    running: dict[int, int] = {}  # process by what it was started as
+    try:
+        for signals, messages in _heard(connection, woken):
+            if signals & {signal.SIGTERM, signal.SIGINT}:
+                return
+            for message in messages:
+                if "start" in message:
+                    pid = _fork(message, preload, [connection, woken, wakes])
+                    running[message["start"]] = pid
+                    _tell(connection, started=message["start"], pid=pid)
+                elif message["to"] in running:
+                    _signal_group(running[message["to"]], message["signal"])
+            _reap(connection, running)
+    except (OSError, ValueError):
+        pass  # the controller has gone
+    finally:
+        for pid in running.values():
+            _signal_group(pid, signal.SIGKILL)
+
+
+def _heard(connection: socket.socket, woken: socket.socket) -> Iterator[tuple[set[int], list[dict]]]:
+    """Signals and messages, as they come, until the controller has gone."""
+    rest = b""
+    while True:
+        ready = select.select([connection, woken], [], [])[0]
+        signals = set(woken.recv(256)) if woken in ready else set()
+        lines = []
+        if connection in ready:
+            received = connection.recv(1 << 16)
+            if not received:
+                return
+            *lines, rest = (rest + received).split(b"\n")
+        yield signals, [json.loads(line) for line in lines]
+
+
+def _reap(connection: socket.socket, running: dict[int, int]) -> None:
+    """Tells of the processes that have ended, and ends what they left behind."""
+    for name, pid in list(running.items()):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            _signal_group(pid, signal.SIGKILL)
+            del running[name]
+            _tell(connection, exited=name, code=os.waitstatus_to_exitcode(status))
+
+
+def _tell(connection: socket.socket, **message: Any) -> None:
+    connection.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def _preload() -> None:
+    """Loads everything that a job loads, and makes sure that nothing of it runs."""
+    from rlresearch.hardware import with_own_flags, without_noise
+
+    os.environ["XLA_FLAGS"] = with_own_flags(os.environ.get("XLA_FLAGS", ""))
+    with without_noise():
+        for name in PRELOADED:
+            importlib.import_module(name)
+        import tensorflow as tf
+
+        tf.Variable  # noqa: B018 (the package loads TensorFlow when it is first used)
+
+
+def _fork(message: Mapping[str, Any], preloaded: bool, sockets: Sequence[socket.socket]) -> int:
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        with contextlib.suppress(OSError):
+            os.setpgid(pid, pid)  # by both, so that nobody signals a group that is not there yet
+        return pid
+    code = 70
+    try:
+        signal.set_wakeup_fd(-1)
+        for each in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.setpgid(0, 0)
+        die_with_parent(signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(code)
+        for each in sockets:
+            each.close()
+        os.environ |= message["environment"]
+        _print_to(message["log"])
+        if preloaded:
+            code = carry_out(message)
+        else:
+            _exec(message)
+    except BaseException:  # noqa: BLE001 (the child must never return into the server's loop)
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _exec(message: Mapping[str, Any]) -> NoReturn:
+    """Begins a new program in this process' place."""
+    file = os.memfd_create("job", 0)
+    os.write(file, json.dumps(message).encode())
+    os.lseek(file, 0, os.SEEK_SET)
+    os.set_inheritable(file, True)
+    os.execv(sys.executable, [sys.executable, "-m", "rlresearch.sweeps.forks", "job", str(file)])
+
+
+def _print_to(log: str) -> None:
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for number in (1, 2):
+        os.dup2(file, number)
+    os.close(file)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
+    faulthandler.enable(sys.stderr)
+
+
+def carry_out(message: Mapping[str, Any]) -> int:
+    """The jobs of a message, in this process; returns its exit code."""
+    from rlresearch.sweeps.attempt import Task, attempt
+    from rlresearch.sweeps.ledger import Ledger
+
+    tasks = [Task(**task) for task in message["jobs"]]
+    book = Ledger(Path(tasks[0].sweep))
+    try:
+        outcomes = attempt(tasks, book)
+        return max(_CODES.get(outcome.status, 1) for outcome in outcomes)
+    except KeyboardInterrupt as interrupted:
+        return getattr(interrupted, "exit_code", 130)
+    finally:
+        book.close()
+
+
+def die_with_parent(number: int) -> None:
+    """Has the kernel send this process a signal when the thread that started it is no more."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        serve(int(sys.argv[2]), sys.argv[3] == "1")
+    else:
+        faulthandler.enable()
+        with os.fdopen(int(sys.argv[2])) as given:
+            sys.exit(carry_out(json.load(given)))

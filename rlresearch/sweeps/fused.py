@@ -1,0 +1,194 @@
+"""Jobs that differ only in what members of a population may differ in, as one compiled program."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import annotated_types as at
+
+from rlresearch import hardware
+from rlresearch.errors import ConfigError, shown
+from rlresearch.plan import member_configs, plan
+from rlresearch.rundir import timestamp
+from rlresearch.runners import Device, Population, flattened
+
+if TYPE_CHECKING:
+    from rlresearch.sweeps.controller import Sweep
+    from rlresearch.sweeps.ledger import Job
+
+_log = logging.getLogger("rlresearch")
+_SEED = "seed"
+
+
+class Group(NamedTuple):
+    """Jobs for one program, or one job alone. config: the population's, None alone; why: it is alone."""
+
+    jobs: list[Job]
+    config: dict[str, Any] | None
+    why: str | None = None
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Jobs that differ in their seed and in floating-point hyperparameters are members of one compiled program; the
+    others run one after the other. All in this process.
+
+    members: the most in one program. memory_gb: what all of them may take, None for what is free when they begin.
+    """
+
+    members: Annotated[int, at.Gt(0)] = 256
+    memory_gb: Annotated[float, at.Gt(0)] | None = None
+
+    def check(self) -> None:
+        """Works everywhere."""
+
+    def describe(self, sweep: Sweep, jobs: Sequence[Job]) -> list[str]:
+        """A line for each program, and why some jobs are alone."""
+        lines, alone = [], {}
+        for group in grouped(sweep, jobs):
+            if group.config is None:
+                alone.setdefault(group.why, []).append(group.jobs[0].number)
+                continue
+            keys = [_SEED, *flattened(group.config["runner"].get("values") or {})]
+            parts = len(list(_split(group.jobs, self.members)))
+            programs = f", in {parts} programs of at most {self.members}" if parts > 1 else ""
+            lines.append(
+                f"one program: {len(group.jobs)} jobs {_span(group.jobs)} that differ in {', '.join(keys)}{programs}"
+            )
+        for why, numbers in alone.items():
+            lines.append(f"alone: job{'s' if len(numbers) > 1 else ''} {shown(numbers)[1:-1]}: {why}")
+        return lines
+
+    def run(self, sweep: Sweep, going_on: Sequence[Sequence[Job]], fresh: Sequence[Job]) -> None:
+        for unit in going_on:
+            sweep.attempt(unit)
+        for group in grouped(sweep, fresh):
+            if group.config is None:
+                sweep.attempt(group.jobs)
+                continue
+            for part in _split(group.jobs, self._fitting(sweep, group)):
+                self._together(sweep, part)
+
+    def _together(self, sweep: Sweep, jobs: Sequence[Job]) -> None:
+        """Runs jobs as one program, and those that another one's failure took with it once more."""
+        config = fused_config([sweep.config(job) for job in jobs])
+        if len(jobs) == 1:
+            sweep.attempt(jobs)
+            return
+        outcomes = sweep.attempt(jobs, config)
+        if outcomes[0].status == "finished":
+            return
+        bad = set(outcomes[0].members)
+        rest = [job for place, job in enumerate(jobs) if place not in bad]
+        why = outcomes[0].reason or ""
+        if bad:
+            sweep.say(f"{len(bad)} of {len(jobs)} jobs failed; the other {len(rest)} begin again without them")
+            again = [rest] if rest else []
+        elif "ResourceExhausted" in why or "out of memory" in why.lower():
+            sweep.say(f"{len(jobs)} jobs in one program need too much memory: once more in two halves")
+            again = [rest[: len(rest) // 2], rest[len(rest) // 2 :]]
+        else:
+            sweep.say(f"{len(jobs)} jobs cannot be one program, they run alone: {why}")
+            again = [[job] for job in rest]
+        for part in again:
+            self._together(sweep, part)
+
+    def _fitting(self, sweep: Sweep, group: Group) -> int:
+        """How many members a program of this group may have in the memory that there is."""
+        made = plan(sweep.config(group.jobs[0]), sweep.packages)
+        settings = made.settings
+        hardware.prepare(settings.device, settings.threads, settings.deterministic, settings.compile_cache)
+        from rlresearch.sweeps import memory
+
+        each = memory.member_bytes(made)
+        free = self.memory_gb * 1e9 if self.memory_gb else memory.SHARE * memory.available_bytes()
+        fitting = max(1, min(self.members, int(free // max(each, 1))))
+        sweep.book.write("memory", at=timestamp(), jobs=len(group.jobs), member_bytes=each, free_bytes=int(free))
+        if fitting < min(len(group.jobs), self.members):
+            sweep.say(f"{fitting} members at a time: each takes {each / 1e6:,.1f} MB of {free / 1e9:,.1f} GB")
+        return fitting
+
+
+def grouped(sweep: Sweep, jobs: Sequence[Job]) -> list[Group]:
+    """Jobs by the program that they can be members of, in their order; each job in one group."""
+    paths: dict[tuple, Any] = {}
+    groups: dict[str, list[Job]] = {}
+    alone: list[Group] = []
+    for job in jobs:
+        config = sweep.config(job)
+        shape = job.base, tuple(value for key, value in sorted(job.values.items()) if isinstance(value, str))
+        if shape not in paths:
+            paths[shape] = _fusable(config, sweep.packages)
+        if isinstance(paths[shape], str):
+            alone.append(Group([job], None, paths[shape]))
+        else:
+            groups.setdefault(_signature(config, paths[shape]), []).append(job)
+    made = [_group(sweep, members) for members in groups.values()]
+    return [group for each in made for group in each] + alone
+
+
+def fused_config(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The configuration of the population whose members have these: what differs between them becomes its values."""
+    flat = [flattened(config) for config in configs]
+    differing = [key for key in flat[0] if key != _SEED and len({repr(each[key]) for each in flat}) > 1]
+    runner = {
+        "_target_": f"{Population.__module__}.Population",
+        "seeds": [each[_SEED] for each in flat],
+        "values": {key: [each[key] for each in flat] for key in differing} or None,
+    }
+    return {**configs[0], "runner": runner}
+
+
+def _group(sweep: Sweep, jobs: list[Job]) -> list[Group]:
+    """One group, if each member of the population is to the letter the job that it stands for."""
+    if len(jobs) == 1:
+        return [Group(jobs, None, "no other has its shapes and settings")]
+    configs = [sweep.config(job) for job in jobs]
+    config = fused_config(configs)
+    try:
+        same = member_configs(plan(config, sweep.packages).runner, config) == configs
+        why = None if same else "it differs from the others in more than seed and numbers"
+    except ConfigError as error:
+        why = str(error)
+    return [Group(jobs, config)] if why is None else [Group([job], None, why) for job in jobs]
+
+
+def _fusable(config: Mapping[str, Any], packages: Sequence[str] | None) -> frozenset[str] | str:
+    """The keys in which members may differ, or why a job cannot be a member."""
+    from rlresearch.runners.population import float_paths
+
+    made = plan(config, packages)
+    if isinstance(made.runner, Population):
+        return "it is a population already"
+    if not isinstance(made.runner, Device):
+        return f"runner={type(made.runner).__name__.lower()} steps its environment in Python"
+    groups = ("noise.", "optimizer.")  # the algorithm's other parts have their settings under `algo.`
+    return frozenset(path if path.startswith(groups) else f"algo.{path}" for path in float_paths(made.trainer.algo))
+
+
+def _signature(config: Mapping[str, Any], paths: frozenset[str]) -> str:
+    """The same for all jobs that differ in nothing but seed and numbers at `paths`."""
+    flat = flattened(config)
+    own = {key: value for key, value in flat.items() if key != _SEED and not (key in paths and _is_number(value))}
+    return json.dumps([own, sorted(flat)], sort_keys=True, default=str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _split(jobs: Sequence[Job], most: int) -> Iterator[list[Job]]:
+    """Parts of nearly the same size, none larger than `most`."""
+    parts = -(-len(jobs) // most)
+    for index in range(parts):
+        part = list(jobs[index * len(jobs) // parts : (index + 1) * len(jobs) // parts])
+        if part:
+            yield part
+
+
+def _span(jobs: Sequence[Job]) -> str:
+    return shown([job.number for job in jobs])

@@ -1,0 +1,41 @@
+"""The launchers by name, and the simplest of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from rlresearch.build import make
+from rlresearch.errors import ConfigError, alternatives, shown
+
+if TYPE_CHECKING:
+    from rlresearch.sweeps.controller import Launcher, Sweep
+    from rlresearch.sweeps.ledger import Job
+
+# Where each stands; a module that another library is needed for is imported only when it is asked for.
+PLACES = {"basic": "launchers.Basic", "fused": "fused.Fused", "local": "local.Local"}
+
+
+def made(name: str, settings: Mapping[str, Any]) -> Launcher:
+    """The launcher `hydra/launcher=name` with its settings. ConfigError, one line, on a wrong one."""
+    if name not in PLACES:
+        raise ConfigError(f"hydra/launcher={shown(name)}: there is no such launcher{alternatives(name, PLACES)}")
+    module, _, kind = PLACES[name].rpartition(".")
+    return make(getattr(import_module(f"rlresearch.sweeps.{module}"), kind), dict(settings), "hydra.launcher")
+
+
+@dataclass(frozen=True)
+class Basic:
+    """One job after the other, in this process: TensorFlow is loaded once. What ends the process ends the sweep."""
+
+    def check(self) -> None:
+        """Works everywhere."""
+
+    def describe(self, sweep: Sweep, jobs: Sequence[Job]) -> list[str]:
+        return [f"{len(jobs)} jobs, one after the other in this process"]
+
+    def run(self, sweep: Sweep, going_on: Sequence[Sequence[Job]], fresh: Sequence[Job]) -> None:
+        for unit in [*going_on, *([job] for job in fresh)]:
+            sweep.attempt(unit)

@@ -1,0 +1,291 @@
+"""A process for each job, so many at a time: what one does, or has done to it, touches no other.
+
+This process only watches: it neither loads TensorFlow nor opens a GPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+
+import annotated_types as at
+
+from rlresearch.errors import ConfigError, RunError
+from rlresearch.signals import Interrupted, Watch
+from rlresearch.sweeps import ledger
+from rlresearch.sweeps.forks import Server
+from rlresearch.sweeps.ledger import FAILED, INTERRUPTED, KILLED, RUNNING, TIMED_OUT
+
+if TYPE_CHECKING:
+    from rlresearch.sweeps.attempt import Task
+    from rlresearch.sweeps.controller import Sweep
+    from rlresearch.sweeps.ledger import Job
+
+_TICK_S = 0.2
+_PATIENCE_S = 40.0  # to save a checkpoint, when told to stop
+_STARTS = 3  # of the server, with nothing done in between, before the sweep is given up
+
+
+@dataclass
+class _Running:
+    """An attempt that has a process. slot: its place among the workers; verdict: why it was told to end."""
+
+    tasks: list[Task]
+    slot: int
+    began: float
+    pid: int | None = None
+    verdict: tuple[str, str] | None = None
+    told: float | None = None
+
+
+class _Order(NamedTuple):
+    number: int
+    running: _Running
+
+
+@dataclass(frozen=True)
+class Local:
+    """A process for each job.
+
+    workers: how many at a time, None for as many as there are GPUs' places or, without GPUs, half the CPU cores.
+    start: `forkserver` forks a process that has TensorFlow loaded; `plain` starts Python anew, which is safe with any
+    GPU; auto: plain where there is a GPU. threads: of each job, None for its share of the cores. gpus: which, by number
+    or identifier, None for none of our business, and jobs_per_gpu: at a time. timeout_minutes: of one attempt;
+    hang_minutes: without a sign of life in the run's directory. memory_gb: of a job's processes together.
+    """
+
+    workers: Annotated[int, at.Gt(0)] | None = None
+    start: Literal["auto", "forkserver", "plain"] = "auto"
+    threads: Annotated[int, at.Gt(0)] | None = None
+    gpus: tuple[int | str, ...] | None = None
+    jobs_per_gpu: Annotated[int, at.Gt(0)] = 1
+    timeout_minutes: Annotated[float, at.Gt(0)] | None = None
+    hang_minutes: Annotated[float, at.Gt(0)] | None = None
+    memory_gb: Annotated[float, at.Gt(0)] | None = None
+
+    def check(self) -> None:
+        """ConfigError where there are more workers than places on the GPUs."""
+        if self.gpus is not None and self.workers is not None and self.workers > len(self.gpus) * self.jobs_per_gpu:
+            places = len(self.gpus) * self.jobs_per_gpu
+            raise ConfigError(
+                f"hydra.launcher.workers={self.workers}: must be at most {places}, the places on "
+                "hydra.launcher.gpus; more with hydra.launcher.jobs_per_gpu."
+            )
+
+    def describe(self, sweep: Sweep, jobs: Sequence[Job]) -> list[str]:
+        how = "forked from one that has TensorFlow loaded" if self._preloads() else "each started anew"
+        where = f", on GPUs {', '.join(map(str, self.gpus))}" if self.gpus else ""
+        return [f"{len(jobs)} jobs, a process each, {self._count()} at a time{where}, {how}"]
+
+    def run(self, sweep: Sweep, going_on: Sequence[Sequence[Job]], fresh: Sequence[Job]) -> None:
+        _Workers(self, sweep, [*going_on, *([job] for job in fresh)], self._count()).run()
+
+    def environment(self, slot: int) -> dict[str, str]:
+        """What is special about a worker's environment."""
+        threads = self.threads or max(1, _cores() // self._count())
+        own = {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads, "OMP_NUM_THREADS": threads}
+        if self.gpus is not None:
+            own["CUDA_VISIBLE_DEVICES"] = self.gpus[slot // self.jobs_per_gpu] if self.gpus else -1
+        return {name: str(value) for name, value in own.items()}
+
+    def _count(self) -> int:
+        if self.workers is not None:
+            return self.workers
+        return len(self.gpus) * self.jobs_per_gpu if self.gpus else max(1, _cores() // 2)
+
+    def _preloads(self) -> bool:
+        return self.start == "forkserver" or (self.start == "auto" and not _has_gpu())
+
+
+class _Workers:
+    """Keeps the places filled, and an eye on every process."""
+
+    def __init__(self, settings: Local, sweep: Sweep, units: Sequence[Sequence[Job]], places: int) -> None:
+        self._settings, self._sweep = settings, sweep
+        self._waiting, self._free = deque(units), list(range(places))[::-1]
+        self._running: dict[int, _Running] = {}
+        self._started, self._server, self._deaths = 0, None, 0
+
+    def run(self) -> None:
+        """Until every job has an end. Interrupted once all were told to stop, and have."""
+        with Watch() as watch:
+            try:
+                while self._waiting or self._running:
+                    watch.check()
+                    self._fill()
+                    self._hear(_TICK_S)
+                    self._look_after()
+            except Interrupted as interrupted:
+                self._stop_all()
+                interrupted.sweep_directory = self._sweep.path
+                raise
+            finally:
+                if self._server is not None:
+                    self._server.close()
+
+    def _fill(self) -> None:
+        while self._waiting and self._free:
+            if self._server is None:
+                self._server = Server(self._settings._preloads())
+            unit, slot = self._waiting.popleft(), self._free.pop()
+            tasks = [self._sweep.task(job) for job in unit]
+            number, self._started = self._started, self._started + 1
+            self._running[number] = _Running(tasks, slot, time.monotonic())
+            log = self._sweep.path / ledger.LOGS / f"{tasks[0].job}.{tasks[0].attempt}.log"
+            ledger.begun(self._sweep.book, [task.job for task in tasks], [task.attempt for task in tasks])
+            with contextlib.suppress(RunError):  # found when it is listened to
+                jobs = [task._asdict() for task in tasks]
+                self._server.send(start=number, jobs=jobs, environment=self._settings.environment(slot), log=str(log))
+
+    def _hear(self, wait_s: float) -> None:
+        if self._server is None:
+            return
+        try:
+            messages = self._server.messages(wait_s)
+        except RunError as error:
+            self._server_died(error)
+            return
+        for message in messages:
+            if "started" in message:
+                self._running[message["started"]].pid = message["pid"]
+            else:
+                self._deaths = 0
+                self._ended(_Order(message["exited"], self._running[message["exited"]]), message["code"])
+        self._sweep.refresh()
+
+    def _ended(self, order: _Order, code: int) -> None:
+        """Enters what became of an attempt whose process has ended, unless it said so itself."""
+        del self._running[order.number]
+        self._free.append(order.running.slot)
+        self._sweep.refresh()
+        for task in order.running.tasks:
+            job = self._sweep.jobs[task.job]
+            if order.running.verdict is not None:
+                ledger.ended(self._sweep.book, task.job, task.attempt, *order.running.verdict)
+            elif job.attempts == task.attempt and job.status == RUNNING:
+                ledger.ended(self._sweep.book, task.job, task.attempt, *_death(code, self._log(task)))
+
+    def _log(self, task: Task) -> Path:
+        return self._sweep.path / ledger.LOGS / f"{task.job}.{task.attempt}.log"
+
+    def _look_after(self) -> None:
+        """Ends what takes too long, has hung, or takes too much memory."""
+        now = time.monotonic()
+        for number, running in self._running.items():
+            if running.pid is None:
+                continue
+            if running.told is not None:
+                if now - running.told > _PATIENCE_S:
+                    self._signal(number, signal.SIGKILL)
+                continue
+            verdict = self._verdict(running, now)
+            if verdict is not None:
+                running.verdict, running.told = verdict, now
+                # what has hung does not answer, and what takes too much memory must not take more
+                gentle = verdict[1].startswith("longer")
+                self._signal(number, signal.SIGTERM if gentle else signal.SIGKILL)
+
+    def _verdict(self, running: _Running, now: float) -> tuple[str, str] | None:
+        own = self._settings
+        if own.timeout_minutes is not None and now - running.began > own.timeout_minutes * 60:
+            return TIMED_OUT, f"longer than hydra.launcher.timeout_minutes={own.timeout_minutes:g}"
+        if own.hang_minutes is not None and self._silent_s(running, now) > own.hang_minutes * 60:
+            return TIMED_OUT, f"no sign of life for hydra.launcher.hang_minutes={own.hang_minutes:g}"
+        if own.memory_gb is not None and (used := _resident_bytes(running.pid)) > own.memory_gb * 1e9:
+            return KILLED, f"took {used / 1e9:.1f} GB, more than hydra.launcher.memory_gb={own.memory_gb:g}"
+        return None
+
+    def _silent_s(self, running: _Running, now: float) -> float:
+        """Seconds since anything was written in the run's directory."""
+        run = self._sweep.jobs[running.tasks[0].job].run
+        latest = max((_changed_at(each) for each in run.iterdir()), default=0.0) if run and run.is_dir() else 0.0
+        return min(now - running.began, max(0.0, time.time() - latest))
+
+    def _signal(self, number: int, which: int) -> None:
+        with contextlib.suppress(RunError):
+            self._server.send(signal=int(which), to=number)
+
+    def _stop_all(self) -> None:
+        """Has every job save a checkpoint and leave."""
+        for number in self._running:
+            self._signal(number, signal.SIGTERM)
+        deadline = time.monotonic() + _PATIENCE_S
+        while self._running and time.monotonic() < deadline:
+            self._hear(_TICK_S)
+        for running in self._running.values():
+            for task in running.tasks:
+                why = "told to stop, and did not in time"
+                ledger.ended(self._sweep.book, task.job, task.attempt, INTERRUPTED, why)
+
+    def _server_died(self, error: RunError) -> None:
+        """Its jobs have died with it: another server takes its place."""
+        self._server.close()
+        self._server, self._deaths = None, self._deaths + 1
+        for number, running in list(self._running.items()):
+            self._ended(_Order(number, running), -signal.SIGKILL)
+        if self._deaths >= _STARTS:
+            raise error
+
+
+def _death(code: int, log: Path) -> tuple[str, str]:
+    """What a process' exit code says, and its last words."""
+    said = _last_line(log)
+    words = f": {said}" if said else ""
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        return KILLED, f"killed by {name}{words}"
+    if code > 128 and code - 128 in {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}:
+        return INTERRUPTED, f"told to stop by {signal.Signals(code - 128).name}"
+    return FAILED, f"left with exit code {code}{words}"
+
+
+def _last_line(log: Path) -> str:
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            lines = file.read().decode(errors="replace").split("\n")
+    except OSError:
+        return ""
+    told = [line.strip() for line in lines if line.strip()]
+    fatal = [line for line in told if line.startswith("Fatal Python error")]
+    return (fatal or told or [""])[-1][:200]
+
+
+def _changed_at(path: Path) -> float:
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0
+
+
+def _resident_bytes(group: int) -> int:
+    """Of all processes in a group, what they share counted each time."""
+    page, total = os.sysconf("SC_PAGE_SIZE"), 0
+    for stat in _stats():
+        if stat[2] == str(group):
+            total += int(stat[21]) * page
+    return total
+
+
+def _stats() -> Iterator[list[str]]:
+    """/proc/PID/stat of every process from its third field on: state, parent, group, ..."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                yield (entry / "stat").read_text().rpartition(")")[2].split()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _has_gpu() -> bool:
+    """Whether a job could find one; nothing is opened."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return not hidden and (Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists())

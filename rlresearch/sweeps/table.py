@@ -1,0 +1,202 @@
+"""What a person sees of a sweep: a live table in a terminal, elsewhere a line for each change, and how it ended."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import numpy as np
+
+from rlresearch.errors import ConfigError
+from rlresearch.review.stats import ENOUGH, estimate, sample
+from rlresearch.sweeps.ledger import FINISHED, PENDING, RUNNING, Job
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table as RichTable
+
+_COLOURS = {FINISHED: "green", RUNNING: "cyan", PENDING: "dim", "interrupted": "yellow", "skipped": "dim"}
+_WIDTH_OF_A_FILE = 160
+_MOST_LIVE, _MOST_BEST, _MOST_GROUPS, _MOST_BAD = 12, 5, 20, 10
+
+
+class Table:
+    """The terminal of a sweep; `stream` is standard output."""
+
+    def __init__(self, path: Path, stream: TextIO | None = None) -> None:
+        from rich.console import Console
+
+        self._stream = sys.stdout if stream is None else stream
+        self._console = Console(file=self._stream, highlight=False)
+        if not self._console.is_terminal:
+            self._console.width = _WIDTH_OF_A_FILE
+        self._live: Live | None = None
+        self._since: dict[int, float] = {}
+        self._told: dict[int, tuple[int, str]] = {}
+        self._swept: set[str] | None = None
+        self.say(f"sweep {path}")
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        """Begins to show jobs."""
+        self._swept = swept(jobs)
+        self._told = {job.number: (job.attempts, job.status) for job in jobs}
+        if self._console.is_terminal and self._live is None:
+            from rich.live import Live
+
+            self._live = Live(console=self._console, refresh_per_second=2, transient=True)
+            self._live.start()
+        self._redraw(jobs)
+
+    def show(self, jobs: Sequence[Job], changed: Iterable[Job]) -> None:
+        """Tells what has become of the jobs in `changed`."""
+        ended = sum(job.status not in (PENDING, RUNNING) for job in jobs)
+        for job in changed:
+            now = job.attempts, job.status
+            if self._told.get(job.number) == now:
+                continue
+            self._told[job.number] = now
+            if job.status == RUNNING:
+                self._since[job.number] = time.monotonic()
+            if self._live is None or job.status != RUNNING:
+                self.say(self._line(job, ended, len(jobs)))
+        self._redraw(jobs)
+
+    def say(self, line: str) -> None:
+        """A line, above the table where there is one."""
+        self._console.print(line, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Gives the terminal back; may be called again."""
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+
+    def finish(self, jobs: Sequence[Job], path: Path | None) -> None:
+        """The best jobs, the means over seeds, and what did not finish."""
+        self.close()
+        self._swept = swept(jobs)
+        for table in (_best(jobs, self._swept), _grouped(jobs, self._swept), _bad(jobs, self._swept)):
+            if table is not None:
+                self._console.print(table)
+        done = sum(job.status == FINISHED for job in jobs)
+        self.say(f"{done} of {len(jobs)} jobs finished; {os.path.join(path or '', 'ledger.jsonl')}")
+
+    def _line(self, job: Job, ended: int, total: int) -> str:
+        about = " ".join(own(job, self._swept or set()))
+        if job.status == RUNNING:
+            again = f", attempt {job.attempts}" if job.attempts > 1 else ""
+            return f"[{ended}/{total}] job {job.number} running{again}: {about}"
+        result = f" {number(job.objective)}" if job.objective is not None else ""
+        took = self._since.pop(job.number, None)
+        seconds = f", {time.monotonic() - took:,.1f} s" if took is not None else ""
+        why = f": {job.reason}" if job.reason else ""
+        return f"[{ended}/{total}] job {job.number} {job.status}{result}{seconds}: {about}{why}"
+
+    def _redraw(self, jobs: Sequence[Job]) -> None:
+        if self._live is None:
+            return
+        from rich.table import Table as RichTable
+
+        counts: dict[str, int] = {}
+        for job in jobs:
+            counts[job.status] = counts.get(job.status, 0) + 1
+        table = RichTable(title=", ".join(f"{n} {status}" for status, n in counts.items()), title_justify="left")
+        for name in ("job", "running for", "what"):
+            table.add_column(name)
+        running = [job for job in jobs if job.status == RUNNING]
+        for job in running[:_MOST_LIVE]:
+            seconds = time.monotonic() - self._since.setdefault(job.number, time.monotonic())
+            table.add_row(str(job.number), f"{seconds:,.0f} s", " ".join(own(job, self._swept or set())))
+        if len(running) > _MOST_LIVE:
+            table.add_row("", "", f"and {len(running) - _MOST_LIVE} more")
+        self._live.update(table)
+
+
+def number(value: float) -> str:
+    """Four digits, or as many as stand before the point."""
+    return f"{value:,.1f}" if abs(value) >= 100.0 else f"{value:.4g}"
+
+
+def swept(jobs: Sequence[Job]) -> set[str]:
+    """The keys in which jobs differ."""
+    values: dict[str, set[str | None]] = {}
+    for index, job in enumerate(jobs):
+        given = dict(text.partition("=")[::2] for text in job.overrides)
+        for key in given.keys() - values.keys():
+            values[key] = {None} if index else set()
+        for key, seen in values.items():
+            seen.add(given.get(key))
+    return {key for key, seen in values.items() if len(seen) > 1}
+
+
+def own(job: Job, keys: set[str]) -> list[str]:
+    """The overrides of a job that others do not share; all where nothing is swept."""
+    mine = [text for text in job.overrides if text.partition("=")[0] in keys]
+    return mine or job.overrides or ["(as configured)"]
+
+
+def groups(jobs: Sequence[Job]) -> dict[str, list[float]]:
+    """The objectives of finished jobs that differ in their seed alone, by what they have in common."""
+    keys = swept(jobs) - {"seed"}
+    found: dict[str, list[float]] = {}
+    for job in jobs:
+        if job.status == FINISHED and job.objective is not None:
+            mine = [text for text in job.overrides if text.partition("=")[0] in keys]
+            found.setdefault(" ".join(mine) or "all", []).append(job.objective)
+    return found
+
+
+def _best(jobs: Sequence[Job], keys: set[str]) -> RichTable | None:
+    ranked = [job for job in jobs if job.objective is not None and np.isfinite(job.objective)]
+    ranked.sort(key=lambda job: -job.objective)
+    table = _table("best jobs", "job", "return", "what", "run directory")
+    for job in ranked[:_MOST_BEST]:
+        where = os.path.relpath(job.run) if job.run is not None else ""
+        table.add_row(str(job.number), number(job.objective), " ".join(own(job, keys)), where)
+    return table if ranked else None
+
+
+def _grouped(jobs: Sequence[Job], keys: set[str]) -> RichTable | None:
+    found = {name: np.asarray(values) for name, values in groups(jobs).items()}
+    found = {name: values for name, values in found.items() if len(values) > 1}
+    if not found:
+        return None
+    table = _table("over seeds", "what", "seeds", "mean", "IQM", "95 % interval of the IQM")
+    for name, values in sorted(found.items(), key=lambda pair: -pair[1].mean())[:_MOST_GROUPS]:
+        middle, interval = _estimated(values)
+        table.add_row(name, str(len(values)), number(values.mean()), middle, interval)
+    return table
+
+
+def _estimated(values: np.ndarray) -> tuple[str, str]:
+    try:
+        of = estimate(sample([values]))
+    except ConfigError:  # scipy is in the extra `review`
+        return "", "needs rlresearch[review]"
+    note = "" if len(values) >= ENOUGH else " (worst to best)"
+    return number(of.value), f"{number(of.low)} to {number(of.high)}{note}"
+
+
+def _bad(jobs: Sequence[Job], keys: set[str]) -> RichTable | None:
+    bad = [job for job in jobs if job.status not in (FINISHED, PENDING)]
+    table = _table("did not finish", "job", "status", "what", "why")
+    for job in bad[:_MOST_BAD]:
+        table.add_row(str(job.number), job.status, " ".join(own(job, keys)), job.reason or "")
+    if len(bad) > _MOST_BAD:
+        table.add_row("", "", f"and {len(bad) - _MOST_BAD} more", "")
+    return table if bad else None
+
+
+def _table(title: str, *columns: str) -> RichTable:
+    from rich.table import Table as RichTable
+
+    table = RichTable(
+        title=title, title_justify="left", show_edge=False, box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table

@@ -1,0 +1,231 @@
+"""A run that is a trial of a search: what it tells the study, and whether it goes on.
+
+A search gives every run that it starts the key `trial`, which says where the study lies and which trial the run is. At
+each evaluation the run tells its score, and asks the study's pruner whether it is worth going on. Nothing is asked
+between evaluations.
+
+A trial may have several parts (seeds, environments), which run one after the other. Its step, by which trials are
+compared, counts the environment steps of all its parts so far; its score there is the mean (or interquartile mean) of
+the parts that are done and of the one that runs. So the pruner sees one curve a trial, and also stops a trial between
+two of its seeds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
+
+import annotated_types as at
+import numpy as np
+
+from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.review.stats import STATISTICS
+
+SEARCH, PART = "search", "part {}"  # where a study keeps its settings, and a trial the record of each part
+FROM_EVALUATIONS = ("return", "best", "auc")  # objectives that are known while a run goes on
+FROM_TIMES = {"wall_time": "wall_time_s", "training_time": "training_time_s", "steps_per_second": "steps_per_second"}
+PRUNERS = ("none", "median", "percentile", "successive_halving", "hyperband")
+
+_log = logging.getLogger("rlresearch.trial")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """storage: a journal file, or the URL of a database; study: its name there; number: of the trial; part: of the
+    trial's parts.
+    """
+
+    storage: str
+    study: str
+    number: Annotated[int, at.Ge(0)]
+    part: Annotated[int, at.Ge(0)] = 0
+
+
+class Share(NamedTuple):
+    """The members of a run that are one trial together."""
+
+    trial: Trial
+    members: tuple[int, ...]
+
+
+class Judge:
+    """Says of each member whether it goes on; a `training.Judge`.
+
+    shares: which members are which trial; the others always go on. last_step: the one after which nothing is left to
+    save. A study that cannot be reached is warned of, and its members go on.
+    """
+
+    def __init__(self, shares: Sequence[Share], members: int, last_step: int) -> None:
+        self.ended: list[int | None] = [None] * members
+        self._last_step = last_step
+        self._reporters = [Reporter(share) for share in shares]
+
+    @property
+    def going(self) -> list[bool]:
+        """For each member whether it trains on."""
+        return [step is None for step in self.ended]
+
+    def at_evaluation(self, step: int, evaluations: Sequence[Any]) -> None:
+        """Hears of every member's evaluation at `step`, and ends the members of trials that are pruned."""
+        for each in self._reporters:
+            if self.going[each.members[0]] and not each.goes_on(step, evaluations) and step < self._last_step:
+                for member in each.members:
+                    self.ended[member] = step
+
+    def record(self, summaries: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]) -> None:
+        """Tells each trial how its run ended. summaries: of each member for run.json; runs: `path` and the last row
+        of metrics, `row`.
+        """
+        for each in self._reporters:
+            each.record([summaries[index] for index in each.members], [runs[index] for index in each.members])
+
+
+class Reporter:
+    """One trial's line to its study."""
+
+    def __init__(self, share: Share) -> None:
+        self.members, self._trial = share.members, share.trial
+        self._study, self._id, self._before = None, 0, ()
+        self._offset, self._scores, self._settings, self._part = 0, [], {}, {}
+        with self._patience("nothing of this run is told to it"):
+            study = load_study(self._trial.storage, self._trial.study)
+            number = self._trial.number
+            self._id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+            frozen = study._storage.get_trial(self._id)
+            self._settings = study.user_attrs[SEARCH]
+            self._part = self._settings["parts"][self._trial.part]
+            self._before = [frozen.user_attrs[PART.format(part)] for part in range(self._trial.part)]
+            self._offset = sum(each["step"] for each in self._before)
+            self._study = None if frozen.state.is_finished() else study  # a run that goes on when all is over
+
+    def goes_on(self, step: int, evaluations: Sequence[Any]) -> bool:
+        """Tells the score at `step` and asks the pruner."""
+        own = [evaluations[index].mean for index in self.members]
+        self._scores.append(normalised(aggregated(own, self._settings.get("aggregate", "mean")), self._part))
+        if self._study is None or self._settings["pruner"] == "none":
+            return True
+        with self._patience("it is not asked any more whether this run goes on"):
+            name = self._settings["objectives"][0]
+            before = [each["values"][name] for each in self._before]
+            score = aggregated([*before, from_evaluations(name, self._scores)], self._settings["aggregate"])
+            storage = self._study._storage
+            storage.set_trial_intermediate_value(self._id, self._offset + step, float(score))
+            return not self._study.pruner.prune(self._study, storage.get_trial(self._id))
+        self._study = None
+        return True
+
+    def record(self, summaries: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]) -> None:
+        if self._study is None:
+            return
+        status, step = summaries[0]["status"], int(summaries[0]["total_steps"])
+        told = {"status": status, "step": step, "run": str(runs[0]["path"]), "reason": summaries[0].get("reason")}
+        if status in ("finished", "pruned"):
+            told["values"] = {name: self._value(name, summaries, runs) for name in self._settings["objectives"]}
+        with self._patience("its score is lost"):
+            self._study._storage.set_trial_user_attr(self._id, PART.format(self._trial.part), told)
+
+    def _value(self, name: str, summaries: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]) -> float:
+        if name in FROM_EVALUATIONS:
+            return from_evaluations(name, self._scores)
+        if name in FROM_TIMES:
+            return float(summaries[0][FROM_TIMES[name]])
+        return float(np.mean([(run["row"] or {}).get(name, np.nan) for run in runs]))
+
+    def _patience(self, consequence: str) -> contextlib.AbstractContextManager:
+        return _Patience(f"study {self._trial.study} cannot be reached, {consequence}")
+
+
+class _Patience(contextlib.AbstractContextManager):
+    """A study out of reach must not end a run: any error becomes a warning."""
+
+    def __init__(self, consequence: str) -> None:
+        self._consequence = consequence
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _: Any) -> bool:
+        if isinstance(error, Exception):
+            _log.warning("%s: %s: %s", self._consequence, type(error).__name__, error)
+        return isinstance(error, Exception)
+
+
+def from_evaluations(name: str, scores: Sequence[float]) -> float:
+    """An objective of the scores of all evaluations so far: the last, the best, or the mean (`auc`: of evaluations
+    that are equally far apart it is the area under the learning curve, divided by its length).
+    """
+    return float({"return": lambda: scores[-1], "best": lambda: max(scores), "auc": lambda: np.mean(scores)}[name]())
+
+
+def normalised(score: float, part: Mapping[str, Any]) -> float:
+    """0 for a random policy, 1 for the target, where the part has these; else the score as it is."""
+    low, high = part.get("random"), part.get("target")
+    return score if low is None or high is None else (score - low) / (high - low)
+
+
+def aggregated(scores: Sequence[float], how: str) -> float:
+    """The `mean`, or the interquartile mean, `iqm`."""
+    return float(STATISTICS[how]([np.asarray(scores, np.float64)]))
+
+
+def open_storage(storage: str, heartbeat_s: int | None = None) -> Any:
+    """Optuna's storage: a journal file, or where `storage` is a URL a database. heartbeat_s: seconds between signs of
+    life of a controller that shares it with others.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Optuna calls experimental
+        if "://" not in storage:
+            backend = optuna.storages.journal.JournalFileBackend(os.fspath(storage))
+            return optuna.storages.JournalStorage(backend)
+        retry = optuna.storages.RetryHeartbeatStaleTrialCallback()
+        return optuna.storages.RDBStorage(
+            storage,
+            heartbeat_interval=heartbeat_s,
+            grace_period=None if heartbeat_s is None else 2 * heartbeat_s,
+            heartbeat_stale_trial_callback=None if heartbeat_s is None else retry,
+        )
+
+
+def load_study(storage: str, name: str) -> Any:
+    """A study that exists, with its pruner."""
+    import optuna
+
+    study = optuna.load_study(study_name=name, storage=open_storage(storage))
+    settings = study.user_attrs[SEARCH]
+    study.pruner = make_pruner(settings["pruner"], settings["pruner_options"])
+    return study
+
+
+def make_pruner(name: str, options: Mapping[str, Any]) -> Any:
+    """Optuna's pruner of that name. ConfigError where it does not know an option, or refuses its value."""
+    from optuna import pruners
+
+    classes = {
+        "none": pruners.NopPruner,
+        "median": pruners.MedianPruner,
+        "percentile": pruners.PercentilePruner,
+        "successive_halving": pruners.SuccessiveHalvingPruner,
+        "hyperband": pruners.HyperbandPruner,
+    }
+    return made(classes[name], options, "hydra.sweeper.pruner_options")
+
+
+def made(cls: type, options: Mapping[str, Any], where: str, **fixed: Any) -> Any:
+    """An object of Optuna's from options that a user wrote. ConfigError, about `where`, where they do not fit."""
+    known = [name for name in inspect.signature(cls).parameters if name not in fixed]
+    for name, value in options.items():
+        if name not in known:
+            why = f"{cls.__name__} has no such option{alternatives(name, known)}"
+            raise ConfigError(f"{where}.{name}={shown(value)}: {why}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return cls(**options, **fixed)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}={shown(dict(options))}: {cls.__name__}: {error}") from None
