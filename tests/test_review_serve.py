@@ -122,7 +122,13 @@ def test_two_hosts_or_none_are_refused(port):
 
 ORIGINS = [
     *("http://evil.example", "https://127.0.0.1:PORT", "http://127.0.0.1:1", "null", "http://localhost:PORT", "", "x"),
-    *("http://127.0.0.1:PORT.evil.example", "http://127.0.0.1:PORT/", "file://", "http://[::1]:PORT", "http://127.0.0.1"),
+    *(
+        "http://127.0.0.1:PORT.evil.example",
+        "http://127.0.0.1:PORT/",
+        "file://",
+        "http://[::1]:PORT",
+        "http://127.0.0.1",
+    ),
 ]
 
 

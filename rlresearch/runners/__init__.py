@@ -1,9 +1,10 @@
 """How often to return to Python; nothing about reinforcement learning.
 
 `Device`, `Host` and `Population` are what `conf/runner` names. Each starts a runner, which has
-`members` (the seeds it trains), `iteration`, `advance(iterations, fresh)`, `rows()`, `policy(obs)`,
-`state()` and `close()`; to be saved, `beside()`, arrays by name that it needs beside the state, `exact`, whether it can
-come back to this very place, and `restore(iteration, state, beside)`.
+`members` (the seeds it trains), `silent` (the iterations before the first that may learn), `iteration`,
+`advance(iterations, fresh)`, `rows()`, `policy(obs)`, `state()` and `close()`; to be saved, `beside()`, arrays by name
+that it needs beside the state, `exact`, whether it can come back to this very place, and
+`restore(iteration, state, beside)`.
 """
 
 from __future__ import annotations

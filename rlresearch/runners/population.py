@@ -31,7 +31,7 @@ class PopulationRunner:
     def __init__(
         self, trainer: Trainer, task: Task, seeds: Sequence[int], values: Mapping[str, Sequence[float]] | None = None
     ) -> None:
-        self.members, self.exact = tuple(seeds), True
+        self.members, self.silent, self.exact = tuple(seeds), trainer.silent_iterations, True
         values = dict(values or {})
         check_values(trainer.algo, values, len(self.members))
         env = DeviceEnv(task)
