@@ -22,6 +22,7 @@ SPEED_METRICS = {
     "speed/steps_per_second": "without compilation and evaluation, all members together, in transitions a second",
 }
 LONGEST_CALL_S = 1.0  # so that signals are heard; results do not depend on where calls end
+_FIRST_CALL, _GROWTH = 10, 8  # iterations of the first call after the one that compiles; how fast calls grow
 
 
 class Stop(NamedTuple):
@@ -208,6 +209,9 @@ class _Loop:
                 self._recorder.record(step, self.evaluator.firsts, going)
             _tell_evaluations(evaluations, going, step, self._loggers, self._overview)
             self.judge.at_evaluation(step, evaluations)
+            if not final and hasattr(self._runner, "evaluated"):
+                for row in self._runner.evaluated(step, [each.mean for each in evaluations]):
+                    self._loggers[0].lineage(row) if self._loggers else None
             self.position = self.position._replace(evaluation=stop.iteration)
         self.keeper.at_stop(self.position, stop, evaluations)
         self._pace.pause()
@@ -215,14 +219,21 @@ class _Loop:
     def _advance(self, until: int) -> None:
         """Runs to an iteration in calls of about a second."""
         while self._runner.iteration < until:
-            iterations = min(until - self._runner.iteration, self._pace.iterations(LONGEST_CALL_S))
-            iterations = min(iterations, self.keeper.iterations() or iterations)
+            iterations = self._iterations(until)
             self._runner.advance(iterations, self.position.fresh)
             self._pace.took(iterations)
             self.position = self.position._replace(fresh=False)
             self.keeper.check()
             if self.keeper.between_calls(self.position):
                 self._pace.pause()
+
+    def _iterations(self, until: int) -> int:
+        """How many the next call runs; none runs into learning from the silent ones before it."""
+        left, silent = until - self._runner.iteration, self._runner.silent - self._runner.iteration
+        if silent == 0:
+            self._pace.begin_anew()
+        some = min(left, silent if silent > 0 else left, self._pace.iterations(LONGEST_CALL_S))
+        return min(some, self.keeper.iterations() or some)
 
     def _evaluated(self, step: int, final: bool) -> list[Evaluation]:
         episodes = self._evaluation.final_episodes if final else self._evaluation.episodes
@@ -276,6 +287,7 @@ class _Pace:
     def __init__(self, transitions: int) -> None:
         self._transitions = transitions  # of one iteration, all members together
         self._recent = 0.0  # iterations per second
+        self._longest = _FIRST_CALL
         self._iterations, self._seconds = 0, 0.0
         self._since = time.perf_counter()
         self._compiled = False
@@ -288,6 +300,7 @@ class _Pace:
             self._compiled = True
             return
         self._recent = iterations / max(seconds, 1e-6)
+        self._longest = max(self._longest, _GROWTH * iterations)
         self._iterations += iterations
         self._seconds += seconds
 
@@ -296,8 +309,18 @@ class _Pace:
         self._since = time.perf_counter()
 
     def iterations(self, seconds: float) -> int:
-        """About how many take that long; 1 for the first call, which compiles."""
-        return max(int(self._recent * seconds), 1) if self._recent else (1 if not self._compiled else 10)
+        """About how many take that long; 1 for the first call, which compiles.
+
+        Never many more than in the call before: a second of what went fast may be minutes of what follows.
+        """
+        if not self._compiled:
+            return 1
+        wanted = max(int(self._recent * seconds), 1) if self._recent else _FIRST_CALL
+        return min(wanted, self._longest)
+
+    def begin_anew(self) -> None:
+        """What follows is of another kind: short calls at first."""
+        self._longest = _FIRST_CALL
 
     def speed(self) -> float:
         """Transitions per second since the last time it was asked, all members together."""

@@ -65,9 +65,7 @@ class FakeWandb:
 
     def _Viewer(self, _):
         teams = {"edges": [{"node": {"name": "lab"}}]}
-        return {
-            "viewer": {"id": "1", "entity": "lab", "username": "me", "email": "", "flags": "{}", "teams": teams}
-        }
+        return {"viewer": {"id": "1", "entity": "lab", "username": "me", "email": "", "flags": "{}", "teams": teams}}
 
     def _ServerFeaturesQuery(self, _):
         return {"serverInfo": {"features": []}}

@@ -65,7 +65,7 @@ class Playing:
     """A runner that only counts and plays."""
 
     def __init__(self):
-        self.iteration, self.members, self.seen = 0, (0,), []
+        self.iteration, self.members, self.silent, self.seen = 0, (0,), 0, []
 
     def advance(self, iterations, fresh):
         self.iteration += iterations

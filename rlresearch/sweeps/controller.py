@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from rlresearch import resume
+from rlresearch.durable import hold
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.provenance import provenance
 from rlresearch.rundir import RunDirectory, timestamp
 from rlresearch.sweeps import ledger
-from rlresearch.sweeps.attempt import Outcome, Task, attempt, objective
+from rlresearch.sweeps.attempt import Outcome, Task, attempt, ended_as
 from rlresearch.sweeps.jobs import Composer, check, frozen
-from rlresearch.sweeps.ledger import FAILED, FINISHED, INTERRUPTED, KILLED, PENDING, RUNNING, TIMED_OUT, Job
+from rlresearch.sweeps.ledger import DONE, FAILED, INTERRUPTED, KILLED, PENDING, RUNNING, TIMED_OUT, Job
 from rlresearch.sweeps.table import Table
 
+_ORPHANS_S = 10.0
 RETRIED = {"failed": (FAILED, KILLED, TIMED_OUT), "none": ()}
 
 
@@ -59,7 +62,8 @@ class Sweep:
         self._composer = Composer(folder)
         self._unwritten: list[Job] = []
         self._written_bases = 0
-        self._goes_on: set[int] = set()
+        self._goes_on: set[int] = set()  # from their checkpoints
+        self._again: set[int] = set()  # from their beginning
         self._table: Table | None = None
         self._held: int | None = None
 
@@ -88,6 +92,7 @@ class Sweep:
     def task(self, job: Job) -> Task:
         """The next attempt at a job."""
         base = self.bases[job.base]
+        self._again.discard(job.number)
         return Task(
             job=job.number,
             attempt=job.attempts + 1,
@@ -164,7 +169,7 @@ class Sweep:
         self.close()
         if self._table is not None:
             self._table.finish(self.jobs, self.path)
-        bad = [job for job in self.jobs if job.status != FINISHED]
+        bad = [job for job in self.jobs if job.status not in DONE]
         if bad:
             counts = ", ".join(f"{n} {status}" for status, n in _counts(bad).items())
             why = next((f"; job {job.number}: {job.reason}" for job in bad if job.reason), "")
@@ -195,6 +200,7 @@ class Sweep:
                 f"resume={path}: the sweep ended before its jobs were planned, and ran none: start it again."
             )
         self._held = ledger.held(path)
+        _wait_for_orphans(account.jobs)
         self.path, self._book = path, ledger.Ledger(path, mends=True)
         self._composer.bases = account.bases
         self._cwd = account.header.get("cwd", self._cwd)  # what paths in the configurations start from
@@ -208,8 +214,7 @@ class Sweep:
     def run_rest(self) -> None:
         """Runs every job that has no end yet."""
         self.launcher.check()
-        left = [job for job in self.jobs if job.status == PENDING]
-        check(left, self.bases, self.packages)
+        check([job for job in self.jobs if self._is_fresh(job)], self.bases, self.packages)
         self._run(self.jobs)
 
     def _create(self) -> None:
@@ -240,7 +245,7 @@ class Sweep:
     def _run(self, jobs: Sequence[Job]) -> None:
         if self._table is None:
             self._table = Table(self.path)
-        fresh = [job for job in jobs if job.status == PENDING]
+        fresh = [job for job in jobs if self._is_fresh(job)]
         going_on = self._together([job for job in jobs if job.number in self._goes_on])
         for line in self.launcher.describe(self, fresh):
             self._table.say(line)
@@ -253,6 +258,9 @@ class Sweep:
                 self.book.after = None
                 self.refresh()
 
+    def _is_fresh(self, job: Job) -> bool:
+        return job.status == PENDING or job.number in self._again
+
     def _together(self, jobs: Sequence[Job]) -> list[list[Job]]:
         """Jobs that were one program, by their place in it."""
         units: dict[Path, dict[int, Job]] = {}
@@ -263,24 +271,55 @@ class Sweep:
 
     def _reconcile(self, retry: str) -> None:
         """What the run directories say of jobs that had no end, and which jobs are to be run again or to go on."""
-        again = RETRIED[retry]
         for job in self.jobs:
-            if job.status in (RUNNING, INTERRUPTED) or job.status in again:
-                done = objective(job.run) if job.run is not None else None
-                if done is not None:
-                    ledger.ended(self.book, job.number, job.attempts, FINISHED, objective=done)
-                    continue
-                if job.status != FAILED and job.run is not None and _can_go_on(job.run):
-                    self._goes_on.add(job.number)
-                else:
-                    job.status = PENDING
+            if job.run is not None and job.status in (RUNNING, INTERRUPTED):
+                status, mean = ended_as(job.run)
+                failure = _failure(job.run) if job.status == RUNNING else None
+                if status is not None or failure is not None:
+                    ledger.ended(self.book, job.number, job.attempts, status or FAILED, failure, mean)
         self.refresh()
+        for job in self.jobs:
+            if job.status in (RUNNING, INTERRUPTED) or job.status in RETRIED[retry]:
+                goes_on = job.status != FAILED and job.run is not None and _can_go_on(job.run)
+                (self._goes_on if goes_on else self._again).add(job.number)
+
+
+def _wait_for_orphans(jobs: Sequence[Job]) -> None:
+    """ConfigError where a job of the controller before is still at it: in a queue, that is; others die with it."""
+    deadline = time.monotonic() + _ORPHANS_S
+    for job in jobs:
+        while job.status == RUNNING and job.run is not None and _is_held(job.run):
+            if time.monotonic() > deadline:
+                where = f"process {job.pid} on {job.host}"
+                raise ConfigError(
+                    f"job {job.number} is still running, {where}: wait for it, or end it, and resume then."
+                )
+            time.sleep(0.1)
+
+
+def _is_held(run: Path) -> bool:
+    try:
+        file = hold(run)
+    except OSError:
+        return False
+    if file is not None:
+        os.close(file)
+    return file is None
+
+
+def _failure(run: Path) -> str | None:
+    """Why a run failed, as it says itself."""
+    try:
+        record = RunDirectory(run).recorded()
+    except RunError:
+        return None
+    return str((record.get("reason") or {}).get("error")) if record.get("status") == FAILED else None
 
 
 def _can_go_on(run: Path) -> bool:
     try:
         resume.open_run(str(run), "resume")
-        return RunDirectory(run).recorded().get("status") in ("running", "interrupted")
+        return RunDirectory(run).recorded().get("status") in (RUNNING, INTERRUPTED)
     except (ConfigError, RunError):
         return False
 
