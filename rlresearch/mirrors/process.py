@@ -26,7 +26,7 @@ from rlresearch.mirrors.weights_biases import Connection, confirmed
 
 POLL_S = 1.0
 RETRY_S = 30.0  # after a server did not answer
-_BEHIND = 10  # how much lower its priority is than training's
+_BEHIND = 5  # how much lower its priority is than training's
 
 Tell = Callable[..., None]
 
