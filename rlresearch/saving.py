@@ -265,8 +265,18 @@ def state_digest(runner: Any) -> str:
     Only the sums behind the next row are left out: two runs with the same digest have learned the same from the same,
     whatever of it they wrote down.
     """
-    running = hashlib.blake2b(str(runner.iteration).encode(), digest_size=16)
-    for name, leaf in trees.named_leaves(runner.state(), "state"):
+    return _digest(runner.iteration, runner.state())
+
+
+def member_digests(runner: Any) -> list[str]:
+    """For each member of a population the digest that its state would have alone."""
+    state = runner.state()
+    return [_digest(runner.iteration, trees.member(state, place)) for place in range(len(runner.members))]
+
+
+def _digest(iteration: int, state: Tree) -> str:
+    running = hashlib.blake2b(str(iteration).encode(), digest_size=16)
+    for name, leaf in trees.named_leaves(state, "state"):
         if name.removeprefix("state.").startswith(OF_THE_ROW):
             continue
         array = leaf.numpy()

@@ -16,6 +16,7 @@ from rlresearch.loggers import Logger
 from rlresearch.plan import EvalSettings
 from rlresearch.signals import Interrupted
 from rlresearch.soundness import Soundness
+from rlresearch.videos import Recorder
 
 SPEED_METRICS = {
     "speed/steps_per_second": "without compilation and evaluation, all members together, in transitions a second",
@@ -129,14 +130,15 @@ def train(
     overview: Logger | None = None,
     keeper: Keeper | None = None,
     judge: Judge | None = None,
+    recorder: Recorder | None = None,
 ) -> list[Evaluation]:
     """Trains for `total_steps` transitions a member; returns the final evaluation of each member.
 
     row_every: transitions between metrics rows. loggers: one for each member, or none. overview: hears of all
-    members together. judge: ends members before that. RunError where an environment or the disk fails, or a parameter
-    is no number any more.
+    members together. judge: ends members before that. recorder: makes the videos that `evaluation` asks for. RunError
+    where an environment or the disk fails, or a parameter is no number any more.
     """
-    loop = _Loop(runner, task, evaluation, loggers, overview, keeper or NothingKept(), judge)
+    loop = _Loop(runner, task, evaluation, loggers, overview, keeper or NothingKept(), judge, recorder)
     try:
         for stop in stops(total_steps, task.num_envs, row_every, evaluation.every_steps, loop.keeper.every_steps):
             if stop.iteration >= runner.iteration and any(loop.judge.going):
@@ -179,12 +181,13 @@ class _Loop:
         overview: Logger | None,
         keeper: Keeper,
         judge: Judge | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._runner, self._task, self._evaluation = runner, task, evaluation
-        self._loggers, self._overview = loggers, overview
+        self._loggers, self._overview, self._recorder = loggers, overview, recorder
         self.keeper, self.position, self.finals = keeper, keeper.begin, list(keeper.finals)
         self.judge = judge or AllGoOn([True] * len(runner.members))
-        self.evaluator = Evaluator(task, runner.members)
+        self.evaluator = Evaluator(task, runner.members, keep_first=evaluation.video_every is not None)
         self._pace = _Pace(len(runner.members) * task.num_envs)
         self._soundness = keeper.soundness or Soundness(runner)
 
@@ -202,6 +205,8 @@ class _Loop:
             evaluations, going = self._evaluated(step, final), list(self.judge.going)
             before = self.finals or evaluations
             self.finals = [new if on else old for on, new, old in zip(going, evaluations, before, strict=True)]
+            if self._recorder is not None and self._evaluation.shows(step, final):
+                self._recorder.record(step, self.evaluator.firsts, going)
             _tell_evaluations(evaluations, going, step, self._loggers, self._overview)
             self.judge.at_evaluation(step, evaluations)
             self.position = self.position._replace(evaluation=stop.iteration)

@@ -132,7 +132,7 @@ def forked(command: list[str], phase: str | None, number: int, at: int, pipe: st
 
 def prepare(phase: str, at: int, pipe: Pipe) -> None:
     """Has the phase announced, or the signal sent in it."""
-    from rlresearch import launch
+    from rlresearch import ending
     from rlresearch.checkpoint import Writer
     from rlresearch.runners.device import DeviceRunner
 
@@ -143,7 +143,7 @@ def prepare(phase: str, at: int, pipe: Pipe) -> None:
     elif phase == "saving":
         within(Writer, "save", once_at(at, pipe.kill))
     elif phase == "ending":
-        within(launch, "_finish", once_at(at, pipe.kill))
+        within(ending, "finish", once_at(at, pipe.kill))
 
 
 def around(owner: Any, name: str, before: Callable[[], Any], after: Callable[[], Any] = lambda: None) -> None:

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from conftest import RandomActions, leaves, make_plan, same_bits, without_xla
 
-from rlresearch import checkpoint, launch, resume, rewinding, saving, training
+from rlresearch import checkpoint, ending, resume, rewinding, saving, training
 from rlresearch.__main__ import main
 from rlresearch.buffers import Uniform
 from rlresearch.errors import ConfigError, RunError
@@ -227,14 +227,14 @@ def test_a_signal_saves_the_exact_step_in_training_and_in_evaluation(pair, tmp_p
 
 
 def test_a_signal_of_the_last_moments_ends_a_sweep_after_a_run_that_has_finished(tmp_path, capsys):
-    real = launch._finish
+    real = ending.finish
 
     def finish(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
         real(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "_finish", finish)
+        patch.setattr(ending, "finish", finish)
         ran("-m", "seed=0,1", *REPLAY, *SMALL, f"runs_dir={tmp_path}", code=143)
     (run,) = runs_in(tmp_path)
     assert record(run)["status"] == "finished" and "interrupted by SIGTERM; to go on: " in capsys.readouterr().err

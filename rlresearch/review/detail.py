@@ -51,7 +51,7 @@ def diff(arguments: argparse.Namespace) -> int:
     if len(runs) < 2:
         raise ConfigError(f"diff {arguments.runs[0]}: needs two runs or more.")
     columns = [Column("about"), Column("key"), *(Column(run.name) for run in runs)]
-    told = keys.ABOUT if arguments.all else [name for name in keys.ABOUT if name not in ("time", "metrics")]
+    told = keys.ABOUT if arguments.all else [name for name in keys.ABOUT if name not in ("origin", "time", "metrics")]
     rows = []
     for key in query.keys(runs):
         values = [run.values.get(key) for run in runs]

@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlresearch import launch, resume
+from rlresearch import ending, launch, resume
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.plan import Plan, plan
 from rlresearch.provenance import redacted
 from rlresearch.rundir import RunDirectory
 from rlresearch.runners import flattened
 from rlresearch.sweeps import ledger
-from rlresearch.sweeps.ledger import FAILED, FINISHED, INTERRUPTED, Ledger
+from rlresearch.sweeps.ledger import DONE, FAILED, FINISHED, INTERRUPTED, Ledger
+from rlresearch.trial import trial_of
 
 
 class Task(NamedTuple):
@@ -93,10 +94,26 @@ def _carried_out(tasks: Sequence[Task], book: Ledger, fused: Mapping[str, Any] |
             mean = launch.launch(_quiet(plan(here, first.packages)), _request(tasks, config, begun))
     except (ConfigError, RunError) as error:
         cause = error.__cause__ if isinstance(error, RunError) and error.__cause__ is not None else error
-        return _failed(tasks, launch.told(cause), tuple(getattr(cause, "members", ())))
+        return _failed(tasks, ending.told(cause), tuple(getattr(cause, "members", ())))
     if len(tasks) == 1 and not begun_already:
-        return [Outcome(FINISHED, objective=mean)]
-    return [Outcome(FINISHED, objective=objective(run)) for run in runs]
+        return [Outcome(ended_as(runs[0])[0] or FINISHED if runs else FINISHED, objective=mean)]
+    outcomes = [Outcome(status or FAILED, objective=mean) for status, mean in map(ended_as, runs)]
+    if len(tasks) > 1:
+        _part(runs, book)
+    return outcomes
+
+
+def _part(runs: Sequence[Path], book: Ledger) -> None:
+    from rlresearch.sweeps.parting import part
+    from rlresearch.tensor_files import Damaged
+
+    together = RunDirectory(runs[0]).recorded().get("population") or {}
+    if together.get("members") != [run.name for run in runs]:
+        return
+    try:
+        part(runs)
+    except (OSError, Damaged, RunError) as error:  # the results are there, and checkpoints of all together
+        book.write("not_parted", run=str(runs[0]), why=str(error))
 
 
 def _failed(tasks: Sequence[Task], why: str, members: tuple[int, ...]) -> list[Outcome]:
@@ -126,6 +143,7 @@ def _request(tasks: Sequence[Task], config: Mapping[str, Any], begun: Any) -> la
         choices=first.choices,
         own=[_own(task, len(tasks) > 1) for task in tasks],
         begun=begun,
+        trials=[trial_of(task.config) for task in tasks],
     )
 
 
@@ -135,15 +153,17 @@ def _own(task: Task, fused: bool) -> dict[str, Any]:
     return {"sweep": place, "overrides": redacted(task.overrides)}
 
 
-def objective(run: Path) -> float | None:
-    """The mean return of a run's final evaluation, of a population's over all members; None where there is none."""
+def ended_as(run: Path) -> tuple[str | None, float | None]:
+    """How a run that came to its end did so, and the mean return of its final evaluation, of a population's over all
+    members; twice None where it has not.
+    """
     try:
         record = RunDirectory(run).recorded()
-        if record.get("status") != "finished":
-            return None
         fused = (record.get("sweep") or {}).get("fused")
         names = [run.name] if fused else (record.get("population") or {}).get("members") or [run.name]
-        means = [RunDirectory(run.parent / name).recorded()["final_evaluation"]["mean"] for name in names]
-        return sum(means) / len(means)
+        records = [RunDirectory(run.parent / name).recorded() for name in names]
+        if any(each["status"] not in DONE for each in records):
+            return None, None
+        return record["status"], sum(each["final_evaluation"]["mean"] for each in records) / len(records)
     except (RunError, TypeError, KeyError):
-        return None
+        return None, None

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from rlresearch import resume
+from rlresearch.durable import hold
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.provenance import provenance
 from rlresearch.rundir import RunDirectory, timestamp
 from rlresearch.sweeps import ledger
-from rlresearch.sweeps.attempt import Outcome, Task, attempt, objective
+from rlresearch.sweeps.attempt import Outcome, Task, attempt, ended_as
 from rlresearch.sweeps.jobs import Composer, check, frozen
-from rlresearch.sweeps.ledger import FAILED, FINISHED, INTERRUPTED, KILLED, PENDING, RUNNING, TIMED_OUT, Job
+from rlresearch.sweeps.ledger import DONE, FAILED, INTERRUPTED, KILLED, PENDING, RUNNING, TIMED_OUT, Job
 from rlresearch.sweeps.table import Table
 
+_ORPHANS_S = 10.0
 RETRIED = {"failed": (FAILED, KILLED, TIMED_OUT), "none": ()}
 
 
@@ -164,7 +167,7 @@ class Sweep:
         self.close()
         if self._table is not None:
             self._table.finish(self.jobs, self.path)
-        bad = [job for job in self.jobs if job.status != FINISHED]
+        bad = [job for job in self.jobs if job.status not in DONE]
         if bad:
             counts = ", ".join(f"{n} {status}" for status, n in _counts(bad).items())
             why = next((f"; job {job.number}: {job.reason}" for job in bad if job.reason), "")
@@ -195,6 +198,7 @@ class Sweep:
                 f"resume={path}: the sweep ended before its jobs were planned, and ran none: start it again."
             )
         self._held = ledger.held(path)
+        _wait_for_orphans(account.jobs)
         self.path, self._book = path, ledger.Ledger(path, mends=True)
         self._composer.bases = account.bases
         self._cwd = account.header.get("cwd", self._cwd)  # what paths in the configurations start from
@@ -266,9 +270,9 @@ class Sweep:
         again = RETRIED[retry]
         for job in self.jobs:
             if job.status in (RUNNING, INTERRUPTED) or job.status in again:
-                done = objective(job.run) if job.run is not None else None
-                if done is not None:
-                    ledger.ended(self.book, job.number, job.attempts, FINISHED, objective=done)
+                status, mean = ended_as(job.run) if job.run is not None else (None, None)
+                if status is not None:
+                    ledger.ended(self.book, job.number, job.attempts, status, objective=mean)
                     continue
                 if job.status != FAILED and job.run is not None and _can_go_on(job.run):
                     self._goes_on.add(job.number)
@@ -277,10 +281,33 @@ class Sweep:
         self.refresh()
 
 
+def _wait_for_orphans(jobs: Sequence[Job]) -> None:
+    """ConfigError where a job of the controller before is still at it: in a queue, that is; others die with it."""
+    deadline = time.monotonic() + _ORPHANS_S
+    for job in jobs:
+        while job.status == RUNNING and job.run is not None and _is_held(job.run):
+            if time.monotonic() > deadline:
+                where = f"process {job.pid} on {job.host}"
+                raise ConfigError(
+                    f"job {job.number} is still running, {where}: wait for it, or end it, and resume then."
+                )
+            time.sleep(0.1)
+
+
+def _is_held(run: Path) -> bool:
+    try:
+        file = hold(run)
+    except OSError:
+        return False
+    if file is not None:
+        os.close(file)
+    return file is None
+
+
 def _can_go_on(run: Path) -> bool:
     try:
         resume.open_run(str(run), "resume")
-        return RunDirectory(run).recorded().get("status") in ("running", "interrupted")
+        return RunDirectory(run).recorded().get("status") in (RUNNING, INTERRUPTED)
     except (ConfigError, RunError):
         return False
 
