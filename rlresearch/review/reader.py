@@ -87,7 +87,7 @@ def read(path: Path) -> tuple[dict[str, Any], Columns]:
     values |= _derived(record, newest, evaluated)
     if problems:
         values["problem"] = "; ".join(dict.fromkeys(problems))
-    return {_encodable(key): _encodable(value) for key, value in values.items()}, evaluated
+    return {_utf8(key): _kept(value) for key, value in values.items()}, evaluated
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -348,12 +348,12 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             flat[f"{prefix}{key}"] = f"[{','.join(map(str, value))}]"
         else:
             flat[f"{prefix}{key}"] = value if isinstance(value, str | int | float | None) else str(value)
-    return {_utf8(key): _kept(value) for key, value in flat.items()} if not prefix else flat
+    return flat
 
 
 def _kept(value: Any) -> Any:
     """A plain value as the cache can hold it: whole numbers of 64 bits, text that UTF-8 can say."""
-    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
         return str(value) if value.bit_length() < 4_000 else "a number of many digits"
     return _utf8(value) if isinstance(value, str) else value
 
@@ -389,15 +389,6 @@ def _real(value: Any) -> float:
         return float(value) if isinstance(value, int | float) else np.nan
     except OverflowError:
         return np.inf if value > 0 else -np.inf
-
-
-def _encodable(value: Any) -> Any:
-    """Without what JSON and UTF-8 have no place for: halves of letters, integers of more than 64 bits."""
-    if isinstance(value, str):
-        return value if value.isascii() else value.encode(errors="replace").decode()
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        return str(value)
-    return value
 
 
 def _largest(values: Iterable[float]) -> float:
