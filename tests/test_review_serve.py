@@ -92,6 +92,7 @@ def test_new_runs_are_seen_and_nothing_is_sent_twice(port, folder):
     assert status == 200 and json.loads(body)["count"] == 4
 
 
+ROUTES = ("/", "/data.json", "/metric.json", "/run.json", "/video")
 HOSTS = [
     *("evil.example", "evil.example:PORT", "127.0.0.1.evil.example", "localhost.evil.example", "evil.localhost"),
     *("127.0.0.2", "127.1", "0.0.0.0", "0", "2130706433", "0x7f000001", "017700000001", "127.0.0.1.", "localhost."),
@@ -103,9 +104,10 @@ HOSTS = [
 @pytest.mark.parametrize("host", HOSTS)
 def test_a_foreign_host_is_refused(port, host):
     host = host.replace("PORT", str(port))
-    answer = raw(port, f"GET /?token={TOKEN} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-    assert answer.split(b" ")[1] in (b"421", b"400"), answer[:200]
-    assert TOKEN.encode() not in answer
+    for route in ROUTES:
+        answer = raw(port, f"GET {route}?token={TOKEN} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert answer.split(b" ")[1] in (b"421", b"400"), answer[:200]
+        assert TOKEN.encode() not in answer
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:PORT", "127.0.0.1", "[::1]:PORT", "localhost:1"])
@@ -134,7 +136,8 @@ ORIGINS = [
 
 @pytest.mark.parametrize("origin", ORIGINS)
 def test_another_pages_origin_is_refused(port, origin):
-    assert ask(port, f"/data.json?token={TOKEN}", Origin=origin.replace("PORT", str(port)))[0] == 403
+    for route in ROUTES:
+        assert ask(port, f"{route}?token={TOKEN}", Origin=origin.replace("PORT", str(port)))[0] == 403
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "SAME-ORIGIN2"])
@@ -144,8 +147,9 @@ def test_a_request_that_another_page_began_is_refused(port, site):
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "get"])
 def test_only_get_and_head_are_methods(port, method):
-    request = f"{method} /?token={TOKEN} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
-    assert raw(port, request.encode()).split(b" ")[1] in (b"405", b"400")
+    for route in ROUTES:
+        request = f"{method} {route}?token={TOKEN} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
+        assert raw(port, request.encode()).split(b" ")[1] in (b"405", b"400")
 
 
 TOKENS = [None, "", "t", TOKEN[:-1], TOKEN + "t", TOKEN.upper(), "%00", "null", "\u0442" * 43, "*", "' or 1=1"]

@@ -1,5 +1,6 @@
 """A sweep plans its jobs once, isolates them, forgets none, and can be gone on with."""
 
+import importlib.util
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
-from conftest import ROOT, without_xla
+from conftest import ALGORITHMS, NEEDED, ROOT, home, without_xla
 from counting import QUICK, folder_with
 
 from rlresearch import checkpoint, compose, rundir
@@ -128,6 +129,15 @@ def test_a_bad_sweep_fails_before_its_first_job_with_one_line(folder, tmp_path, 
     out, err = capsys.readouterr()
     assert err.count("\n") == 1 and err.startswith("rlresearch: ") and said in err
     assert out == "" and not runs.exists()
+
+
+@pytest.mark.parametrize("launcher, module, extra", [("ray", "ray", "ray"), ("submitit_slurm", "submitit", "slurm")])
+def test_a_launcher_whose_library_is_missing_says_how_to_install_it(capsys, monkeypatch, launcher, module, extra):
+    found = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == module else found(name, *rest))
+    assert main(["-m", "seed=0,1", f"hydra/launcher={launcher}"]) == 2
+    err = capsys.readouterr().err
+    assert f"pip install 'rlresearch[{extra}]'" in err and err.count("\n") == 1
 
 
 # The ledger.
@@ -477,3 +487,28 @@ def test_a_fused_job_can_be_gone_on_with_alone(lake):
             assert main([f"resume={job.run}", "total_steps=80"]) == 0
     check_equal(ours.run, theirs.run)
     assert record(ours)["total_steps"] == 80 and record(ours)["resumes"][0]["step"] == 60
+
+
+def small(name):
+    """A short run of a shipped algorithm with small networks."""
+    env = [f"algo={name}", f"env={home(name)}", *NEEDED.get(name, []), "tuned=none"]
+    config = compose.compose(env).config
+    own = {"batch_size": 8, "learning_starts": 16, "rollout_steps": 8, "epochs": 2, "minibatches": 2}
+    words = [f"algo.{key}={value}" for key, value in own.items() if key in config["algo"]]
+    words += [f"network.{part}.hidden=[8]" for part in config["network"]]
+    words += ["buffer.capacity=50"] if "capacity" in config["buffer"] else []
+    words += ["eval.every_steps=32", "eval.episodes=1", "eval.final_episodes=2", "logger.every_steps=16"]
+    return [*env, *words, "total_steps=64", "device=cpu", "checkpoint.every_steps=32", "env.max_episode_steps=13"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_fused_is_its_run_alone(name, tmp_path):
+    gamma = [f"algo.gamma={value}" for value in (0.9, 0.8)]
+    words = ["seed=3", "algo.gamma=0.9,0.8", "hydra/launcher=fused", f"runs_dir={tmp_path / 'fused'}"]
+    assert main(["-m", *small(name), *words]) == 0
+    first, second = ledger.read(sweep_in(tmp_path / "fused")).jobs
+    assert main([*small(name), "seed=3", gamma[1], f"runs_dir={tmp_path / 'alone'}"]) == 0
+    (alone,) = (path.parent for path in (tmp_path / "alone").glob("*/*/run.json"))
+    check_equal(second.run, alone)
+    assert record(first)["sweep"]["fused"] is True and first.attempts == 1
