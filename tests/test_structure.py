@@ -18,13 +18,13 @@ LAYERS = {
     "algos": {"algos"},
     "trainer": {"trainer"},
     "running": {"plan", "footprint", "runners", "evaluation", "training", "soundness", "saving", "videos"},
-    "launch": {"launch", "session", "ending", "compose", "answers", "own_yaml", "resume"},
+    "launch": {"launch", "session", "ending", "lost", "compose", "answers", "own_yaml", "resume"},
     "sweeps": {"sweeps"},
     "main": {"__main__", "evaluate", "export", "rerun"},
 }
 # What a person sees, and what is settled before TensorFlow loads: outside the maths, neither side knows the other.
 OUTSIDE = {"build", "display", "hardware", "loggers", "review", "rundir", "provenance", "signals"}
-OUTSIDE |= {"checkpoint", "tensor_files", "durable", "rewinding", "mirrors", "redaction", "trial"}
+OUTSIDE |= {"checkpoint", "tensor_files", "durable", "rewinding", "mirrors", "redaction", "trial", "plain_yaml"}
 KNOWN_OUTSIDE = {*LAYERS["ground"], *LAYERS["types"], "trees", *OUTSIDE}
 MAY_USE_OUTSIDE = {*LAYERS["running"], *LAYERS["launch"], *LAYERS["sweeps"], *LAYERS["main"]}
 

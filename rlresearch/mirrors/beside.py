@@ -63,6 +63,8 @@ class Beside:
                 os.killpg(ending.pid, signal.SIGKILL)
             ending.wait()
         self._listener.join(1.0)
+        if not self._listener.is_alive():
+            ending.stdout.close()
         if ending.returncode not in (0, -signal.SIGKILL):
             self._warn(_GONE, f"its process ended with code {ending.returncode}", self._sync)
 

@@ -262,6 +262,7 @@ def _reproduce(parser: argparse.ArgumentParser) -> None:
     package = "a package of yours that the configuration may name"
     parser.add_argument("--package", action="append", default=[], metavar="NAME", help=package)
     parser.add_argument("--config-dir", metavar="FOLDER", help="where that package lies")
+    parser.add_argument("--init-from", metavar="RUN", help="the run whose parameters it began with, if it did")
 
 
 def _sync(parser: argparse.ArgumentParser) -> None:

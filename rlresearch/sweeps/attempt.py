@@ -97,23 +97,35 @@ def _carried_out(tasks: Sequence[Task], book: Ledger, fused: Mapping[str, Any] |
         return _failed(tasks, ending.told(cause), tuple(getattr(cause, "members", ())))
     if len(tasks) == 1 and not begun_already:
         return [Outcome(ended_as(runs[0])[0] or FINISHED if runs else FINISHED, objective=mean)]
-    outcomes = [Outcome(status or FAILED, objective=mean) for status, mean in map(ended_as, runs)]
-    if len(tasks) > 1:
-        _part(runs, book)
+    outcomes = [_outcome(run) for run in runs]
+    _part(runs[0], book)
     return outcomes
 
 
-def _part(runs: Sequence[Path], book: Ledger) -> None:
+def _outcome(run: Path) -> Outcome:
+    """Of a member: one may fail, and the others go on."""
+    status, mean = ended_as(run)
+    if status is not None:
+        return Outcome(status, objective=mean)
+    reason = RunDirectory(run).recorded().get("reason") or {}
+    return Outcome(FAILED, str(reason.get("error") or "it has no final evaluation"))
+
+
+def _part(run: Path, book: Ledger) -> None:
+    """Where a run is a member of a fused program of which every member has an end, each gets checkpoints of its own."""
     from rlresearch.sweeps.parting import part
     from rlresearch.tensor_files import Damaged
 
-    together = RunDirectory(runs[0]).recorded().get("population") or {}
-    if together.get("members") != [run.name for run in runs]:
+    record = RunDirectory(run).recorded()
+    members = (record.get("population") or {}).get("members") or []
+    runs = [run.parent / name for name in members]
+    if not (record.get("sweep") or {}).get("fused"):
         return
-    try:
-        part(runs)
-    except (OSError, Damaged, RunError) as error:  # the results are there, and checkpoints of all together
-        book.write("not_parted", run=str(runs[0]), why=str(error))
+    if all(RunDirectory(each).recorded()["status"] in (*DONE, FAILED) for each in runs):
+        try:
+            part(runs)
+        except (OSError, Damaged, RunError) as error:  # the results are there, and checkpoints of all together
+            book.write("not_parted", run=str(run), why=str(error))
 
 
 def _failed(tasks: Sequence[Task], why: str, members: tuple[int, ...]) -> list[Outcome]:

@@ -62,7 +62,8 @@ class Sweep:
         self._composer = Composer(folder)
         self._unwritten: list[Job] = []
         self._written_bases = 0
-        self._goes_on: set[int] = set()
+        self._goes_on: set[int] = set()  # from their checkpoints
+        self._again: set[int] = set()  # from their beginning
         self._table: Table | None = None
         self._held: int | None = None
 
@@ -91,6 +92,7 @@ class Sweep:
     def task(self, job: Job) -> Task:
         """The next attempt at a job."""
         base = self.bases[job.base]
+        self._again.discard(job.number)
         return Task(
             job=job.number,
             attempt=job.attempts + 1,
@@ -212,8 +214,7 @@ class Sweep:
     def run_rest(self) -> None:
         """Runs every job that has no end yet."""
         self.launcher.check()
-        left = [job for job in self.jobs if job.status == PENDING]
-        check(left, self.bases, self.packages)
+        check([job for job in self.jobs if self._is_fresh(job)], self.bases, self.packages)
         self._run(self.jobs)
 
     def _create(self) -> None:
@@ -244,7 +245,7 @@ class Sweep:
     def _run(self, jobs: Sequence[Job]) -> None:
         if self._table is None:
             self._table = Table(self.path)
-        fresh = [job for job in jobs if job.status == PENDING]
+        fresh = [job for job in jobs if self._is_fresh(job)]
         going_on = self._together([job for job in jobs if job.number in self._goes_on])
         for line in self.launcher.describe(self, fresh):
             self._table.say(line)
@@ -257,6 +258,9 @@ class Sweep:
                 self.book.after = None
                 self.refresh()
 
+    def _is_fresh(self, job: Job) -> bool:
+        return job.status == PENDING or job.number in self._again
+
     def _together(self, jobs: Sequence[Job]) -> list[list[Job]]:
         """Jobs that were one program, by their place in it."""
         units: dict[Path, dict[int, Job]] = {}
@@ -267,18 +271,17 @@ class Sweep:
 
     def _reconcile(self, retry: str) -> None:
         """What the run directories say of jobs that had no end, and which jobs are to be run again or to go on."""
-        again = RETRIED[retry]
         for job in self.jobs:
-            if job.status in (RUNNING, INTERRUPTED) or job.status in again:
-                status, mean = ended_as(job.run) if job.run is not None else (None, None)
-                if status is not None:
-                    ledger.ended(self.book, job.number, job.attempts, status, objective=mean)
-                    continue
-                if job.status != FAILED and job.run is not None and _can_go_on(job.run):
-                    self._goes_on.add(job.number)
-                else:
-                    job.status = PENDING
+            if job.run is not None and job.status in (RUNNING, INTERRUPTED):
+                status, mean = ended_as(job.run)
+                failure = _failure(job.run) if job.status == RUNNING else None
+                if status is not None or failure is not None:
+                    ledger.ended(self.book, job.number, job.attempts, status or FAILED, failure, mean)
         self.refresh()
+        for job in self.jobs:
+            if job.status in (RUNNING, INTERRUPTED) or job.status in RETRIED[retry]:
+                goes_on = job.status != FAILED and job.run is not None and _can_go_on(job.run)
+                (self._goes_on if goes_on else self._again).add(job.number)
 
 
 def _wait_for_orphans(jobs: Sequence[Job]) -> None:
@@ -302,6 +305,15 @@ def _is_held(run: Path) -> bool:
     if file is not None:
         os.close(file)
     return file is None
+
+
+def _failure(run: Path) -> str | None:
+    """Why a run failed, as it says itself."""
+    try:
+        record = RunDirectory(run).recorded()
+    except RunError:
+        return None
+    return str((record.get("reason") or {}).get("error")) if record.get("status") == FAILED else None
 
 
 def _can_go_on(run: Path) -> bool:
