@@ -388,9 +388,10 @@ def processes_of(folder):
 
 # Fused.
 
+STEADY = ["env.max_episode_steps=13", "checkpoint.every_minutes=null"]  # whatever a busy machine does
 LAKE = ["env=frozen_lake", "total_steps=60", "eval.every_steps=20", "eval.episodes=2", "eval.final_episodes=3"]
 LAKE += ["logger.every_steps=20", "checkpoint.every_steps=20", "device=cpu", "compile_cache=false"]
-LAKE += ["algo.learning_starts=0", "tuned=none", "env.max_episode_steps=13", "algo=q_learning", "algo.alpha=0.5"]
+LAKE += [*STEADY, "algo.learning_starts=0", "tuned=none", "algo=q_learning", "algo.alpha=0.5"]
 TIMES = {"time", "speed/steps_per_second"}
 RUN_TIMES = {"started_at", "finished_at", "training_time_s", "wall_time_s", "steps_per_second", "pid", "command"}
 
@@ -495,7 +496,7 @@ def small(name):
     words += [f"network.{part}.hidden=[8]" for part in config["network"]]
     words += ["buffer.capacity=50"] if "capacity" in config["buffer"] else []
     words += ["eval.every_steps=32", "eval.episodes=1", "eval.final_episodes=2", "logger.every_steps=16"]
-    return [*env, *words, "total_steps=64", "device=cpu", "checkpoint.every_steps=32", "env.max_episode_steps=13"]
+    return [*env, *words, "total_steps=64", "device=cpu", "checkpoint.every_steps=32", *STEADY]
 
 
 @pytest.mark.slow
