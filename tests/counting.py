@@ -51,6 +51,7 @@ class Counting:
     at: Annotated[int, annotated_types.Ge(0)] = 20
     step_s: float = 0.0
     scale: float = 1.0
+    token: str = "none"
 
     def check(self, trainer, task):
         pass
@@ -65,7 +66,7 @@ class CountingRunner:
     exact = True
 
     def __init__(self, settings, task, seed):
-        self.members, self.iteration = (seed,), 0
+        self.members, self.iteration, self.silent = (seed,), 0, 0
         self._settings, self._discrete, self._count = settings, hasattr(task.spaces[1], "n"), 0.0
 
     def advance(self, iterations, fresh):

@@ -1,6 +1,5 @@
 """The live page answers this machine's own browser with the token, and nobody and nothing else."""
 
-import contextlib
 import http.client
 import json
 import os
@@ -8,22 +7,19 @@ import re
 import socket
 import subprocess
 import sys
-import threading
-import time
 import urllib.parse
 
 import pytest
 from made_runs import make_group, make_run
+from served_pages import ADDRESS, TOKEN, served
 
 pytest.importorskip("plotly")
 pytest.importorskip("uvicorn")
 
-from rlresearch.review import live, serve
+from rlresearch.review import serve
 from rlresearch.review.__main__ import main
 from rlresearch.review.arguments import parse
 
-ADDRESS = "127.0.0.1"
-TOKEN = "t" * 43
 SECRET = "the-secret-of-another-file"
 
 
@@ -40,21 +36,6 @@ def folder(tmp_path_factory):
     os.mkfifo(path / "metrics.jsonl")
     (root / "runs" / "out").symlink_to("/etc", target_is_directory=True)
     return root / "runs"
-
-
-@contextlib.contextmanager
-def served(folder, names=serve.NAMES, bind=ADDRESS):
-    """A server of its own on a free port."""
-    arguments = parse("serve", ["--runs-dir", str(folder), "--no-cache"])
-    with socket.create_server((bind, 0)) as listener:
-        server = serve.server(serve.application(live.Source(arguments), arguments.title, TOKEN, names))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield listener.getsockname()[1]
-        server.should_exit = True
-        thread.join(10)
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ LAYERS = {
     "parts": {"layers", "networks", "noise", "buffers", "normalize", "envs"},
     "algos": {"algos"},
     "trainer": {"trainer"},
-    "running": {"plan", "footprint", "runners", "evaluation", "training", "soundness", "saving"},
-    "launch": {"launch", "lost", "compose", "resume"},
+    "running": {"plan", "footprint", "runners", "evaluation", "training", "soundness", "saving", "videos"},
+    "launch": {"launch", "session", "ending", "lost", "compose", "answers", "own_yaml", "resume"},
     "sweeps": {"sweeps"},
     "main": {"__main__", "evaluate", "export", "rerun"},
 }
@@ -28,7 +28,7 @@ OUTSIDE |= {"checkpoint", "tensor_files", "durable", "rewinding", "mirrors", "re
 KNOWN_OUTSIDE = {*LAYERS["ground"], *LAYERS["types"], "trees", *OUTSIDE}
 MAY_USE_OUTSIDE = {*LAYERS["running"], *LAYERS["launch"], *LAYERS["sweeps"], *LAYERS["main"]}
 
-HYDRA = {"compose", "__main__"}
+HYDRA = {"compose", "answers", "own_yaml", "__main__"}
 OMEGACONF = {*HYDRA, "launch"}  # launch writes a run's config.yaml with it
 WITHOUT_TENSORFLOW = ["rundir", "loggers", "display", "errors", "build", "checkpoint", "trial"]
 WITHOUT_TENSORFLOW += ["sweeps.ledger", "sweeps.table"]

@@ -58,7 +58,7 @@ def swept(folder, runs, *overrides, code=0):
     ],
     ids=lambda sweep: sweep[0],
 )
-def test_toldare_what_hydra_composes(sweep):
+def test_a_frozen_job_is_what_hydra_composes(sweep):
     composer = jobs.Composer()
     batch = compose.sweep_jobs(sweep)
     planned = composer.jobs(batch)
@@ -68,10 +68,13 @@ def test_toldare_what_hydra_composes(sweep):
         assert composer.bases[job.base].choices["tuned"] == alone.choices["tuned"]
 
 
-def test_ten_thousand_toldare_planned_in_seconds():
+def test_ten_thousand_jobs_are_planned_in_seconds():
     command = ["-m", "algo=ddpg,td3", "seed=range(0,1250)", "algo.gamma=0.95,0.97,0.98,0.99"]
+    # its own peak: what getrusage tells may be that of whoever started it
     code = "import resource, sys; from rlresearch.__main__ import main; code = main(); "
-    code += "print(*resource.getrusage(resource.RUSAGE_SELF)[:3], 'tensorflow.python' in sys.modules); sys.exit(code)"
+    code += "peak = open('/proc/self/status').read().partition('VmHWM:')[2].split()[0]; "
+    code += "used = resource.getrusage(resource.RUSAGE_SELF)[:2]; "
+    code += "print(*used, peak, 'tensorflow.python' in sys.modules); sys.exit(code)"
     done = python("-c", code, *command, "hydra.sweeper.plan_only=true")
     assert done.returncode == 0, done.stderr
     *said, measured = done.stdout.splitlines()
@@ -261,6 +264,20 @@ def test_a_sweep_told_to_stop_says_how_to_go_on_and_goes_on_at_the_checkpoint(fo
         done[0].run == stopped[0].run and record(done[0])["resumes"][0]["step"] == record(stopped[0])["total_steps"] > 0
     )
     assert len(list((runs).glob("20*/*"))) == 3
+
+
+def test_no_secret_is_written_and_a_sweep_that_goes_on_asks_for_it(folder, tmp_path, capsys):
+    shipped = folder / "runner" / "counting.yaml"
+    shipped.write_text(shipped.read_text() + "token: none\n")
+    secret = ["seed=0,1", "runner.token=hunter2hunter2", "runner.fault=exception"]
+    swept(folder, tmp_path / "runs", *secret, code=1)
+    path = sweep_in(tmp_path / "runs")
+    assert all(b"hunter2" not in each.read_bytes() for each in path.rglob("*") if each.is_file())
+    again = [f"--config-dir={folder}", f"resume={path}", "retry=failed"]
+    assert main(again) == 2
+    assert "runner.token: is a secret" in capsys.readouterr().err
+    assert main([*again, "runner.token=hunter2hunter2"]) == 1
+    assert [job.attempts for job in ledger.read(path).jobs] == [2, 2]
 
 
 def test_two_controllers_do_not_meet(folder, tmp_path, capsys):

@@ -86,7 +86,7 @@ def read(path: Path) -> tuple[dict[str, Any], Columns]:
     values |= _derived(record, newest, evaluated)
     if problems:
         values["problem"] = "; ".join(dict.fromkeys(problems))
-    return values, evaluated
+    return {_encodable(key): _encodable(value) for key, value in values.items()}, evaluated
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -290,7 +290,7 @@ def _columns(rows: Sequence[Mapping[str, Any]], wanted: set[str] | None) -> Colu
         if wanted is None or name in wanted:
             try:
                 columns[name] = np.array(list(map(itemgetter(name), rows)), dtype=np.float64)
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, OverflowError):
                 columns[name] = np.array([_real(row.get(name)) for row in rows])
     return columns
 
@@ -368,7 +368,19 @@ def are_numbers(values: Any) -> bool:
 
 def _real(value: Any) -> float:
     value = _decoded(value)
-    return float(value) if isinstance(value, int | float) else np.nan
+    try:
+        return float(value) if isinstance(value, int | float) else np.nan
+    except OverflowError:
+        return np.inf if value > 0 else -np.inf
+
+
+def _encodable(value: Any) -> Any:
+    """Without what JSON and UTF-8 have no place for: halves of letters, integers of more than 64 bits."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode(errors="replace").decode()
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return str(value)
+    return value
 
 
 def _largest(values: Iterable[float]) -> float:

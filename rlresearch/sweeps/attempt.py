@@ -11,21 +11,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlresearch import launch, resume
+from rlresearch import ending, launch, resume
+from rlresearch.compose import Change
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.plan import Plan, plan
-from rlresearch.provenance import redacted
+from rlresearch.redaction import redacted
 from rlresearch.rundir import RunDirectory
 from rlresearch.runners import flattened
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps.ledger import DONE, FAILED, FINISHED, INTERRUPTED, Ledger
+from rlresearch.trial import trial_of
 
 
 class Task(NamedTuple):
     """An attempt at a job, as plain data that goes to any process. run: where it goes on, None for a new directory.
 
     packages: where components may come from, None for anywhere; folder: what --config-dir names; command: as typed;
-    cwd: what a relative runs_dir starts from.
+    cwd: what a relative runs_dir starts from; secrets: what stored configurations leave out, by key.
     """
 
     job: int
@@ -40,6 +42,7 @@ class Task(NamedTuple):
     run: str | None = None
     packages: list[str] | None = None
     folder: str | None = None
+    secrets: dict[str, Any] = {}
 
 
 class Outcome(NamedTuple):
@@ -84,7 +87,8 @@ def _carried_out(tasks: Sequence[Task], book: Ledger, fused: Mapping[str, Any] |
     try:
         if begun_already:
             begun(begun_already)
-            made, going_on = resume.resumption(str(begun_already[0]), [], first.packages or [])
+            told_again = [Change(key, value) for key, value in first.secrets.items()]
+            made, going_on = resume.resumption(str(begun_already[0]), told_again, first.packages or [])
             mean = launch.launch(_quiet(made), _request(tasks, going_on.config, begun), going_on)
         else:
             ledger.begun(book, [task.job for task in tasks], [task.attempt for task in tasks])
@@ -93,7 +97,7 @@ def _carried_out(tasks: Sequence[Task], book: Ledger, fused: Mapping[str, Any] |
             mean = launch.launch(_quiet(plan(here, first.packages)), _request(tasks, config, begun))
     except (ConfigError, RunError) as error:
         cause = error.__cause__ if isinstance(error, RunError) and error.__cause__ is not None else error
-        return _failed(tasks, launch.told(cause), tuple(getattr(cause, "members", ())))
+        return _failed(tasks, ending.told(cause), tuple(getattr(cause, "members", ())))
     if len(tasks) == 1 and not begun_already:
         return [Outcome(ended_as(runs[0])[0] or FINISHED if runs else FINISHED, objective=mean)]
     outcomes = [_outcome(run) for run in runs]
@@ -152,9 +156,9 @@ def _request(tasks: Sequence[Task], config: Mapping[str, Any], begun: Any) -> la
         tuned_name=first.choices.get("tuned"),
         tuned={key: value for key, value in first.tuned.items() if settings.get(key) == value},
         choices=first.choices,
-        trials=[task.config.get("trial") for task in tasks] if len(tasks) > 1 else (),
         own=[_own(task, len(tasks) > 1) for task in tasks],
         begun=begun,
+        trials=[trial_of(task.config) for task in tasks],
     )
 
 

@@ -16,6 +16,7 @@ from rlresearch.plan import member_configs, plan
 from rlresearch.rundir import timestamp
 from rlresearch.runners import Device, Population, flattened
 from rlresearch.sweeps.ledger import INTERRUPTED
+from rlresearch.trial import without_trial
 
 if TYPE_CHECKING:
     from rlresearch.sweeps.controller import Sweep
@@ -135,26 +136,29 @@ def grouped(sweep: Sweep, jobs: Sequence[Job]) -> list[Group]:
 
 
 def fused_config(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The configuration of the population whose members have these: what differs between them becomes its values."""
-    flat = [flattened({**config, "trial": None}) for config in configs]
+    """The configuration of the population whose members have these: what differs between them becomes its values.
+
+    Which trials of a search they are is no part of it.
+    """
+    configs = [without_trial(config) for config in configs]
+    flat = [flattened(config) for config in configs]
     differing = [key for key in flat[0] if key != _SEED and len({repr(each[key]) for each in flat}) > 1]
     runner = {
         "_target_": f"{Population.__module__}.Population",
         "seeds": [each[_SEED] for each in flat],
         "values": {key: [each[key] for each in flat] for key in differing} or None,
     }
-    return {**configs[0], "runner": runner, "trial": None}
+    return {**configs[0], "runner": runner}
 
 
 def _group(sweep: Sweep, jobs: list[Job]) -> list[Group]:
     """One group, if each member of the population is to the letter the job that it stands for."""
     if len(jobs) == 1:
         return [Group(jobs, None, "no other has its shapes and settings")]
-    configs = [sweep.config(job) for job in jobs]
+    configs = [without_trial(sweep.config(job)) for job in jobs]
     config = fused_config(configs)
     try:
-        alone = [{**each, "trial": None} for each in configs]  # each may be another trial of a search
-        same = member_configs(plan(config, sweep.packages).runner, config) == alone
+        same = member_configs(plan(config, sweep.packages).runner, config) == configs
         why = None if same else "it differs from the others in more than seed and numbers"
     except ConfigError as error:
         why = str(error)
@@ -176,7 +180,7 @@ def _fusable(config: Mapping[str, Any], packages: Sequence[str] | None) -> froze
 
 def _signature(config: Mapping[str, Any], paths: frozenset[str]) -> str:
     """The same for all jobs that differ in nothing but seed and numbers at `paths`."""
-    flat = flattened({**config, "trial": None})
+    flat = flattened(without_trial(config))
     own = {key: value for key, value in flat.items() if key != _SEED and not (key in paths and _is_number(value))}
     return json.dumps([own, sorted(flat)], sort_keys=True, default=str)
 
