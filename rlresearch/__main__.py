@@ -21,7 +21,7 @@ from rlresearch import __version__, answers, compose, launch, resume
 from rlresearch.errors import ConfigError, RunError, nearest, one_line, shown
 from rlresearch.plan import Plan, plan
 from rlresearch.signals import Interrupted
-from rlresearch.sweeps import again, ledger
+from rlresearch.sweeps import again, ledger, trials
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,6 +64,10 @@ def _go_on(args: argparse.Namespace, argv: list[str]) -> int:
     command = ["python", "-m", "rlresearch", *argv]
     for overrides in jobs:
         named = [each.partition("=")[2] for each in overrides if each.startswith("resume=")]
+        if named and trials.is_search(named[-1].strip("'\"")):
+            rest = [each for each in overrides if not each.startswith("resume=")]
+            _run(trials.again(named[-1].strip("'\""), rest))
+            continue
         if named and ledger.is_sweep(named[-1].strip("'\"")):
             again.go_on(compose.changes(overrides, args.config_dir, ()), args.config_dir, argv)
             continue

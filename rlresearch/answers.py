@@ -57,7 +57,7 @@ def unresolved(error: OmegaConfBaseException, config: DictConfig) -> str:
 
 def _stands_for_nothing(why: str) -> str:
     why = re.sub(r"^\w+ (raised )?while resolving interpolation: ", "", why)
-    if "Recursive interpolation" in why:
+    if "Recursive interpolation" in why or "maximum recursion depth" in why:
         return "refers to itself"
     if (found := re.match(r"Unsupported interpolation type (.+)", why)) is not None:
         known = [name for name in ("oc.env", "oc.decode", "oc.create", "oc.select", "oc.dict.keys", "now")]

@@ -237,6 +237,13 @@ class Writer:
         """What `loaded` has on the disk need not be written again."""
         self._published = {name: _row_files(ring) for name, ring in loaded.manifest.rings.items()}
 
+    def forget_rows(self) -> None:
+        """Rows on the disk are no longer those of the rings: the next checkpoint has all of them written again."""
+        self._published = {}
+        for writer in self._writers.values():
+            writer.close()
+            writer.files = []
+
     def unwritten(self, rings: Mapping[str, Ring]) -> dict[str, tuple[int, Arrays]]:
         """Copies of the rows of each ring that `save` will write, with the number of the first."""
         return {name: self._writer(name).unwritten(ring) for name, ring in rings.items()}

@@ -34,6 +34,7 @@ from rlresearch.errors import ConfigError, alternatives, closest, ending, shown
 from rlresearch.runners import flattened
 
 HYDRA_VERSION = "1.3"
+SEVERAL = ("experiment", "logger")  # groups of which more than one option may be chosen
 CHECKED_VALUES = 50  # of one sweep key, before the first job; each job is checked again
 # What Hydra raises for a wrong command.
 REFUSED = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
@@ -179,6 +180,34 @@ def first_job(overrides: Sequence[str], extra_folder: str | None = None) -> list
         return [_values(each)[0] for each in parsed if not each.is_sweep_override() or each.is_discrete_sweep()]
 
 
+class Sought(NamedTuple):
+    """What a search is asked for. settings: of the sweeper, plain; fixed: what holds for every run, as typed; swept:
+    Hydra's overrides with several values.
+    """
+
+    settings: dict[str, Any]
+    fixed: list[str]
+    swept: list[Override]
+
+
+def sought(settings: dict[str, Any], overrides: Sequence[str], extra_folder: str | None = None) -> Sought:
+    """What a sweeper with these settings is asked for. What the command says stands above its `params`."""
+    with _hydra(extra_folder) as loader:
+        return _sought(settings, overrides, loader)
+
+
+def _sought(settings: dict[str, Any], overrides: Sequence[str], loader: ConfigLoader) -> Sought:
+    own = _parse(overrides, loader)
+    given = {each.get_key_element() for each in own}
+    params = settings.get("params") or {}
+    if not isinstance(params, dict):
+        raise ConfigError(f"hydra.sweeper.params={shown(params)}: must be a mapping, like {{KEY:interval(0,1)}}.")
+    lines = [f"{key}={value if isinstance(value, str) else shown(value)}" for key, value in params.items()]
+    parsed = [each for each in _parse(lines, loader) if each.get_key_element() not in given] + own
+    fixed = [each.input_line for each in parsed if not each.is_sweep_override()]
+    return Sought(settings, fixed, [each for each in parsed if each.is_sweep_override()])
+
+
 def sweep_jobs(overrides: Sequence[str], extra_folder: str | None = None) -> list[list[str]]:
     """The command line of every job of a sweep."""
     with _hydra(extra_folder) as loader:
@@ -311,7 +340,7 @@ def _check_options(parsed: Sequence[Override], groups: Sequence[str], loader: Co
     """ConfigError where a group is given an option that it lacks; Hydra lets some of them through."""
     for each in parsed:
         if each.key_or_group in groups and not each.is_delete():
-            if isinstance(each.value(), list) and each.key_or_group != "experiment":
+            if isinstance(each.value(), list) and each.key_or_group not in SEVERAL:
                 raise ConfigError(f"{_setting(each)}: must be one option; -m {each.key_or_group}=A,B runs both.")
             for value in each.value() if isinstance(each.value(), list) else [each.value()]:
                 folder, _, name = str(value).rpartition("/")

@@ -136,12 +136,18 @@ def _give_up(told: dict, pulse: _Pulse) -> None:
 
 
 def _children(process: int) -> list[int]:
-    """The processes that one has begun, this one left out."""
-    found = []
+    """The processes that one has forked, which step environments; not those with a program of their own, as mirrors."""
+    found, own = [], _command(process)
     for file in Path(f"/proc/{process}/task").glob("*/children"):
         with contextlib.suppress(OSError):
-            found += [int(each) for each in file.read_text().split() if int(each) != os.getpid()]
+            found += [int(each) for each in file.read_text().split() if _command(int(each)) == own]
     return found
+
+
+def _command(process: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    return b""
 
 
 def _record(run: Path, line: str, environment: str, step: int) -> None:

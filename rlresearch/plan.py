@@ -18,9 +18,10 @@ from rlresearch.errors import ConfigError, alternatives, shown
 from rlresearch.mirrors import WandbSettings
 from rlresearch.noise import NoNoise
 from rlresearch.redaction import MASK
-from rlresearch.runners import Population, RunnerPart, flattened
+from rlresearch.runners import PBT, Population, RunnerPart, flattened
 from rlresearch.trainer import Trainer
-from rlresearch.trial import Trial
+from rlresearch.trial import Trial, trial_of
+from rlresearch.videos import check_rendering
 
 GROUPS = ("network", "buffer", "noise", "optimizer", "normalize", "env", "runner", "logger", "eval", "checkpoint")
 GROUPS += ("algo",)
@@ -40,18 +41,26 @@ class Settings:
     init_from: str | None = None
     resume: str | None = None
     packages: tuple[str, ...] = ()
-    trial: Mapping[str, Any] | None = None
+    trial: Mapping[str, Any] | None = None  # of the fields of `trial.Trial`
 
 
 @dataclass(frozen=True)
 class EvalSettings:
     """every_steps: transitions between evaluations, None for only at the end; episodes: of each;
-    final_episodes: of the last one.
+    final_episodes: of the last one; video_every: of how many evaluations one gets a video of its first episode, as the
+    last one does; None for no videos.
     """
 
     every_steps: Annotated[int, at.Gt(0)] | None = 5_000
     episodes: Annotated[int, at.Gt(0)] = 10
     final_episodes: Annotated[int, at.Gt(0)] = 100
+    video_every: Annotated[int, at.Gt(0)] | None = None
+
+    def shows(self, step: int, final: bool) -> bool:
+        """Whether the evaluation at a step gets a video."""
+        if self.video_every is None:
+            return False
+        return final or bool(self.every_steps and (step // self.every_steps) % self.video_every == 0)
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,7 @@ def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None) -> Pl
     _refuse_unknown(own, [field.name for field in fields(Settings)] + list(GROUPS))
     settings = make(Settings, own, "")
     _check_writable(settings.runs_dir)
-    if settings.trial is not None:
+    if trial_of(config) is not None:
         make(Trial, settings.trial, "trial")
     if settings.resume is not None:
         raise ConfigError(f"resume={shown(settings.resume)}: must stand on the command line, it makes no new run.")
@@ -116,7 +125,7 @@ def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None) -> Pl
     require(runner, RunnerPart, "runner")
     runner.check(trainer, task)
     if isinstance(runner, Population):
-        for member in member_configs(runner, config):
+        for member in [*_extremes(runner, config), *member_configs(runner, config)]:
             _trainer(member, task, packages)
     made = Plan(
         settings,
@@ -128,6 +137,8 @@ def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None) -> Pl
         make(CheckpointSettings, config["checkpoint"], "checkpoint"),
     )
     _check_fit(made)
+    if made.eval.video_every is not None:
+        check_rendering(task, f"eval.video_every={made.eval.video_every}")
     return made
 
 
@@ -135,19 +146,29 @@ def member_configs(runner: Any, config: Mapping[str, Any]) -> list[dict[str, Any
     """The configuration of each member as it would be alone: its own seed and values, `runner=device`."""
     if not isinstance(runner, Population):
         return [dict(config)]
-    configs = []
-    for index, seed in enumerate(runner.of(config["seed"])):
-        own = copy.deepcopy(dict(config))
-        own["seed"] = seed
-        own["runner"] = {"_target_": "rlresearch.runners.Device"}
-        for key, values in runner.keys.items():
-            *path, last = key.split(".")
-            node = own
-            for name in path:
-                node = node[name]
-            node[last] = values[index]
-        configs.append(own)
-    return configs
+    device = {"runner": {"_target_": "rlresearch.runners.Device"}}
+    return [
+        _changed({**config, **device, "seed": seed}, {key: values[index] for key, values in runner.keys.items()})
+        for index, seed in enumerate(runner.of(config["seed"]))
+    ]
+
+
+def _extremes(runner: Population, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Configurations with the lowest and with the highest values that members may come to have."""
+    bounds = runner.bounds if isinstance(runner, PBT) else {}
+    return [_changed(config, {key: each[end] for key, each in bounds.items()}) for end in (0, 1) if bounds]
+
+
+def _changed(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy with other values at dotted keys."""
+    own = copy.deepcopy(dict(config))
+    for key, value in values.items():
+        *path, last = key.split(".")
+        node = own
+        for name in path:
+            node = node[name]
+        node[last] = value
+    return own
 
 
 def _logger(node: Mapping[str, Any]) -> LoggerSettings:
@@ -219,6 +240,11 @@ def _check_fit(made: Plan) -> None:
     for key, count in (("algo.batch_size", algo.batch_size), ("env.num_envs", made.task.num_envs)):
         if buffer.capacity < count:
             raise ConfigError(f"buffer.capacity={buffer.capacity}: must be at least {key}, which is {count}.")
+    if isinstance(made.runner, PBT) and (made.eval.every_steps or settings.total_steps) >= settings.total_steps:
+        raise ConfigError(
+            f"eval.every_steps={shown(made.eval.every_steps)}: must be below total_steps, which is "
+            f"{settings.total_steps}: runner=pbt chooses between members at evaluations before the last."
+        )
     if algo.learning_starts >= settings.total_steps:
         raise ConfigError(
             f"algo.learning_starts={algo.learning_starts}: must be below total_steps, which is {settings.total_steps}; "

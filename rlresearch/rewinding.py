@@ -16,7 +16,7 @@ from rlresearch.durable import open_file, sync_folder
 from rlresearch.errors import RunError
 from rlresearch.rundir import JsonLines, encodable, parsed_rows, read_rows
 
-FILES = ("metrics", "evaluations")
+FILES = ("metrics", "evaluations", "lineage")
 TIMING = {"time", "speed/steps_per_second"}  # differ from one run to the next
 
 Row = dict[str, Any]

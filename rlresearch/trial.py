@@ -47,6 +47,17 @@ class Trial:
     part: Annotated[int, at.Ge(0)] = 0
 
 
+def trial_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a configuration says of the trial that its run is; None where it is none."""
+    told = config.get("trial") or {}
+    return dict(told) if told.get("storage") is not None else None
+
+
+def without_trial(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of the same run, had nobody searched."""
+    return {**config, "trial": {"storage": None, "study": None, "number": 0, "part": 0}}
+
+
 class Share(NamedTuple):
     """The members of a run that are one trial together."""
 

@@ -18,6 +18,7 @@ from rlresearch.build import resolve
 from rlresearch.compose import compose, config_folder
 from rlresearch.envs.task import Task
 from rlresearch.plan import CheckpointSettings, EvalSettings, LoggerSettings, Settings
+from rlresearch.trial import Trial
 
 OPTIONS = sorted(str(path.relative_to(config_folder()).with_suffix("")) for path in config_folder().glob("*/*.yaml"))
 CONTINUOUS, DISCRETE = ("pendulum", "mountain_car_continuous"), ("cartpole", "mountain_car", "acrobot")
@@ -32,6 +33,7 @@ HOMES = {
 }
 NEEDED = {"c51": ["algo.v_min=-10", "algo.v_max=10"]}
 SETTINGS = {"env": Task, "eval": EvalSettings, "logger": LoggerSettings, "checkpoint": CheckpointSettings}
+SETTINGS |= {"trial": Trial}
 GROUPS = sorted({option.split("/")[0] for option in OPTIONS})
 
 

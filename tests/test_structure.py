@@ -17,8 +17,8 @@ LAYERS = {
     "parts": {"layers", "networks", "noise", "buffers", "normalize", "envs"},
     "algos": {"algos"},
     "trainer": {"trainer"},
-    "running": {"plan", "footprint", "runners", "evaluation", "training", "soundness", "saving"},
-    "launch": {"launch", "compose", "answers", "own_yaml", "resume"},
+    "running": {"plan", "footprint", "runners", "evaluation", "training", "soundness", "saving", "videos"},
+    "launch": {"launch", "session", "ending", "lost", "compose", "answers", "own_yaml", "resume"},
     "sweeps": {"sweeps"},
     "main": {"__main__", "evaluate", "export", "rerun"},
 }
@@ -37,7 +37,7 @@ VAGUE = {"utils", "util", "common", "base", "helpers", "helper", "manager", "mis
 
 LINES_OF_A_FILE = 400
 LINES_OF_AN_ALGORITHM = 200
-LINES_OF_A_STEP = 3_600
+LINES_OF_A_STEP = 3_700
 
 
 def _modules() -> dict[str, Path]:

@@ -21,6 +21,7 @@ from rlresearch.review.reader import Run
 from rlresearch.review.tables import Column, Grid
 
 _LOG_LINES = 40
+_LONGEST_VALUE = 60
 _POLL_S = 0.5
 _MOST_READ = 1 << 20  # bytes at once: who follows a run does not want its whole past
 _BARS = "▁▂▃▄▅▆▇█"
@@ -50,8 +51,8 @@ def diff(arguments: argparse.Namespace) -> int:
         runs = [query.one(index, everything, word) for word in arguments.runs]
     if len(runs) < 2:
         raise ConfigError(f"diff {arguments.runs[0]}: needs two runs or more.")
-    columns = [Column("about"), Column("key"), *(Column(run.name) for run in runs)]
-    told = keys.ABOUT if arguments.all else [name for name in keys.ABOUT if name not in ("time", "metrics")]
+    columns = [Column("about"), Column("key"), *(Column(run.name, _brief) for run in runs)]
+    told = keys.ABOUT if arguments.all else [name for name in keys.ABOUT if name not in ("origin", "time", "metrics")]
     rows = []
     for key in query.keys(runs):
         values = [run.values.get(key) for run in runs]
@@ -62,6 +63,12 @@ def diff(arguments: argparse.Namespace) -> int:
     if not rows and arguments.format == "table":
         print("no difference in configuration, code, machine or result")
     return 0
+
+
+def _brief(value: Any) -> str:
+    """So that the runs stay side by side."""
+    line = tables.text(value)
+    return line if len(line) <= _LONGEST_VALUE else f"{line[: _LONGEST_VALUE - 1]}…"
 
 
 def tail(arguments: argparse.Namespace) -> int:

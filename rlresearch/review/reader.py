@@ -87,7 +87,7 @@ def read(path: Path) -> tuple[dict[str, Any], Columns]:
     values |= _derived(record, newest, evaluated)
     if problems:
         values["problem"] = "; ".join(dict.fromkeys(problems))
-    return values, evaluated
+    return {_utf8(key): _kept(value) for key, value in values.items()}, evaluated
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -296,7 +296,7 @@ def _columns(rows: Sequence[Mapping[str, Any]], wanted: set[str] | None) -> Colu
         if wanted is None or name in wanted:
             try:
                 columns[name] = np.array(list(map(itemgetter(name), rows)), dtype=np.float64)
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, OverflowError):
                 columns[name] = np.array([_real(row.get(name)) for row in rows])
     return columns
 
@@ -348,12 +348,12 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             flat[f"{prefix}{key}"] = f"[{','.join(map(str, value))}]"
         else:
             flat[f"{prefix}{key}"] = value if isinstance(value, str | int | float | None) else str(value)
-    return {_utf8(key): _kept(value) for key, value in flat.items()} if not prefix else flat
+    return flat
 
 
 def _kept(value: Any) -> Any:
     """A plain value as the cache can hold it: whole numbers of 64 bits, text that UTF-8 can say."""
-    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
         return str(value) if value.bit_length() < 4_000 else "a number of many digits"
     return _utf8(value) if isinstance(value, str) else value
 
@@ -387,8 +387,8 @@ def _real(value: Any) -> float:
     value = _decoded(value)
     try:
         return float(value) if isinstance(value, int | float) else np.nan
-    except OverflowError:  # of a whole number
-        return np.nan
+    except OverflowError:
+        return np.inf if value > 0 else -np.inf
 
 
 def _largest(values: Iterable[float]) -> float:

@@ -15,6 +15,8 @@ from rlresearch.errors import ConfigError, shown
 from rlresearch.plan import member_configs, plan
 from rlresearch.rundir import timestamp
 from rlresearch.runners import Device, Population, flattened
+from rlresearch.sweeps.ledger import INTERRUPTED
+from rlresearch.trial import without_trial
 
 if TYPE_CHECKING:
     from rlresearch.sweeps.controller import Sweep
@@ -53,7 +55,8 @@ class Fused:
             if group.config is None:
                 alone.setdefault(group.why, []).append(group.jobs[0].number)
                 continue
-            keys = [_SEED, *flattened(group.config["runner"].get("values") or {})]
+            runner = group.config["runner"]
+            keys = [_SEED] * (len(set(runner["seeds"])) > 1) + list(runner["values"] or {})
             parts = len(list(_split(group.jobs, self.members)))
             programs = f", in {parts} programs of at most {self.members}" if parts > 1 else ""
             lines.append(
@@ -80,14 +83,15 @@ class Fused:
             sweep.attempt(jobs)
             return
         outcomes = sweep.attempt(jobs, config)
-        if outcomes[0].status == "finished":
+        rest = [job for job, outcome in zip(jobs, outcomes) if outcome.status == INTERRUPTED]
+        if not rest:
             return
-        bad = set(outcomes[0].members)
-        rest = [job for place, job in enumerate(jobs) if place not in bad]
         why = outcomes[0].reason or ""
-        if bad:
-            sweep.say(f"{len(bad)} of {len(jobs)} jobs failed; the other {len(rest)} begin again without them")
-            again = [rest] if rest else []
+        if len(rest) < len(jobs):
+            sweep.say(
+                f"{len(jobs) - len(rest)} of {len(jobs)} jobs failed; the other {len(rest)} begin again without them"
+            )
+            again = [rest]
         elif "ResourceExhausted" in why or "out of memory" in why.lower():
             sweep.say(f"{len(jobs)} jobs in one program need too much memory: once more in two halves")
             again = [rest[: len(rest) // 2], rest[len(rest) // 2 :]]
@@ -132,7 +136,11 @@ def grouped(sweep: Sweep, jobs: Sequence[Job]) -> list[Group]:
 
 
 def fused_config(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The configuration of the population whose members have these: what differs between them becomes its values."""
+    """The configuration of the population whose members have these: what differs between them becomes its values.
+
+    Which trials of a search they are is no part of it.
+    """
+    configs = [without_trial(config) for config in configs]
     flat = [flattened(config) for config in configs]
     differing = [key for key in flat[0] if key != _SEED and len({repr(each[key]) for each in flat}) > 1]
     runner = {
@@ -147,7 +155,7 @@ def _group(sweep: Sweep, jobs: list[Job]) -> list[Group]:
     """One group, if each member of the population is to the letter the job that it stands for."""
     if len(jobs) == 1:
         return [Group(jobs, None, "no other has its shapes and settings")]
-    configs = [sweep.config(job) for job in jobs]
+    configs = [without_trial(sweep.config(job)) for job in jobs]
     config = fused_config(configs)
     try:
         same = member_configs(plan(config, sweep.packages).runner, config) == configs
@@ -172,7 +180,7 @@ def _fusable(config: Mapping[str, Any], packages: Sequence[str] | None) -> froze
 
 def _signature(config: Mapping[str, Any], paths: frozenset[str]) -> str:
     """The same for all jobs that differ in nothing but seed and numbers at `paths`."""
-    flat = flattened(config)
+    flat = flattened(without_trial(config))
     own = {key: value for key, value in flat.items() if key != _SEED and not (key in paths and _is_number(value))}
     return json.dumps([own, sorted(flat)], sort_keys=True, default=str)
 

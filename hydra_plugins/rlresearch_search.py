@@ -1,0 +1,52 @@
+"""Where Hydra finds the sweeper `hydra/sweeper=optuna`; all that it does is in rlresearch.sweeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+class OptunaSweeper(Sweeper):
+    """Trains the trials that Optuna proposes, a batch at a time, with whichever launcher was chosen."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.launcher: Launcher | None = None
+        self.config: DictConfig | None = None
+        self.hydra_context: HydraContext | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keeps what `sweep` needs; the launcher is made there, once the search is known to be a right one."""
+        self.hydra_context, self.config, self._task = hydra_context, config, task_function
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """What was found. ConfigError, before anything is made, on a wrong search; RunError where trials failed."""
+        from rlresearch.compose import sought
+        from rlresearch.sweeps import trials
+
+        hydras, folder = self.config.hydra, _folder(self.config)
+        settings = OmegaConf.to_container(hydras.sweeper, resolve=True)
+        prepared = trials.checked(sought(settings, arguments, folder), folder)
+        asked = [*arguments, *hydras.overrides.hydra]
+        own = prepared.settings.directory
+        home = trials.own_directory(hydras.sweep.dir, asked, folder) if own is None else Path(own)
+        hydras.sweep.dir = str(home)  # where launchers put what is theirs
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self.hydra_context, task_function=self._task, config=self.config
+        )
+        try:
+            return trials.search(prepared, self.launcher.launch, home)
+        finally:
+            if (launched := getattr(self.launcher, "sweep", None)) is not None:
+                launched.close()
+
+
+def _folder(config: DictConfig) -> str | None:
+    """What --config-dir names."""
+    sources = config.hydra.runtime.config_sources
+    return next((each.path for each in sources if each.provider == "command-line"), None)

@@ -1,0 +1,107 @@
+"""Optuna's samplers, seeded so that each proposal is a function of the seed, the trial's number and the study.
+
+A controller that was killed and goes on therefore proposes what it would have proposed, and controllers that share a
+study never draw the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlresearch.errors import ConfigError
+from rlresearch.sweeps.space import Choice, Range, distributions
+from rlresearch.trial import made
+
+SAMPLERS = ("tpe", "random", "grid", "qmc", "gp", "cmaes")
+_LARGEST_GRID = 1_000_000
+_OPTIONS = "hydra.sweeper.sampler_options"
+
+
+def check_sampler(name: str, options: Mapping[str, Any], seed: int, space: Mapping[str, Range]) -> None:
+    """ConfigError where there can be no such sampler for this space."""
+    if name == "grid":
+        size_of_grid(space)
+    _sampler(name, options, seed, space, 0)
+
+
+def seeded_sampler(name: str, options: Mapping[str, Any], seed: int, space: Mapping[str, Range]) -> Any:
+    """A sampler that begins anew with each trial's number."""
+    from optuna.samplers import BaseSampler
+
+    class Seeded(BaseSampler):
+        def __init__(self) -> None:
+            self._own = _sampler(name, options, seed, space, 0)
+
+        def before_trial(self, study: Any, trial: Any) -> None:
+            self._own = _sampler(name, options, seed, space, trial.number)
+            self._own.before_trial(study, trial)
+
+        def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
+            return self._own.infer_relative_search_space(study, trial)
+
+        def sample_relative(self, study: Any, trial: Any, search_space: dict[str, Any]) -> dict[str, Any]:
+            return self._own.sample_relative(study, trial, search_space)
+
+        def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
+            return self._own.sample_independent(study, trial, param_name, param_distribution)
+
+        def after_trial(self, study: Any, trial: Any, state: Any, values: Sequence[float] | None) -> None:
+            if name != "grid":  # which would stop the loop of Optuna's own, and there is none
+                self._own.after_trial(study, trial, state, values)
+
+    return Seeded()
+
+
+def size_of_grid(space: Mapping[str, Range]) -> int:
+    """How many points a grid has. ConfigError where a range has no steps, or there are too many."""
+    size = 1
+    for each in _grid(space):
+        size *= len(each)
+        if size > _LARGEST_GRID:
+            raise ConfigError(f"hydra.sweeper.sampler=grid: has more than {_LARGEST_GRID:,} points.")
+    return size
+
+
+def _grid(space: Mapping[str, Range]) -> list[list[Any]]:
+    axes = []
+    for key, each in space.items():
+        if isinstance(each, Choice):
+            axes.append(list(each.values))
+            continue
+        if each.step is None and not each.whole:
+            raise ConfigError(f"{key}: a grid needs steps: a list, or range(START,STOP,STEP), in place of an interval.")
+        step = each.step or 1
+        count = round((each.high - each.low) / step)
+        if count > _LARGEST_GRID:
+            raise ConfigError(f"{key}: has more than {_LARGEST_GRID:,} values, too many for a grid.")
+        values = [each.low + index * step for index in range(count + 1)]
+        axes.append([int(value) for value in values] if each.whole else [round(value, 12) for value in values])
+    return axes
+
+
+def _sampler(name: str, options: Mapping[str, Any], seed: int, space: Mapping[str, Range], number: int) -> Any:
+    from optuna import samplers
+
+    own = (seed * 1_000_003 + number * 7_919 + 1) % 2**31
+    rest = samplers.RandomSampler(seed=own + 1)  # for what a sampler of numbers alone does not choose
+    if name == "grid":
+        axes = dict(zip(space, _grid(space), strict=True))
+        return made(samplers.GridSampler, options, _OPTIONS, search_space=axes, seed=seed)
+    if name == "qmc":  # one sequence of the whole study: a number's place in it is kept there
+        fixed = {"seed": seed, "independent_sampler": rest, "warn_independent_sampling": False}
+        return made(_known_space(distributions(space)), {"scramble": True} | options, _OPTIONS, **fixed)
+    if name == "cmaes":
+        fixed = {"seed": own, "independent_sampler": rest, "warn_independent_sampling": False}
+        return made(samplers.CmaEsSampler, options, _OPTIONS, **fixed)
+    if name == "gp":
+        return made(samplers.GPSampler, options, _OPTIONS, seed=own, independent_sampler=rest)
+    classes = {"tpe": samplers.TPESampler, "random": samplers.RandomSampler}
+    return made(classes[name], options, _OPTIONS, seed=own)
+
+
+def _known_space(space: dict[str, Any]) -> type:
+    """Optuna's own learns of the space from the first trial, which it draws at random."""
+    from optuna.samplers import QMCSampler
+
+    return type("QMCSampler", (QMCSampler,), {"infer_relative_search_space": lambda self, study, trial: dict(space)})

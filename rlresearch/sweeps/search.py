@@ -1,0 +1,193 @@
+"""What a search with Optuna is asked for, and whether it can begin: all that can be checked before the first run."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
+
+import annotated_types as at
+
+from rlresearch.build import make
+from rlresearch.compose import Sought, compose
+from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.plan import Plan, plan
+from rlresearch.sweeps.samplers import SAMPLERS, check_sampler
+from rlresearch.sweeps.space import Range, space
+from rlresearch.trainer import EPISODE_METRICS
+from rlresearch.trial import FROM_EVALUATIONS, FROM_TIMES, PRUNERS, make_pruner
+
+WHERE = "hydra.sweeper"
+_NEEDS = {"qmc": ["scipy"], "gp": ["scipy", "torch"], "cmaes": ["cmaes"]}
+_MINIMIZED = ("wall_time", "training_time")
+_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
+
+Names = str | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """The keys of `conf/hydra/sweeper/optuna.yaml`, which says what each means."""
+
+    n_trials: Annotated[int, at.Gt(0)] = 30
+    n_jobs: Annotated[int, at.Gt(0)] = 1
+    params: Mapping[str, Any] | None = None
+    sampler: Literal[SAMPLERS] = "tpe"
+    sampler_options: Mapping[str, Any] | None = None
+    seed: Annotated[int, at.Interval(ge=0, lt=2**31)] = 0
+    pruner: Literal[PRUNERS] = "none"
+    pruner_options: Mapping[str, Any] | None = None
+    objective: Names = "return"
+    direction: Names | None = None
+    seeds_per_trial: Annotated[int, at.Gt(0)] = 1
+    aggregate: Literal["mean", "iqm"] = "mean"
+    environments: tuple[str, ...] | None = None
+    references: Mapping[str, Any] | None = None
+    storage: str | None = None
+    study_name: str | None = None
+    max_failure_rate: Annotated[float, at.Interval(ge=0, le=1)] = 1.0
+    heartbeat_s: Annotated[int, at.Gt(0)] = 60
+    directory: str | None = None
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What is optimised, one name or several."""
+        return (self.objective,) if isinstance(self.objective, str) else self.objective
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """minimize or maximize, for each objective."""
+        if self.direction is None:
+            return tuple("minimize" if name in _MINIMIZED else "maximize" for name in self.objectives)
+        return (self.direction,) if isinstance(self.direction, str) else self.direction
+
+
+class Prepared(NamedTuple):
+    """A search that can begin. fixed: overrides of all its runs; made: the plan of one of them."""
+
+    settings: SearchSettings
+    fixed: list[str]
+    space: dict[str, Range]
+    made: Plan
+
+    @property
+    def parts(self) -> list[dict[str, Any]]:
+        """The runs that each trial consists of: their `env`, None where it is not searched over, with its scores of 0
+        and 1, and their `seed`.
+        """
+        references = self.settings.references or {}
+        envs = [{"env": name, **references[name]} for name in self.settings.environments or ()] or [{"env": None}]
+        first = self.made.settings.seed
+        return [{"seed": first + index} | each for index in range(self.settings.seeds_per_trial) for each in envs]
+
+    @property
+    def pruner_options(self) -> dict[str, Any]:
+        """The pruner's, with rungs in environment steps where they were left open: the first is the first evaluation,
+        the last the end of a trial's last run.
+        """
+        own, made = dict(self.settings.pruner_options or {}), self.made
+        if self.settings.pruner in ("successive_halving", "hyperband"):
+            own.setdefault("min_resource", made.eval.every_steps or made.settings.total_steps)
+        if self.settings.pruner == "hyperband":
+            own.setdefault("max_resource", made.settings.total_steps * len(self.parts))
+        return own
+
+
+def settings_of(values: Mapping[str, Any]) -> SearchSettings:
+    """The checked settings of a sweeper. ConfigError, one line, on the first that is wrong."""
+    return make(SearchSettings, {key: each for key, each in values.items() if key != "_target_"}, WHERE)
+
+
+def prepare(asked: Sought, extra_folder: str | None = None) -> Prepared:
+    """What was asked for, checked. ConfigError, one line, where no run of it should begin."""
+    settings = settings_of(asked.settings)
+    ranges = space(asked.swept)
+    _check_space(settings, ranges)
+    first = [f"{key}={each.ends[0]}" for key, each in ranges.items()]
+    made = plan(compose([*asked.fixed, *first], extra_folder).config)
+    prepared = Prepared(settings, asked.fixed, ranges, made)
+    _check(prepared)
+    return prepared
+
+
+def samples(prepared: Prepared) -> list[list[str]]:
+    """Command lines that between them show both ends of every range, every choice and every environment once."""
+    ends = {key: [f"{key}={end}" for end in each.ends] for key, each in prepared.space.items()}
+    if prepared.settings.environments:
+        ends["env"] = [f"env={name}" for name in prepared.settings.environments]
+    first = {key: each[0] for key, each in ends.items()}
+    rest = [first | {key: value} for key, each in ends.items() for value in each[1:]]
+    return [[*prepared.fixed, *each.values()] for each in [first, *rest]]
+
+
+def _check(prepared: Prepared) -> None:
+    """ConfigError where no run of this search should begin."""
+    settings, made = prepared.settings, prepared.made
+    for name in ("optuna", *_NEEDS.get(settings.sampler, [])):
+        if importlib.util.find_spec(name) is None:
+            told = "pip install 'rlresearch[optuna]'" if name != "torch" else "pip install torch (which is large)"
+            raise ConfigError(f"{WHERE}.sampler={settings.sampler}: needs the package {name}: {told}.")
+    _check_objectives(settings, made)
+    _check_environments(settings)
+    _check_pruner(prepared)
+    if settings.sampler == "cmaes" and len(settings.objectives) > 1:
+        raise ConfigError(f"{WHERE}.sampler=cmaes: knows one objective; use tpe or gp.")
+    check_sampler(settings.sampler, settings.sampler_options or {}, settings.seed, prepared.space)
+    if settings.storage is not None and _PASSWORD.search(settings.storage):
+        why = "holds a password, which every run directory would keep; put it into PGPASSWORD or ~/.pgpass"
+        raise ConfigError(f"{WHERE}.storage: {why}.")
+    if settings.storage is not None and "://" in settings.storage and not settings.study_name:
+        raise ConfigError(f"{WHERE}.study_name is missing: controllers that share a database meet in a study's name.")
+
+
+def _check_space(settings: SearchSettings, space: Mapping[str, Range]) -> None:
+    if not space:
+        raise ConfigError("nothing to search over: give a key several values, such as algo.gamma=interval(0.9,0.999).")
+    if "seed" in space:
+        raise ConfigError(f"seed: is not searched over; {WHERE}.seeds_per_trial=N trains each trial with N seeds.")
+    if "env" in space and settings.environments:
+        raise ConfigError(f"env: has several values, and so has {WHERE}.environments; leave one of them out.")
+    for name in ("trial", "resume", "runs_dir"):
+        if name in space:
+            raise ConfigError(f"{name}: is not searched over.")
+
+
+def _check_objectives(settings: SearchSettings, made: Plan) -> None:
+    known = [*FROM_EVALUATIONS, *FROM_TIMES, *EPISODE_METRICS, *made.trainer.algo.METRICS]
+    for name in settings.objectives:
+        if name not in known:
+            raise ConfigError(f"{WHERE}.objective={shown(name)}: no run reports it{alternatives(name, known)}")
+    if len(set(settings.objectives)) < len(settings.objectives) or not settings.objectives:
+        raise ConfigError(f"{WHERE}.objective={shown(settings.objective)}: must be different names, at least one.")
+    for each in settings.directions:
+        if each not in ("minimize", "maximize"):
+            raise ConfigError(f"{WHERE}.direction={shown(each)}: must be minimize or maximize.")
+    if len(settings.directions) != len(settings.objectives):
+        where = f"{WHERE}.direction={shown(settings.direction)}"
+        raise ConfigError(f"{where}: must be one for each objective, of which there are {len(settings.objectives)}.")
+
+
+def _check_pruner(prepared: Prepared) -> None:
+    settings, made = prepared.settings, prepared.made
+    where = f"{WHERE}.pruner={settings.pruner}"
+    make_pruner(settings.pruner, prepared.pruner_options)
+    if settings.pruner == "none":
+        return
+    if len(settings.objectives) > 1 or settings.objectives[0] not in FROM_EVALUATIONS:
+        why = "prunes by one objective that is known while runs go on"
+        raise ConfigError(f"{where}: {why}: {', '.join(FROM_EVALUATIONS)}.")
+    if made.eval.every_steps is None or made.eval.every_steps >= made.settings.total_steps:
+        raise ConfigError(f"{where}: needs evaluations while runs go on; set eval.every_steps below total_steps.")
+
+
+def _check_environments(settings: SearchSettings) -> None:
+    references = settings.references or {}
+    for name in settings.environments or ():
+        own = references.get(name)
+        if not isinstance(own, Mapping) or set(own) != {"random", "target"}:
+            where = f"{WHERE}.references.{name}={shown(own)}"
+            raise ConfigError(f"{where}: must be a mapping, like {{random:-1200,target:-150}}, to normalise by.")
+        if not all(isinstance(each, int | float) for each in own.values()) or own["random"] == own["target"]:
+            raise ConfigError(f"{WHERE}.references.{name}={shown(own)}: must be two different numbers.")

@@ -1,0 +1,320 @@
+"""A study: its trials in Optuna's storage, asked for in batches and told; safe from the death of its controllers.
+
+With a journal file there is one controller at a time, which holds the study; trials that it finds running are those of
+a dead one, and are run again as they were proposed. With a database there may be many: each shows signs of life for its
+trials, and what a silent one left behind is queued once more, with the same values, for whoever asks next.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rlresearch.durable import hold
+from rlresearch.errors import ConfigError, shown
+from rlresearch.rundir import JsonLines
+from rlresearch.sweeps.samplers import seeded_sampler, size_of_grid
+from rlresearch.sweeps.space import Range, described, distributions
+from rlresearch.trial import PART, SEARCH, make_pruner, open_storage
+
+JOURNAL = "study.journal"
+_UNBORN_BEATS = 10  # proposing takes seconds: who has not ended by then is dead
+_CONTROLLER, _SURPLUS, _REASON = "controller", "surplus", "reason"
+
+
+class Terms(NamedTuple):
+    """What a study is about, and must stay as it is. space: by key; fixed: overrides of every run; parts: the runs of a
+    trial, see `search.parts`.
+    """
+
+    space: Mapping[str, Range]
+    fixed: Sequence[str]
+    parts: Sequence[Mapping[str, Any]]
+    objectives: Sequence[str]
+    directions: Sequence[str]
+    aggregate: str
+    sampler: str
+    sampler_options: Mapping[str, Any]
+    seed: int
+    pruner: str
+    pruner_options: Mapping[str, Any]
+
+    def stored(self) -> dict[str, Any]:
+        """In what JSON can say."""
+        own = {name: list(each) if isinstance(each, tuple) else each for name, each in self._asdict().items()}
+        return own | {"space": described(dict(self.space))}
+
+
+@contextmanager
+def opened(terms: Terms, storage: str, name: str, controller: str, heartbeat_s: int) -> Iterator[Study]:
+    """A study, kept from other controllers where it is a journal file, and with signs of life where it is a database.
+
+    storage: the file, or a URL; name: of the study in it; controller: who asks; heartbeat_s: seconds between signs.
+    Errors: ConfigError where it cannot be opened, has another controller, or is about something else.
+    """
+    if "://" in storage:
+        study = Study(terms, storage, name, controller, heartbeat_s)
+        with study.heart:
+            yield study
+        return
+    folder = Path(storage).parent
+    file = hold(folder)
+    if file is None:
+        why = "another process is at this search; several need a database, hydra.sweeper.storage=URL"
+        raise ConfigError(f"resume={folder}: {why}.")
+    try:
+        JsonLines(storage).close()  # takes off a line that a killed process had only begun
+        yield Study(terms, storage, name, controller, heartbeat_s)
+    finally:
+        os.close(file)
+
+
+class Study:
+    """Asks and tells; made by `opened`."""
+
+    def __init__(self, terms: Terms, storage: str, name: str, controller: str, heartbeat_s: int) -> None:
+        import optuna
+
+        self._terms, self.storage, self.name, self._controller = terms, storage, name, controller
+        self._shared = "://" in storage
+        self._distributions = distributions(dict(terms.space))
+        try:
+            self._storage = open_storage(storage, heartbeat_s if self._shared else None)
+            study = optuna.create_study(
+                storage=self._storage,
+                study_name=name,
+                load_if_exists=True,
+                directions=list(terms.directions),
+                sampler=seeded_sampler(terms.sampler, terms.sampler_options, terms.seed, terms.space),
+                pruner=make_pruner(terms.pruner, terms.pruner_options),
+            )
+        except Exception as error:
+            raise ConfigError(f"hydra.sweeper.storage={shown(storage)}: {_short(error)}") from error
+        self.optuna = study
+        self.heart = Heart(self._storage)
+        self._agree()
+
+    def batch(self, size: int, budget: int) -> list[Any]:
+        """The next trials to be run, frozen: those that a dead controller left running, and new ones; [] when `budget`
+        trials are there.
+        """
+        if self._terms.sampler == "grid":
+            budget = min(budget, size_of_grid(self._terms.space))
+        left = self._left_behind()
+        batch = list(left)
+        # A batch is asked for as a whole before any of it is told. So what is missing of one that was begun is asked
+        # for now, and then depends on nothing that was told since.
+        aligned = not self._shared
+        while len(batch) < size and (self._counted() < budget or self._queued()):
+            if aligned and batch and len(self._trials()) % size == 0:
+                break
+            trial = self._ask(budget)
+            if trial is None:
+                break
+            batch.append(trial)
+        return batch
+
+    def frozen(self, number: int) -> Any:
+        """The trial with that number, as it is now."""
+        return self._storage.get_trial(self._id(number))
+
+    def record(self, number: int, part: int) -> dict[str, Any] | None:
+        """How the run of a part ended, or None."""
+        return self.frozen(number).user_attrs.get(PART.format(part))
+
+    def is_pruned(self, number: int) -> bool:
+        """Whether the trial's next part is not worth beginning."""
+        frozen = self.frozen(number)
+        if self._terms.pruner == "none" or not frozen.intermediate_values:
+            return False
+        return bool(self.optuna.pruner.prune(self.optuna, frozen))
+
+    def tell(self, number: int, values: Sequence[float]) -> None:
+        """A trial is complete."""
+        self._tell(number, values=list(values))
+
+    def tell_pruned(self, number: int) -> None:
+        """A trial was not worth going on with; its last score stands for it."""
+        from optuna.trial import TrialState
+
+        self._tell(number, state=TrialState.PRUNED)
+
+    def tell_failed(self, number: int, reason: str) -> None:
+        """A trial failed; samplers learn nothing from it."""
+        from optuna.trial import TrialState
+
+        self._storage.set_trial_user_attr(self._id(number), _REASON, reason[:500])
+        self._tell(number, state=TrialState.FAIL)
+
+    def counts(self) -> dict[str, int]:
+        """How many trials of the study there are in each state that has any."""
+        counts: dict[str, int] = {}
+        for each in self._trials():
+            name = each.state.name.lower()
+            if self._counts(each):
+                counts[name] = counts.get(name, 0) + 1
+        return counts
+
+    def best(self) -> list[Any]:
+        """The best trial, or of several objectives all that no other beats in everything; none before one is."""
+        from optuna.trial import TrialState
+
+        complete = self.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return list(self.optuna.best_trials) if complete else []
+
+    def first_failure(self) -> tuple[int, str] | None:
+        """The number of the first trial that failed, and why."""
+        failed = [each for each in self._trials() if each.state.name == "FAIL" and self._counts(each)]
+        return (failed[0].number, failed[0].user_attrs[_REASON]) if failed else None
+
+    def reason(self, number: int) -> str | None:
+        """Why a trial failed."""
+        return self.frozen(number).user_attrs.get(_REASON)
+
+    def _tell(self, number: int, **told: Any) -> None:
+        if not self.frozen(number).state.is_finished():  # it is, where others took this controller for dead
+            self.optuna.tell(number, **told)
+        if self._shared:
+            self.heart.leave(self._id(number))
+
+    def _agree(self) -> None:
+        """The first session writes down what the study is about; later ones must mean the same."""
+        ours, theirs = self._terms.stored(), self.optuna.user_attrs.get(SEARCH)
+        if theirs is None:
+            self.optuna.set_user_attr(SEARCH, ours)
+            return
+        for name, value in json.loads(json.dumps(ours)).items():
+            if theirs.get(name) != value:
+                was = f"was begun with {name} {shown(theirs.get(name))}, not {shown(value)}"
+                raise ConfigError(f"study {self.name} in {shown(self.storage)}: {was}; use another name.")
+
+    def _ask(self, budget: int) -> Any | None:
+        """A new trial; None where other controllers were faster."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # heartbeats without Optuna's own loop
+            trial = self.optuna.ask(self._distributions)
+        if self._shared:
+            self.heart.enter(trial._trial_id)
+            if self._surplus(trial.number, budget):
+                self._storage.set_trial_user_attr(trial._trial_id, _SURPLUS, True)
+                self.tell_failed(trial.number, "one more than was asked for: other controllers were faster")
+                return None
+        self._storage.set_trial_user_attr(trial._trial_id, _CONTROLLER, self._controller)
+        return self.frozen(trial.number)
+
+    def _surplus(self, number: int, budget: int) -> bool:
+        """Whether controllers that asked at the same instant have filled the budget before."""
+        before = [each for each in self._trials() if each.number < number and self._counts(each)]
+        return len(before) >= budget and "retry_history" not in self.frozen(number).system_attrs
+
+    def _left_behind(self) -> list[Any]:
+        """Running trials that nobody is at. Of a database only this controller's own: others' are queued anew."""
+        from optuna.trial import TrialState
+
+        if self._shared:
+            self._give_up_stale()
+        running = [each for each in self._trials() if each.state == TrialState.RUNNING]
+        if not self._shared:
+            return [each for each in running if set(each.params) == set(self._distributions)] + self._unborn(running)
+        mine = [each for each in running if each.user_attrs.get(_CONTROLLER) == self._controller]
+        for each in mine:
+            self.heart.enter(each._trial_id)
+        return [each for each in mine if set(each.params) == set(self._distributions)]
+
+    def _give_up_stale(self) -> None:
+        """Trials of silent controllers are queued anew; those whose controller died while it proposed them, which shows
+        no sign of life and has none to miss, make room for others.
+        """
+        import optuna
+        from optuna.trial import TrialState
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            optuna.storages.fail_stale_trials(self.optuna)
+        old = datetime.now() - timedelta(seconds=_UNBORN_BEATS * self._storage.get_heartbeat_interval())
+        for each in self._trials():
+            if each.state == TrialState.RUNNING and _CONTROLLER not in each.user_attrs and each.datetime_start < old:
+                with suppress(optuna.exceptions.UpdateFinishedTrialError):
+                    self._storage.set_trial_state_values(each._trial_id, state=TrialState.FAIL)
+
+    def _unborn(self, running: Sequence[Any]) -> list[Any]:
+        """Trials whose controller was killed while it proposed them: their values are proposed to the end."""
+        import optuna
+
+        finished = []
+        for each in running:
+            if set(each.params) != set(self._distributions):
+                trial = optuna.Trial(self.optuna, each._trial_id)
+                for name, distribution in self._distributions.items():
+                    trial._suggest(name, distribution)
+                finished.append(self.frozen(each.number))
+        return finished
+
+    def _queued(self) -> bool:
+        return any(each.state.name == "WAITING" for each in self._trials())
+
+    def _counted(self) -> int:
+        return sum(map(self._counts, self._trials()))
+
+    def _counts(self, trial: Any) -> bool:
+        """Not those beyond the budget, nor those that were queued anew when their controller died."""
+        if trial.user_attrs.get(_SURPLUS):
+            return False
+        if trial.state.name != "FAIL":
+            return True
+        return _REASON in trial.user_attrs
+
+    def _trials(self) -> list[Any]:
+        return self._storage.get_all_trials(self.optuna._study_id, deepcopy=False)
+
+    def _id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, number)
+
+
+class Heart:
+    """A thread that shows signs of life for trials."""
+
+    def __init__(self, storage: Any) -> None:
+        self._storage, self._trials = storage, set()
+        self._over, self._lock = threading.Event(), threading.Lock()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def enter(self, trial: int) -> None:
+        """From now on, for this trial too."""
+        with self._lock:
+            self._trials.add(trial)
+        self._storage.record_heartbeat(trial)
+
+    def leave(self, trial: int) -> None:
+        """No longer for this trial."""
+        with self._lock:
+            self._trials.discard(trial)
+
+    def __enter__(self) -> Heart:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._over.wait(self._storage.get_heartbeat_interval()):
+            with self._lock:
+                trials = set(self._trials)
+            for trial in trials:
+                try:
+                    self._storage.record_heartbeat(trial)
+                except Exception:  # noqa: BLE001 (the next beat may reach the database again)
+                    pass
+
+
+def _short(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -1,0 +1,224 @@
+"""Drives a search: proposes a batch of trials, has them trained, tells the study, and says how it went.
+
+All runs of a batch go to Hydra's launcher at once, so that one that trains many together can. A trial with several
+seeds or environments has one run in each of as many rounds; those that are pruned in between take no part in the next.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rlresearch import durable
+from rlresearch.compose import Sought, compose
+from rlresearch.errors import ConfigError, RunError, one_line, shown
+from rlresearch.plan import plan
+from rlresearch.rundir import exclusive, timestamp
+from rlresearch.sweeps import findings
+from rlresearch.sweeps.search import WHERE, Prepared, prepare, samples
+from rlresearch.sweeps.space import typed
+from rlresearch.sweeps.study import JOURNAL, Study, Terms, opened
+from rlresearch.trial import aggregated
+
+ASKED = "search.json"  # in the search's directory: what was asked for, so that it can be asked again
+_LARGEST = 1 << 20  # bytes
+
+Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Any]]
+
+
+class Done(NamedTuple):
+    """What a search has come to. counts: trials by state; best: frozen trials; folder: where its findings are."""
+
+    counts: dict[str, int]
+    best: list[Any]
+    folder: Path
+
+
+def checked(asked: Sought, extra_folder: str | None = None) -> Prepared:
+    """A search that can begin: both ends of each range, each choice and each environment make a run that can be begun.
+
+    ConfigError, one line, where they do not.
+    """
+    prepared = prepare(asked, extra_folder)
+    for overrides in samples(prepared):
+        plan(compose(overrides, extra_folder).config)
+    return prepared
+
+
+def search(prepared: Prepared, launch: Launch, folder: Path) -> Done:
+    """Runs a search to its end, in its directory. launch(job_overrides, initial_job_idx): trains, as Hydra's launchers
+    do.
+
+    Errors: ConfigError where it is another search's directory; RunError where trials failed, after all others were
+    trained.
+    """
+    folder = folder.absolute()
+    try:
+        with _study(prepared, folder) as study:
+            done = Controller(prepared, study, launch).run(folder)
+            failure = study.first_failure()
+    except KeyboardInterrupt as interrupted:
+        interrupted.sweep_directory = folder  # for who tells how to go on
+        raise
+    findings.show(done.counts, done.best, prepared.settings.objectives, _command(prepared, done.best), folder)
+    if failure is not None:
+        (number, why), failed = failure, done.counts["fail"]
+        raise RunError(f"{failed} of {sum(done.counts.values())} trials failed; trial {number}: {why}")
+    print(f"train further trials\n  python -m rlresearch resume={_relative(folder)} {WHERE}.n_trials=MORE")
+    return done
+
+
+def own_directory(root: str, overrides: Sequence[str], config_dir: str | None) -> Path:
+    """A directory under `root` for one search alone, with what is asked for in it. ConfigError where it cannot be."""
+    asked = {"overrides": list(overrides), "config_dir": config_dir, "cwd": str(Path.cwd())}
+    try:
+        folder = exclusive(Path(root), timestamp()[:19].replace("T", "_").replace(":", ""))
+        durable.write_file(folder / ASKED, json.dumps(asked, indent=2).encode())
+    except OSError as error:
+        raise ConfigError(f"hydra.sweep.dir={root}: cannot be written: {error.strerror or error}.") from error
+    return folder
+
+
+def is_search(path: str) -> bool:
+    """Whether a search lies at `path`."""
+    return (Path(path) / ASKED).is_file()
+
+
+def again(path: str, changes: Sequence[str]) -> list[str]:
+    """The command line that goes on with the search at `path`. changes: overrides beside those that it was begun with.
+
+    ConfigError where it cannot be read.
+    """
+    try:
+        asked = json.loads(durable.read_file(Path(path) / ASKED, _LARGEST))
+        own = [*asked["overrides"], *changes, f"{WHERE}.directory={_quoted(str(Path(path).absolute()))}"]
+        config_dir = asked["config_dir"]
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise ConfigError(f"resume={shown(path)}: its {ASKED} cannot be read: {error}") from None
+    return ["-m", *([] if config_dir is None else [f"--config-dir={config_dir}"]), *own]
+
+
+def _study(prepared: Prepared, folder: Path) -> AbstractContextManager[Study]:
+    settings = prepared.settings
+    terms = Terms(
+        space=prepared.space,
+        fixed=prepared.fixed,
+        parts=prepared.parts,
+        objectives=settings.objectives,
+        directions=settings.directions,
+        aggregate=settings.aggregate,
+        sampler=settings.sampler,
+        sampler_options=dict(settings.sampler_options or {}),
+        seed=settings.seed,
+        pruner=settings.pruner,
+        pruner_options=prepared.pruner_options,
+    )
+    storage = settings.storage or str(folder / JOURNAL)
+    return opened(terms, storage, settings.study_name or "search", str(folder), settings.heartbeat_s)
+
+
+class Controller:
+    """The loop over batches."""
+
+    def __init__(self, prepared: Prepared, study: Study, launch: Launch) -> None:
+        self._prepared, self._settings, self._study, self._launch = prepared, prepared.settings, study, launch
+        self._launched = 0
+
+    def run(self, folder: Path) -> Done:
+        """Until the study has its trials."""
+        settings = self._settings
+        while batch := self._study.batch(settings.n_jobs, settings.n_trials):
+            self._train(batch)
+            states = [self._study.frozen(each.number).state.name for each in batch]
+            if states.count("FAIL") > settings.max_failure_rate * len(states):
+                reason = self._study.reason(batch[states.index("FAIL")].number)
+                raise RunError(f"{states.count('FAIL')} of {len(states)} trials of a batch failed: {reason}")
+        findings.write(self._study.optuna, settings.objectives, folder)
+        return Done(self._study.counts(), self._study.best(), folder)
+
+    def _train(self, batch: Sequence[Any]) -> None:
+        """Every trial of the batch, one part after the other."""
+        going, parts = list(batch), self._prepared.parts
+        for part in range(len(parts)):
+            due = [each for each in going if self._study.record(each.number, part) is None]
+            self._started(due, part)
+            results = self._launch([self._overrides(each, part) for each in due], self._launched) if due else []
+            self._launched += len(due)
+            why = {each.number: _failure(result) for each, result in zip(due, results, strict=True)}
+            going = [each for each in going if self._goes_on(each.number, part, why.get(each.number))]
+        for each in going:
+            records = [self._study.record(each.number, part)["values"] for part in range(len(parts))]
+            how, names = self._settings.aggregate, self._settings.objectives
+            values = [aggregated([own[name] for own in records], how) for name in names]
+            if all(value == value for value in values):
+                self._study.tell(each.number, values)
+            else:
+                self._study.tell_failed(each.number, "an objective is NaN")
+        for each in batch:
+            self._ended(each.number)
+
+    def _goes_on(self, number: int, part: int, failure: str | None) -> bool:
+        """Whether a trial still is to be told, or trained on, after a part of it."""
+        record = self._study.record(number, part)
+        if record is None or record["status"] == "failed":
+            reason = (record or {}).get("reason") or {}
+            self._study.tell_failed(number, failure or reason.get("error") or "its run ended without a score")
+            return False
+        last = part + 1 == len(self._prepared.parts)
+        if record["status"] == "pruned" or (not last and self._study.is_pruned(number)):
+            self._study.tell_pruned(number)
+            return False
+        return True
+
+    def _overrides(self, trial: Any, part: int) -> list[str]:
+        own = [f"{key}={typed(value)}" for key, value in trial.params.items()]
+        run = self._prepared.parts[part]
+        if run["env"] is not None:
+            own.append(f"env={run['env']}")
+        if self._settings.seeds_per_trial > 1:
+            own.append(f"seed={run['seed']}")
+        where = [f"trial.storage={_quoted(self._study.storage)}", f"trial.study={_quoted(self._study.name)}"]
+        return [*self._prepared.fixed, *own, *where, f"trial.number={trial.number}", f"trial.part={part}"]
+
+    def _started(self, due: Sequence[Any], part: int) -> None:
+        for each in due:
+            of = f", run {part + 1} of {len(self._prepared.parts)}" if len(self._prepared.parts) > 1 else ""
+            values = " ".join(f"{key}={findings.short(value)}" for key, value in each.params.items())
+            print(f"trial {each.number}{of}: {values}", flush=True)
+
+    def _ended(self, number: int) -> None:
+        trial, best = self._study.frozen(number), self._study.best()
+        told = findings.outcome(trial, self._settings.objectives) or self._study.reason(number) or ""
+        beside = f"  (best: trial {best[0].number})" if len(best) == 1 else ""
+        print(f"trial {number} {findings.STATES[trial.state.name]}: {told}{beside}", flush=True)
+
+
+def _failure(result: Any) -> str | None:
+    """Why a job failed, from what a launcher returned for it."""
+    try:
+        result.return_value  # noqa: B018 (raises what the job raised)
+    except Exception as error:  # noqa: BLE001 (whatever the job raised)
+        return one_line(str(error) or type(error).__name__)
+    return None
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _relative(path: Path) -> str:
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _command(prepared: Prepared, best: Sequence[Any]) -> str | None:
+    """What trains the best trial again."""
+    if not best:
+        return None
+    own = [f"{key}={typed(value)}" for key, value in best[0].params.items()]
+    return f"python -m rlresearch {shlex.join([*prepared.fixed, *own])}"
