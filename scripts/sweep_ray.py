@@ -26,7 +26,7 @@ from counting import QUICK, folder_with  # noqa: E402
 
 from rlresearch.sweeps import ledger  # noqa: E402
 
-JOBS, PATIENCE_S = 12, 900
+JOBS, PATIENCE_S = 12, 2400
 LOOPBACK = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]  # Ray takes 127.0.0.1 for the machine's outer address
 
 

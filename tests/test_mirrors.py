@@ -302,6 +302,21 @@ def test_offline_files_are_read_back_by_wandb_itself(server, tmp_path):
             np.testing.assert_equal(row[name] if row[name] != "NaN" else float("nan"), value)
 
 
+def test_offline_files_become_a_run_directory_again(server, tmp_path, capsys):
+    rows = [*metrics_rows(), {"step": 1100, "time": 20.0, "loss/critic": float("nan")}]
+    path = make_run(tmp_path / "runs", rows=rows)
+    with mirrored([path], WandbSettings(mode="offline", project="tests")):
+        pass
+    assert review(["import", str(path / "wandb"), "--runs-dir", str(tmp_path / "made"), "--algo", "ddpg"]) == 0
+    (made,) = (tmp_path / "made").glob("*/*")
+    for name in ("metrics.jsonl", "evaluations.jsonl"):
+        np.testing.assert_equal(list(read_rows(made / name)), list(read_rows(path / name)))
+    assert "11 rows, 5 evaluations" in capsys.readouterr().out
+    (tmp_path / "broken.wandb").write_bytes(b"nothing of the kind")
+    assert review(["import", str(tmp_path / "broken.wandb"), "--runs-dir", str(tmp_path / "made")]) == 1
+    assert "W&B cannot read it" in capsys.readouterr().err
+
+
 def test_the_process_beside_a_run_ends_in_time_though_the_server_hangs(server, tmp_path, caplog):
     server.manner, path, shown = "hang", make_run(tmp_path), []
     beside = Beside([path], WandbSettings(exit_wait_s=1.0), shown.append)

@@ -266,6 +266,20 @@ def test_a_sweep_told_to_stop_says_how_to_go_on_and_goes_on_at_the_checkpoint(fo
     assert len(list((runs).glob("20*/*"))) == 3
 
 
+def test_no_secret_is_written_and_a_sweep_that_goes_on_asks_for_it(folder, tmp_path, capsys):
+    shipped = folder / "runner" / "counting.yaml"
+    shipped.write_text(shipped.read_text() + "token: none\n")
+    secret = ["seed=0,1", "runner.token=hunter2hunter2", "runner.fault=exception"]
+    swept(folder, tmp_path / "runs", *secret, code=1)
+    path = sweep_in(tmp_path / "runs")
+    assert all(b"hunter2" not in each.read_bytes() for each in path.rglob("*") if each.is_file())
+    again = [f"--config-dir={folder}", f"resume={path}", "retry=failed"]
+    assert main(again) == 2
+    assert "runner.token: is a secret" in capsys.readouterr().err
+    assert main([*again, "runner.token=hunter2hunter2"]) == 1
+    assert [job.attempts for job in ledger.read(path).jobs] == [2, 2]
+
+
 def test_two_controllers_do_not_meet(folder, tmp_path, capsys):
     swept(folder, tmp_path / "runs", "seed=0,1")
     path = sweep_in(tmp_path / "runs")
@@ -391,9 +405,10 @@ def processes_of(folder):
 
 # Fused.
 
+STEADY = ["env.max_episode_steps=13", "checkpoint.every_minutes=null"]  # whatever a busy machine does
 LAKE = ["env=frozen_lake", "total_steps=60", "eval.every_steps=20", "eval.episodes=2", "eval.final_episodes=3"]
 LAKE += ["logger.every_steps=20", "checkpoint.every_steps=20", "device=cpu", "compile_cache=false"]
-LAKE += ["algo.learning_starts=0", "tuned=none", "env.max_episode_steps=13", "algo=q_learning", "algo.alpha=0.5"]
+LAKE += [*STEADY, "algo.learning_starts=0", "tuned=none", "algo=q_learning", "algo.alpha=0.5"]
 TIMES = {"time", "speed/steps_per_second"}
 RUN_TIMES = {"started_at", "finished_at", "training_time_s", "wall_time_s", "steps_per_second", "pid", "command"}
 
@@ -498,7 +513,7 @@ def small(name):
     words += [f"network.{part}.hidden=[8]" for part in config["network"]]
     words += ["buffer.capacity=50"] if "capacity" in config["buffer"] else []
     words += ["eval.every_steps=32", "eval.episodes=1", "eval.final_episodes=2", "logger.every_steps=16"]
-    return [*env, *words, "total_steps=64", "device=cpu", "checkpoint.every_steps=32", "env.max_episode_steps=13"]
+    return [*env, *words, "total_steps=64", "device=cpu", "checkpoint.every_steps=32", *STEADY]
 
 
 @pytest.mark.slow

@@ -302,5 +302,5 @@ COMMANDS = {
     "rm": Command("upkeep", "delete runs", _rm),
     "reproduce": Command("again", "run one again from its stored configuration, and compare", _reproduce),
     "sync": Command("sync", "mirror runs into W&B or TensorBoard afterwards, each row once", _sync),
-    "import": Command("foreign", "runs made elsewhere: SB3 monitor.csv, evaluations.npz, TensorBoard files", _import),
+    "import": Command("foreign", "runs made elsewhere: SB3's files, TensorBoard's, W&B's offline ones", _import),
 }

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlresearch import ending, launch, resume
+from rlresearch.compose import Change
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.plan import Plan, plan
-from rlresearch.provenance import redacted
+from rlresearch.redaction import redacted
 from rlresearch.rundir import RunDirectory
 from rlresearch.runners import flattened
 from rlresearch.sweeps import ledger
@@ -26,7 +27,7 @@ class Task(NamedTuple):
     """An attempt at a job, as plain data that goes to any process. run: where it goes on, None for a new directory.
 
     packages: where components may come from, None for anywhere; folder: what --config-dir names; command: as typed;
-    cwd: what a relative runs_dir starts from.
+    cwd: what a relative runs_dir starts from; secrets: what stored configurations leave out, by key.
     """
 
     job: int
@@ -41,6 +42,7 @@ class Task(NamedTuple):
     run: str | None = None
     packages: list[str] | None = None
     folder: str | None = None
+    secrets: dict[str, Any] = {}
 
 
 class Outcome(NamedTuple):
@@ -85,7 +87,8 @@ def _carried_out(tasks: Sequence[Task], book: Ledger, fused: Mapping[str, Any] |
     try:
         if begun_already:
             begun(begun_already)
-            made, going_on = resume.resumption(str(begun_already[0]), [], first.packages or [])
+            told_again = [Change(key, value) for key, value in first.secrets.items()]
+            made, going_on = resume.resumption(str(begun_already[0]), told_again, first.packages or [])
             mean = launch.launch(_quiet(made), _request(tasks, going_on.config, begun), going_on)
         else:
             ledger.begun(book, [task.job for task in tasks], [task.attempt for task in tasks])

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlresearch import resume
+from rlresearch import redaction, resume
 from rlresearch.durable import hold
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.provenance import provenance
+from rlresearch.redaction import MASK, redacted
 from rlresearch.rundir import RunDirectory, timestamp
+from rlresearch.runners import flattened
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps.attempt import Outcome, Task, attempt, ended_as
 from rlresearch.sweeps.jobs import Composer, check, frozen
@@ -62,6 +64,8 @@ class Sweep:
         self._composer = Composer(folder)
         self._unwritten: list[Job] = []
         self._written_bases = 0
+        self._values: dict[int, dict[str, Any]] = {}  # of jobs, with what the ledger leaves out
+        self.secrets: dict[str, Any] = {}  # by key, told again where a sweep goes on
         self._goes_on: set[int] = set()  # from their checkpoints
         self._again: set[int] = set()  # from their beginning
         self._table: Table | None = None
@@ -87,7 +91,8 @@ class Sweep:
 
     def config(self, job: Job) -> dict[str, Any]:
         """A job's frozen configuration."""
-        return frozen(job, self.bases)
+        own = self._values.get(job.number, job.values) | self.secrets
+        return frozen(replace(job, values=own), self.bases)
 
     def task(self, job: Job) -> Task:
         """The next attempt at a job."""
@@ -106,6 +111,7 @@ class Sweep:
             run=str(job.run) if job.number in self._goes_on and job.run is not None else None,
             packages=self.packages,
             folder=self.folder,
+            secrets=self.secrets,
         )
 
     # What a launcher does.
@@ -155,7 +161,7 @@ class Sweep:
         ConfigError before the first begins where one is wrong. What fails is in the jobs' status.
         """
         known = self.jobs[first : first + len(batch)]
-        if [job.overrides for job in known] != [list(each) for each in batch[: len(known)]]:
+        if [job.overrides for job in known] != [redacted(each) for each in batch[: len(known)]]:
             raise ConfigError(f"resume={self.path}: the sweeper proposes other jobs than it did before.")
         jobs = self.plan(batch[len(known) :])
         if self.path is None:
@@ -214,7 +220,11 @@ class Sweep:
     def run_rest(self) -> None:
         """Runs every job that has no end yet."""
         self.launcher.check()
-        check([job for job in self.jobs if self._is_fresh(job)], self.bases, self.packages)
+        fresh = [job for job in self.jobs if self._is_fresh(job)]
+        masked = [key for job in fresh for key, value in flattened(self.config(job)).items() if MASK in str(value)]
+        if masked:
+            raise ConfigError(f"{masked[0]}: is a secret, which no ledger holds; say it again with {masked[0]}=VALUE.")
+        check([replace(job, values=job.values | self.secrets) for job in fresh], self.bases, self.packages)
         self._run(self.jobs)
 
     def _create(self) -> None:
@@ -224,7 +234,8 @@ class Sweep:
         fields = provenance(self._command, []) | {"config_dir": self.folder, "launcher": self._name}
         fields |= {"settings": asdict(self.launcher), "schema_version": ledger.SCHEMA_VERSION, "at": timestamp()}
         fields |= {"cwd": self._cwd}
-        self._book.write("sweep", **(fields | self._header))
+        own = {name: redacted(each) if isinstance(each, list) else each for name, each in self._header.items()}
+        self._book.write("sweep", **(fields | own))
         self._reader = ledger.Reader(self.path)
 
     def _write(self, jobs: Sequence[Job]) -> None:
@@ -232,12 +243,10 @@ class Sweep:
         if not jobs:
             return
         bases = self.bases[self._written_bases :]
-        self.book.write_all({"event": "base", **asdict(base)} for base in bases)
+        self.book.write_all({"event": "base", **redaction.settings(asdict(base))} for base in bases)
         self._written_bases += len(bases)
-        self.book.write_all(
-            {"event": "job", "job": job.number, "base": job.base, "values": job.values, "overrides": job.overrides}
-            for job in jobs
-        )
+        self._values |= {job.number: job.values for job in jobs}
+        self.book.write_all(_written(job) for job in jobs)
         self.book.write("planned", jobs=jobs[-1].number + 1)
         self.book.sync()
         self.refresh()
@@ -282,6 +291,12 @@ class Sweep:
             if job.status in (RUNNING, INTERRUPTED) or job.status in RETRIED[retry]:
                 goes_on = job.status != FAILED and job.run is not None and _can_go_on(job.run)
                 (self._goes_on if goes_on else self._again).add(job.number)
+
+
+def _written(job: Job) -> dict[str, Any]:
+    """The event that makes a job, without secrets."""
+    values = {key: redaction.settings(value, key) for key, value in job.values.items()}
+    return {"event": "job", "job": job.number, "base": job.base, "values": values, "overrides": redacted(job.overrides)}
 
 
 def _wait_for_orphans(jobs: Sequence[Job]) -> None:
