@@ -44,9 +44,10 @@ class _Launched(Launcher):
 
 def _returned(job: Any) -> JobReturn:
     from rlresearch.errors import RunError
+    from rlresearch.sweeps.ledger import DONE
 
     returned = JobReturn(overrides=job.overrides, task_name="rlresearch", working_dir=str(job.run))
-    if job.status == "finished":
+    if job.status in DONE:
         returned.status, returned.return_value = JobStatus.COMPLETED, job.objective
     else:
         returned.status, returned.return_value = JobStatus.FAILED, RunError(f"{job.status}: {job.reason}")
@@ -67,6 +68,18 @@ class Fused(_Launched):
 
 class Local(_Launched):
     NAME = "local"
+
+
+class Ray(_Launched):
+    NAME = "ray"
+
+
+class SubmititLocal(_Launched):
+    NAME = "submitit_local"
+
+
+class SubmititSlurm(_Launched):
+    NAME = "submitit_slurm"
 
 
 class Product(Sweeper):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from functools import partial
 from typing import NoReturn
 
@@ -16,9 +17,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from rlresearch import __version__, compose, launch, resume
+from rlresearch import __version__, answers, compose, launch, resume
 from rlresearch.errors import ConfigError, RunError, nearest, one_line, shown
-from rlresearch.plan import plan
+from rlresearch.plan import Plan, plan
 from rlresearch.signals import Interrupted
 from rlresearch.sweeps import again, ledger, trials
 
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     except _Ended as ended:
         return _failed(ended.error, 2 if isinstance(ended.error, ConfigError) else 1)
     except (HydraException, OmegaConfBaseException) as error:
-        return _failed(error, 2)
+        return _failed(ConfigError(f"{_for_hydra(argv)}: {answers.reworded(error)}"), 2)
     except Interrupted as interrupted:
         return _stopped(interrupted)
     except KeyboardInterrupt:
@@ -119,7 +120,20 @@ def check(args: argparse.Namespace) -> None:
         first = compose.first_job(args.overrides, args.config_dir)
         compose.compose(first, args.config_dir)
     else:
-        plan(compose.compose(args.overrides, args.config_dir).config)
+        _plan(compose.compose(args.overrides, args.config_dir), args.config_dir)
+
+
+def _plan(composed: compose.Composed, extra_folder: str | None) -> Plan:
+    """A plan of what was composed. ConfigError; of a tuned setting, which nobody typed, it says where that is from."""
+    try:
+        return plan(composed.config)
+    except ConfigError as error:
+        name, key = composed.choices.get("tuned"), str(error).partition("=")[0]
+        tuned = compose.tuned_values(name, composed.config, extra_folder)
+        if not any(each == key or each.startswith(f"{key}.") for each in tuned):
+            raise
+        setting, _, why = str(error).partition(": ")
+        raise ConfigError(f"{setting}: of tuned={name}, which tuned=none leaves out: {why}") from None
 
 
 def job(config: DictConfig) -> float:
@@ -166,6 +180,8 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     asked = [name for name, given in (kinds | {"--shell-completion": args.shell_completion}).items() if given]
     if len(asked) > 1:
         raise ConfigError(f"{' and '.join(asked)} do not go together: choose one.")
+    if args.package is not None and not args.cfg:
+        raise ConfigError(f"--package={shown(args.package)}: says what --cfg shows; it goes with that alone.")
     return args
 
 
@@ -180,8 +196,21 @@ def _run(argv: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [sys.argv[0], *argv]
     compose.put_own_first()
-    hydra.main(str(compose.config_folder()), "config", version_base=compose.HYDRA_VERSION)(job)()
+    try:
+        hydra.main(str(compose.config_folder()), "config", version_base=compose.HYDRA_VERSION)(job)()
+    except (ConfigError, RunError, HydraException, OmegaConfBaseException):
+        raise
+    except Exception as error:
+        if any(frame.f_code is job.__code__ for frame, _ in traceback.walk_tb(error.__traceback__)):
+            raise
+        why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else error
+        raise ConfigError(f"{_for_hydra(argv)}: Hydra cannot begin: {why}.") from error
     return 0
+
+
+def _for_hydra(argv: list[str]) -> str:
+    """The first word of the command that is about Hydra itself."""
+    return shown(next((each for each in argv if each.lstrip("+~").startswith("hydra")), "hydra"))
 
 
 def _failed(error: Exception, code: int) -> int:

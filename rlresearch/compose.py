@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import re
 import unicodedata
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +16,7 @@ from hydra import compose as hydra_compose
 from hydra import version
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
+from hydra.conf import HydraConf
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
@@ -26,10 +29,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
-from rlresearch.errors import ConfigError, alternatives, closest, ending, nearest, shown
+from rlresearch import answers, own_yaml
+from rlresearch.errors import ConfigError, alternatives, closest, ending, shown
 from rlresearch.runners import flattened
 
 HYDRA_VERSION = "1.3"
+SEVERAL = ("experiment", "logger")  # groups of which more than one option may be chosen
 CHECKED_VALUES = 50  # of one sweep key, before the first job; each job is checked again
 # What Hydra raises for a wrong command.
 REFUSED = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
@@ -58,15 +63,33 @@ def compose(overrides: Sequence[str], extra_folder: str | None = None) -> Compos
         parsed = _parse(overrides, loader)
         _refuse_sweeps(parsed)
         try:
-            config = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
+            config = _composed(overrides)
         except REFUSED as error:
             raise ConfigError(_explained(error, parsed, loader)) from None
+        except RecursionError:
+            typed = [_setting(each) for each in parsed if each.key_or_group in _groups(loader)]
+            raise ConfigError(f"{', '.join(typed)}: a defaults list leads back to its own file.") from None
         choices = dict(config.hydra.runtime.choices)
         _check_options(parsed, _groups(loader), loader)
         try:
             return Composed(to_plain(config), choices, _referred(config))
         except InterpolationResolutionError as error:
-            raise ConfigError(_unresolved(error, config)) from None
+            raise ConfigError(answers.unresolved(error, config)) from None
+
+
+def _composed(overrides: Sequence[str]) -> DictConfig:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        config = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
+    for each in told:
+        if (place := re.search(r"path=(\S+) is not available", str(each.message))) is not None:
+            raise ConfigError(f"hydra.searchpath={place[1]}: is not there; allowed: file://FOLDER, pkg://PACKAGE.")
+    known = [field.name for field in dataclasses.fields(HydraConf)] + ["env"]  # which its own defaults add
+    for name in config.hydra:
+        if name not in known:
+            typed = f"hydra.{name}={shown(config.hydra[name])}"
+            raise ConfigError(f"{typed}: Hydra has no such setting{alternatives(name, known)}")
+    return config
 
 
 def set_values(
@@ -217,7 +240,7 @@ def _hydra(extra_folder: str | None) -> Iterator[ConfigLoader]:
     put_own_first()
     path = create_config_search_path(str(config_folder()))
     if extra_folder is not None:
-        folder = f"file://{Path(extra_folder).absolute()}"
+        folder = own_yaml.address(Path(extra_folder).absolute())
         path.prepend(provider="command-line", path=folder, anchor=SearchPathQuery(provider="schema"))
     try:
         yield Hydra.create_main_hydra2("rlresearch", path).config_loader
@@ -241,9 +264,10 @@ def _parse(overrides: Sequence[str], loader: ConfigLoader) -> list[Override]:
     parser = OverridesParser.create(config_loader=loader)
     parsed = []
     for text in overrides:
+        answers.check_size(text)
         try:
             parsed += parser.parse_overrides([text])
-        except HydraException:
+        except (HydraException, RecursionError):
             foreign = [letter for letter in text.partition("=")[0] if not letter.isascii()]
             name = unicodedata.name(foreign[0], "not ASCII").lower() if foreign else ""
             hint = f"; '{foreign[0]}' in the key is {name}" if foreign else ""
@@ -267,14 +291,12 @@ def _explained(error: Exception, parsed: Sequence[Override], loader: ConfigLoade
             why = None if each.is_add() else _no_such_setting(each, tree, choices)
         elif each.is_delete():
             why = f"{_setting(each)}: a run cannot do without it; choose one with {key}=OPTION."
-        elif isinstance(each.value(), list):
-            why = f"{_setting(each)}: must be one option; -m {key}=A,B runs one after the other."
         else:
             places = [name for name in choices if name.partition("@")[0] == key]
             why = f"{_setting(each)}: has no place here{alternatives(group, places)}" if group not in choices else None
         if why is not None:
             return why
-    return str(error)
+    return answers.reworded(error, parsed)
 
 
 def _without_settings(parsed: Sequence[Override], groups: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -318,8 +340,12 @@ def _check_options(parsed: Sequence[Override], groups: Sequence[str], loader: Co
     """ConfigError where a group is given an option that it lacks; Hydra lets some of them through."""
     for each in parsed:
         if each.key_or_group in groups and not each.is_delete():
+            if isinstance(each.value(), list) and each.key_or_group not in SEVERAL:
+                raise ConfigError(f"{_setting(each)}: must be one option; -m {each.key_or_group}=A,B runs both.")
             for value in each.value() if isinstance(each.value(), list) else [each.value()]:
                 folder, _, name = str(value).rpartition("/")
+                if ".." in folder or str(value).startswith("/"):
+                    raise ConfigError(f"{_setting(each)}: must be the name of an option, and lead nowhere else.")
                 options = loader.get_group_options(f"{each.key_or_group}/{folder}".rstrip("/"))
                 if name not in options and "${" not in name:
                     raise ConfigError(f"{_setting(each)}: there is no such option{alternatives(name, options)}")
@@ -343,12 +369,3 @@ def _referred(config: DictConfig) -> frozenset[str]:
     texts = [str(value) for value in flattened(own).values() if "${" in str(value)]
     found = [name for text in texts for name in re.findall(r"\$\{([^}]*)\}?", text)]
     return frozenset(name if re.fullmatch(r"[A-Za-z_][\w.]*", name) else "" for name in found)
-
-
-def _unresolved(error: OmegaConfBaseException, config: DictConfig) -> str:
-    raw = flattened(OmegaConf.to_container(config, resolve=False))
-    why = str(error.msg).splitlines()[0]
-    missing = re.search(r"key '(.+?)' not found", why)
-    known = [name for name in raw if not name.startswith("hydra.")]
-    hint = nearest(missing[1], known) if missing else ""
-    return f"{error.full_key}={shown(raw.get(error.full_key))}: {why}{hint}"

@@ -11,14 +11,16 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rlresearch import checkpoint, hardware, resume
 from rlresearch.checkpoint import Loaded
-from rlresearch.errors import ConfigError, RunError, one_line
+from rlresearch.errors import ConfigError, RunError, one_line, shown
 from rlresearch.plan import Plan, plan
+from rlresearch.videos import check_rendering, record
 
 
 class StoredPolicy(NamedTuple):
@@ -35,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = policy_parser("python -m rlresearch.evaluate", "How good a stored policy is.")
     parser.add_argument("--episodes", type=_positive, default=100, help="how many (default: 100)")
     parser.add_argument("--seed", type=int, help="of their starts; default: the run's own")
+    parser.add_argument("--video", type=Path, metavar="FILE", help="also write the first episode there, as .mp4")
     parser.add_argument("--json", action="store_true", help="print one JSON object with every return and length")
     return answered(parser, argv, _evaluate)
 
@@ -84,6 +87,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     from rlresearch.saving import learned
 
     policy = stored_policy(options)
+    if options.video is not None:
+        _check_video(options.video, policy)
     settings, step = policy.plan.settings, policy.loaded.about.step
     hardware.prepare("cpu", settings.threads, settings.deterministic, settings.compile_cache)
     import tensorflow as tf
@@ -91,17 +96,25 @@ def _evaluate(options: argparse.Namespace) -> None:
     state = learned(policy.plan.trainer, policy.loaded, policy.index)
     act = tf.function(lambda obs: policy.plan.trainer.policy(state, obs), autograph=False, reduce_retracing=True)
     seed = settings.seed if options.seed is None else options.seed
-    evaluator = Evaluator(replace(policy.plan.task, num_envs=1), (seed,))
+    evaluator = Evaluator(replace(policy.plan.task, num_envs=1), (seed,), keep_first=options.video is not None)
     try:
         (found,) = evaluator.run(lambda obs: act(obs[0]).numpy()[None], options.episodes, step)
     finally:
         evaluator.close()
+    if options.video is not None:
+        record(policy.plan.task, evaluator.firsts[0], options.video)
     if options.json:
         print(json.dumps({"run": policy.run, "step": step, "seed": seed} | found._asdict()))
     else:
         returns, length = np.asarray(found.returns), np.mean(found.lengths)
         spread = f"{returns.mean():,.1f} ± {returns.std():,.1f}, from {returns.min():,.1f} to {returns.max():,.1f}"
         print(f"return {spread} ({options.episodes} episodes, mean length {length:,.1f}, step {step:,})")
+
+
+def _check_video(path: Path, policy: StoredPolicy) -> None:
+    if path.suffix != ".mp4" or not path.absolute().parent.is_dir():
+        raise ConfigError(f"--video={shown(str(path))}: must be a file that ends in .mp4, in a folder that exists.")
+    check_rendering(policy.plan.task, "--video")
 
 
 def _refuse(message: str) -> None:

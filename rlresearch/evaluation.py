@@ -27,22 +27,38 @@ class Evaluation(NamedTuple):
     def mean(self) -> float:
         return float(np.mean(self.returns))
 
+    def summary(self, step: int) -> dict[str, float]:
+        """What a run's record says of the evaluation at a step."""
+        spread, length = float(np.std(self.returns)), float(np.mean(self.lengths))
+        return {"step": step, "mean": self.mean, "std": spread, "episodes": len(self.returns), "mean_length": length}
+
+
+class Episode(NamedTuple):
+    """What an episode was: reset with `seed`, then `actions`, [-1, 1] or from 0; `total`: its return."""
+
+    seed: int
+    actions: list[np.ndarray]
+    total: float
+
 
 class Evaluator:
     """Evaluates the policies of all members side by side.
 
     seeds: one run seed a member. Episode i of the evaluation at a step begins from a seed made of the
-    run's seed, the step and i, whatever was evaluated before.
+    run's seed, the step and i, whatever was evaluated before. firsts: with `keep_first` episode 0 of the newest
+    evaluation, one a member.
     """
 
-    def __init__(self, task: Task, seeds: Sequence[int]) -> None:
-        self._task, self._seeds = task, tuple(seeds)
+    def __init__(self, task: Task, seeds: Sequence[int], keep_first: bool = False) -> None:
+        self._task, self._seeds, self._keep_first = task, tuple(seeds), keep_first
         self._envs: list[list[Unit]] = [[] for _ in self._seeds]
+        self.firsts: list[Episode] = []
 
     def run(self, policy: Callable[[np.ndarray], np.ndarray], episodes: int, step: int) -> list[Evaluation]:
         """One Evaluation a member. policy: actions [M, n, A] for observations [M, n, ...]."""
         seeds = [_episode_seeds(seed, step, episodes) for seed in self._seeds]
         results = [Evaluation([], []) for _ in self._seeds]
+        self.firsts = []
         for begin in range(0, episodes, AT_ONCE):
             batch = self._together(policy, [each[begin : begin + AT_ONCE] for each in seeds])
             results = [
@@ -63,13 +79,18 @@ class Evaluator:
         returns = np.zeros(obs.shape[:2])
         lengths = np.zeros(obs.shape[:2], int)
         alive = np.ones(obs.shape[:2], bool)
+        done: list[list[np.ndarray]] = [[] for _ in seeds]
         while alive.any():
             actions = policy(obs)
+            for m in np.flatnonzero(alive[:, 0]) if self._keep_first else ():
+                done[m].append(np.array(actions[m, 0]))
             for m, i in zip(*np.nonzero(alive), strict=True):
                 obs[m, i], reward, terminated, truncated, _ = envs[m][i].step(actions[m, i])
                 returns[m, i] += reward
                 lengths[m, i] += 1
                 alive[m, i] = not (terminated or truncated)
+        if self._keep_first and not self.firsts:
+            self.firsts = [Episode(s[0], a, float(r[0])) for s, a, r in zip(seeds, done, returns, strict=True)]
         return [Evaluation(r.tolist(), n.tolist()) for r, n in zip(returns, lengths, strict=True)]
 
     def _made(self, count: int) -> list[list[Unit]]:

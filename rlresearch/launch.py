@@ -4,61 +4,31 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlresearch import checkpoint, hardware, redaction, rewinding
+from rlresearch import checkpoint, ending, hardware, redaction, rewinding
 from rlresearch.display import Display
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation import Evaluation
 from rlresearch.footprint import check_room
 from rlresearch.loggers import Logger, Offline, Several
+from rlresearch.lost import Lost, are_fused
 from rlresearch.mirrors.beside import Beside
 from rlresearch.plan import Plan, member_configs
 from rlresearch.provenance import provenance, versions
-from rlresearch.resume import (
-    POPULATION,
-    SAFE,
-    SAFE_GROUPS,
-    Resumption,
-    lasting_digest,
-    open_run,
-    read_config,
-)
+from rlresearch.resume import POPULATION, SAFE, SAFE_GROUPS, Resumption, lasting_digest, open_run, read_config
 from rlresearch.rundir import RunDirectory, read_rows, timestamp
 from rlresearch.runners import Population
-from rlresearch.signals import Interrupted, Watch
+from rlresearch.session import Request, Session, last_step
+from rlresearch.signals import Watch
 from rlresearch.trial import Judge, Share, Trial, trial_of, without_trial
 
 _log = logging.getLogger("rlresearch")
 _log.addHandler(logging.NullHandler())  # before a run directory takes them, messages go nowhere
-
-
-class Request(NamedTuple):
-    """What was asked for, beside the plan made of it.
-
-    config: plain and resolved. algo, env: the names chosen. argv, overrides: as typed. tuned: settings
-    that applied by themselves, by dotted key, and the name they have. choices: the option of each group.
-    own: what each member's run.json says for itself, or the only one's for all. begun: told of the directories once one
-    can go on from them. trials: of a search, one a member, where members are different ones; the configuration's is of
-    all members together.
-    """
-
-    config: dict[str, Any]
-    algo: str
-    env: str
-    argv: Sequence[str]
-    overrides: Sequence[str]
-    tuned_name: str | None = None
-    tuned: Mapping[str, Any] = {}
-    choices: Mapping[str, Any] = {}
-    own: Sequence[Mapping[str, Any]] = ({},)
-    begun: Callable[[Sequence[Path]], None] = lambda _: None
-    trials: Sequence[Mapping[str, Any] | None] = ()
 
 
 class Source(NamedTuple):
@@ -66,28 +36,6 @@ class Source(NamedTuple):
 
     loaded: checkpoint.Loaded
     index: int | None
-
-
-class Session(NamedTuple):
-    """One process' part of a run. trained_s, elapsed_s: what the run has behind it; cut: for each member the rows that
-    are to be written again; beside: the process that mirrors it, once it has been started.
-    """
-
-    plan: Plan
-    request: Request
-    directories: list[RunDirectory]
-    display: Display
-    began: float
-    resumption: Resumption | None = None
-    trained_s: float = 0.0
-    elapsed_s: float = 0.0
-    cut: Sequence[Mapping[str, list[dict]]] = ()
-    beside: list[Beside] = []
-    judge: Judge | None = None
-
-    def elapsed(self) -> float:
-        """Seconds of the whole run so far."""
-        return self.elapsed_s + time.perf_counter() - self.began
 
 
 def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -> float:
@@ -99,7 +47,7 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
     display, directories = Display(plan.logger.console), []
     session = Session(plan, request, directories, display, time.perf_counter(), resumption, beside=[])
     try:
-        with Watch(partial(_left_at_once, session)) as watch:
+        with Watch(partial(ending.left_at_once, session)) as watch:
             begins = resumption is None or resumption.loaded is None
             source = _source(plan.settings.init_from) if begins else None
             if resumption is None:
@@ -107,15 +55,16 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
             else:
                 session = _reopen(session, resumption)
             session = session._replace(judge=_judge(session))
-            evaluations, trained, digest = _train(session, watch, source)
-            _finish(session, evaluations, trained, digest)
-        return float(np.mean([each.mean for each in evaluations]))
+            if are_fused(request.own, resumption):
+                session = session._replace(lost=Lost(plan.task.id, directories, session.judge, session.elapsed))
+            evaluations, trained, digests = _train(session, watch, source)
+            ending.finish(session, evaluations, trained, digests)
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        _record_end(status, error, session)
+        ending.record(status, error, session)
         if isinstance(error, (KeyboardInterrupt, ConfigError)):
             raise
-        raise RunError(f"{told(error)} ({_where(directories)})") from error
+        raise RunError(f"{ending.told(error)} ({ending.where(directories)})") from error
     finally:
         try:
             for process in session.beside:  # last: W&B hears how the run ended
@@ -124,6 +73,8 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
             display.close()
             for directory in directories:
                 directory.close()
+    watch.check()  # a signal of the last moments: this run has finished, but no other follows
+    return float(np.mean([each.mean for each in evaluations]))
 
 
 def _source(init_from: str | None) -> Source | None:
@@ -168,7 +119,10 @@ def _reopen(session: Session, resumption: Resumption) -> Session:
         session.directories.append(directory)
         directory.open_log()
     sizes = loaded.about.logs if loaded else [{} for _ in session.directories]
-    cut = [rewinding.cut(each.path, own) for each, own in zip(session.directories, sizes, strict=True)]
+    fused = are_fused(session.request.own, resumption)
+    stays = {each.path for each in session.directories if fused and each.recorded()["status"] == "failed"}
+    pairs = zip(session.directories, sizes, strict=True)
+    cut = [{} if each.path in stays else rewinding.cut(each.path, own) for each, own in pairs]
     for name, why in resumption.damaged.items():
         _log.warning("checkpoint %s is damaged: %s; it is set aside", name, why)
         checkpoint.set_aside(resumption.stored.home, name)
@@ -179,6 +133,8 @@ def _reopen(session: Session, resumption: Resumption) -> Session:
     _log.info("resumed at step %s, changed: %s", step, resumption.changed or "nothing")
     fields = provenance(session.request.argv, session.request.overrides)
     for directory in session.directories:
+        if directory.path in stays:
+            continue
         begun = {name: fields[name] for name in ("host", "pid", "python", "packages")}
         resumes = [*(directory.recorded().get("resumes") or []), told]
         directory.record(status="running", reason=None, finished_at=None, resumes=resumes, **begun)
@@ -203,10 +159,11 @@ def _write_changes(session: Session, resumption: Resumption) -> None:
                 directory.write_config(_yaml(own), name)
 
 
-def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[Evaluation], float, str]:
-    """The final evaluations, the seconds that building and training took, and the digest of the last state."""
-    from rlresearch.saving import Saver, begin_from, state_digest
+def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[Evaluation], float, list[str]]:
+    """The final evaluations, the seconds that building and training took, each member's digest of the last state."""
+    from rlresearch.saving import Saver, begin_from, member_digests, state_digest
     from rlresearch.training import train
+    from rlresearch.videos import Recorder
 
     plan, settings, loaded = session.plan, session.plan.settings, session.resumption and session.resumption.loaded
     step = loaded.about.step if loaded else 0
@@ -231,13 +188,17 @@ def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[
         home = session.directories[0].path
         config = lasting_digest(_stored_config(session))
         saver = Saver(runner, plan, home, logs, watch.check, times, config, loaded, _last_evaluations(session, loaded))
+        saver.soundness.lost = session.lost
         every = plan.logger.every_steps or settings.total_steps
         shown = Several([session.display])
+        recorder = Recorder(plan.task, [each.path for each in session.directories], watch.check)
         evaluations = train(
             *(runner, plan.task, settings.total_steps, plan.eval, every, told, shown, saver),
-            session.judge,
+            *(session.judge, recorder),
         )
-        return evaluations, trained(), state_digest(runner)
+        if session.lost is not None:
+            return evaluations, trained(), member_digests(runner)
+        return evaluations, trained(), [state_digest(runner)] * len(session.directories)
     except (Exception, KeyboardInterrupt) as error:
         error.step = runner.iteration * plan.task.num_envs  # run.json names the step
         raise
@@ -297,101 +258,12 @@ def _judge(session: Session) -> Judge:
         if own is not None:
             shares.setdefault(Trial(**own), []).append(index)
     together = [Share(trial, tuple(members)) for trial, members in shares.items()]
-    return Judge(together, len(session.directories), _last_step(session.plan))
+    return Judge(together, len(session.directories), last_step(session.plan))
 
 
 def _trials(request: Request, members: int) -> Sequence[Mapping[str, Any] | None]:
     """The trial that each member is."""
     return request.trials if len(request.trials) == members else [trial_of(request.config)] * members
-
-
-def _last_step(plan: Plan) -> int:
-    """The transitions of a whole run, which are whole rounds of all environments."""
-    return -(-plan.settings.total_steps // plan.task.num_envs) * plan.task.num_envs
-
-
-def _finish(session: Session, evaluations: list[Evaluation], trained: float, digest: str) -> None:
-    plan, directories = session.plan, session.directories
-    summaries, all_steps = [], sum(ended or _last_step(plan) for ended in session.judge.ended)
-    for directory, evaluation, ended in zip(directories, evaluations, session.judge.ended, strict=True):
-        status, steps = ("finished", _last_step(plan)) if ended is None else ("pruned", ended)
-        final = _described(evaluation, steps)
-        summary = {"status": status, "total_steps": steps, "final_evaluation": final, "state_digest": digest}
-        summary |= {"training_time_s": round(trained, 3), "wall_time_s": round(session.elapsed(), 3)}
-        summary["steps_per_second"] = round(all_steps / trained, 1)
-        directory.record(finished_at=timestamp(), **summary)
-        if directory.recorded().get("nondeterminism") is None:
-            rewinding.forget(directory.path)
-        summaries.append(summary)
-    session.judge.record(summaries, [{"path": each.path, "row": _last_row(each)} for each in directories])
-    shown = summaries[0] | {"run_directory": str(directories[0].path), "next": _next(plan)}
-    if len(directories) > 1:
-        shown["members"] = [
-            {"mean": s["final_evaluation"]["mean"], "name": d.path.name} for s, d in zip(summaries, directories)
-        ]
-        shown["run_directory"] = f"{directories[0].path} and {len(directories) - 1} more beside it"
-    session.display.finish(shown)
-
-
-def _described(evaluation: Evaluation, step: int) -> dict[str, Any]:
-    returns = np.asarray(evaluation.returns)
-    return {
-        "step": step,
-        "mean": float(returns.mean()),
-        "std": float(returns.std()),
-        "episodes": len(returns),
-        "mean_length": float(np.mean(evaluation.lengths)),
-    }
-
-
-def _last_row(directory: RunDirectory) -> dict[str, Any] | None:
-    return max(read_rows(directory.path / "metrics.jsonl"), key=lambda row: row["step"], default=None)
-
-
-def _next(plan: Plan) -> list[str]:
-    if isinstance(plan.runner, Population) or plan.task.physics is None:
-        return ["python -m rlresearch --help"]
-    return ["python -m rlresearch runner=population runner.seeds=16   # the same with 16 seeds in one program"]
-
-
-def _record_end(status: str, error: BaseException, session: Session) -> None:
-    """Says in run.json and log.txt how a run ended that did not finish."""
-    cause = error.__cause__ if isinstance(error, RunError) and error.__cause__ is not None else error
-    error.run_directory = session.directories[0].path if session.directories else None  # for who tells how to go on
-    reason = {
-        "kind": type(cause).__name__,
-        "environment": session.plan.task.id,
-        "step": getattr(error, "step", 0),
-        "error": str(error),
-    }
-    ended = {"status": status, "reason": reason, "finished_at": timestamp()}
-    ended |= {"wall_time_s": round(session.elapsed(), 3), "total_steps": reason["step"]}
-    for directory in session.directories:
-        try:
-            directory.record(**ended)
-        except RunError as second:  # a full disk must not hide the first error
-            _log.warning("run.json keeps its last state: %s", second)
-    if status == "failed" and session.judge is not None:
-        session.judge.record([ended] * len(session.directories), [{"path": d.path} for d in session.directories])
-    _log.error("%s", status, exc_info=error)
-
-
-def _left_at_once(session: Session, interrupted: Interrupted) -> None:
-    """The last words of a process that does not wait for its own end."""
-    reason = {"kind": "Interrupted", "environment": session.plan.task.id, "step": None, "error": interrupted.name}
-    for directory in session.directories:
-        directory.record(status="interrupted", reason=reason, finished_at=timestamp())
-    session.display.close()
-
-
-def _where(directories: list[RunDirectory]) -> str:
-    return f"what was logged is in {directories[0].path}" if directories else "before the first step"
-
-
-def told(error: BaseException) -> str:
-    """What went wrong, in one line."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, RunError) else f"{type(error).__name__}: {text[:300]}"
 
 
 def _yaml(config: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ from rlresearch.redaction import MASK
 from rlresearch.runners import PBT, Population, RunnerPart, flattened
 from rlresearch.trainer import Trainer
 from rlresearch.trial import Trial, trial_of
+from rlresearch.videos import check_rendering
 
 GROUPS = ("network", "buffer", "noise", "optimizer", "normalize", "env", "runner", "logger", "eval", "checkpoint")
 GROUPS += ("algo",)
@@ -46,12 +47,20 @@ class Settings:
 @dataclass(frozen=True)
 class EvalSettings:
     """every_steps: transitions between evaluations, None for only at the end; episodes: of each;
-    final_episodes: of the last one.
+    final_episodes: of the last one; video_every: of how many evaluations one gets a video of its first episode, as the
+    last one does; None for no videos.
     """
 
     every_steps: Annotated[int, at.Gt(0)] | None = 5_000
     episodes: Annotated[int, at.Gt(0)] = 10
     final_episodes: Annotated[int, at.Gt(0)] = 100
+    video_every: Annotated[int, at.Gt(0)] | None = None
+
+    def shows(self, step: int, final: bool) -> bool:
+        """Whether the evaluation at a step gets a video."""
+        if self.video_every is None:
+            return False
+        return final or bool(self.every_steps and (step // self.every_steps) % self.video_every == 0)
 
 
 @dataclass(frozen=True)
@@ -128,6 +137,8 @@ def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None) -> Pl
         make(CheckpointSettings, config["checkpoint"], "checkpoint"),
     )
     _check_fit(made)
+    if made.eval.video_every is not None:
+        check_rendering(task, f"eval.video_every={made.eval.video_every}")
     return made
 
 

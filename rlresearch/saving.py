@@ -27,7 +27,7 @@ from rlresearch.plan import Plan
 from rlresearch.provenance import versions
 from rlresearch.soundness import Soundness
 from rlresearch.tensor_files import Damaged, Ring
-from rlresearch.trainer import Trainer
+from rlresearch.trainer import OF_THE_ROW, Trainer
 from rlresearch.training import Position, Stop
 from rlresearch.types import Tree
 
@@ -264,9 +264,25 @@ def learned(trainer: Trainer, loaded: Loaded, index: int | None) -> Learned:
 
 
 def state_digest(runner: Any) -> str:
-    """128 bits of BLAKE2b of everything that a runner's state holds, replay included, as hexadecimal digits."""
-    running = hashlib.blake2b(str(runner.iteration).encode(), digest_size=16)
-    for name, leaf in trees.named_leaves(runner.state(), "state"):
+    """128 bits of BLAKE2b of what a runner's state holds, replay included, as hexadecimal digits.
+
+    Only the sums behind the next row are left out: two runs with the same digest have learned the same from the same,
+    whatever of it they wrote down.
+    """
+    return _digest(runner.iteration, runner.state())
+
+
+def member_digests(runner: Any) -> list[str]:
+    """For each member of a population the digest that its state would have alone."""
+    state = runner.state()
+    return [_digest(runner.iteration, trees.member(state, place)) for place in range(len(runner.members))]
+
+
+def _digest(iteration: int, state: Tree) -> str:
+    running = hashlib.blake2b(str(iteration).encode(), digest_size=16)
+    for name, leaf in trees.named_leaves(state, "state"):
+        if name.removeprefix("state.").startswith(OF_THE_ROW):
+            continue
         array = leaf.numpy()
         running.update(f"{name} {array.dtype.name} {array.shape}".encode())
         running.update(np.ascontiguousarray(array).data if array.size else b"")

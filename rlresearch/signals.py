@@ -35,6 +35,9 @@ class Interrupted(KeyboardInterrupt):
 class Watch:
     """Listens for signals while it is entered, where Python allows it: in the main thread.
 
+    Signals that whoever started the process has it ignore (shells do so with Ctrl-C for what runs in the background)
+    stay ignored.
+
     at_once: what is still to be done, in a moment, where the process leaves without an answer.
     """
 
@@ -44,6 +47,7 @@ class Watch:
         self._something_to_lose = False
         self._answered = threading.Event()
         self._before: dict[int, object] = {}
+        self._listener: threading.Thread | None = None
 
     def check(self) -> None:
         """Raises Interrupted if a signal came. From the first call on there is something to lose."""
@@ -57,17 +61,20 @@ class Watch:
             self._ours, theirs = socket.socketpair()
             theirs.setblocking(False)
             self._theirs, self._wakeup = theirs, signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-            self._before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
-            threading.Thread(target=self._listen, name="signals", daemon=True).start()
+            heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, lambda *_: None) for number in heard}
+            self._listener = threading.Thread(target=self._listen, name="signals", daemon=True)
+            self._listener.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before:
+        if self._listener is not None:
             for number, handler in self._before.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(self._wakeup)
-            self._before = {}
             self._theirs.close()  # the thread reads the end and leaves
+            self._listener.join()  # so that `check` knows of every signal that came
+            self._listener = None
 
     def _listen(self) -> None:
         for number in self._numbers():

@@ -26,6 +26,10 @@ EPISODE_METRICS = {
 }
 
 
+# Of RunState, by dotted path: what begins anew with every row, and so depends on where rows are written.
+OF_THE_ROW = ("totals", "episodes.ended", "episodes.return_sum", "episodes.length_sum")
+
+
 class Episodes(NamedTuple):
     """Running episodes (float32[N]) and what ended ones add up to since the last row (scalars).
 

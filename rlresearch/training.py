@@ -16,11 +16,13 @@ from rlresearch.loggers import Logger
 from rlresearch.plan import EvalSettings
 from rlresearch.signals import Interrupted
 from rlresearch.soundness import Soundness
+from rlresearch.videos import Recorder
 
 SPEED_METRICS = {
     "speed/steps_per_second": "without compilation and evaluation, all members together, in transitions a second",
 }
 LONGEST_CALL_S = 1.0  # so that signals are heard; results do not depend on where calls end
+_FIRST_CALL, _GROWTH = 10, 8  # iterations of the first call after the one that compiles; how fast calls grow
 
 
 class Stop(NamedTuple):
@@ -128,14 +130,15 @@ def train(
     overview: Logger | None = None,
     keeper: Keeper | None = None,
     judge: Judge | None = None,
+    recorder: Recorder | None = None,
 ) -> list[Evaluation]:
     """Trains for `total_steps` transitions a member; returns the final evaluation of each member.
 
     row_every: transitions between metrics rows. loggers: one for each member, or none. overview: hears of all
-    members together. judge: ends members before that. RunError where an environment or the disk fails, or a parameter
-    is no number any more.
+    members together. judge: ends members before that. recorder: makes the videos that `evaluation` asks for. RunError
+    where an environment or the disk fails, or a parameter is no number any more.
     """
-    loop = _Loop(runner, task, evaluation, loggers, overview, keeper or NothingKept(), judge)
+    loop = _Loop(runner, task, evaluation, loggers, overview, keeper or NothingKept(), judge, recorder)
     try:
         for stop in stops(total_steps, task.num_envs, row_every, evaluation.every_steps, loop.keeper.every_steps):
             if stop.iteration >= runner.iteration and any(loop.judge.going):
@@ -178,12 +181,13 @@ class _Loop:
         overview: Logger | None,
         keeper: Keeper,
         judge: Judge | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._runner, self._task, self._evaluation = runner, task, evaluation
-        self._loggers, self._overview = loggers, overview
+        self._loggers, self._overview, self._recorder = loggers, overview, recorder
         self.keeper, self.position, self.finals = keeper, keeper.begin, list(keeper.finals)
         self.judge = judge or AllGoOn([True] * len(runner.members))
-        self.evaluator = Evaluator(task, runner.members)
+        self.evaluator = Evaluator(task, runner.members, keep_first=evaluation.video_every is not None)
         self._pace = _Pace(len(runner.members) * task.num_envs)
         self._soundness = keeper.soundness or Soundness(runner)
 
@@ -201,6 +205,8 @@ class _Loop:
             evaluations, going = self._evaluated(step, final), list(self.judge.going)
             before = self.finals or evaluations
             self.finals = [new if on else old for on, new, old in zip(going, evaluations, before, strict=True)]
+            if self._recorder is not None and self._evaluation.shows(step, final):
+                self._recorder.record(step, self.evaluator.firsts, going)
             _tell_evaluations(evaluations, going, step, self._loggers, self._overview)
             self.judge.at_evaluation(step, evaluations)
             if not final and hasattr(self._runner, "evaluated"):
@@ -213,14 +219,21 @@ class _Loop:
     def _advance(self, until: int) -> None:
         """Runs to an iteration in calls of about a second."""
         while self._runner.iteration < until:
-            iterations = min(until - self._runner.iteration, self._pace.iterations(LONGEST_CALL_S))
-            iterations = min(iterations, self.keeper.iterations() or iterations)
+            iterations = self._iterations(until)
             self._runner.advance(iterations, self.position.fresh)
             self._pace.took(iterations)
             self.position = self.position._replace(fresh=False)
             self.keeper.check()
             if self.keeper.between_calls(self.position):
                 self._pace.pause()
+
+    def _iterations(self, until: int) -> int:
+        """How many the next call runs; none runs into learning from the silent ones before it."""
+        left, silent = until - self._runner.iteration, self._runner.silent - self._runner.iteration
+        if silent == 0:
+            self._pace.begin_anew()
+        some = min(left, silent if silent > 0 else left, self._pace.iterations(LONGEST_CALL_S))
+        return min(some, self.keeper.iterations() or some)
 
     def _evaluated(self, step: int, final: bool) -> list[Evaluation]:
         episodes = self._evaluation.final_episodes if final else self._evaluation.episodes
@@ -274,6 +287,7 @@ class _Pace:
     def __init__(self, transitions: int) -> None:
         self._transitions = transitions  # of one iteration, all members together
         self._recent = 0.0  # iterations per second
+        self._longest = _FIRST_CALL
         self._iterations, self._seconds = 0, 0.0
         self._since = time.perf_counter()
         self._compiled = False
@@ -286,6 +300,7 @@ class _Pace:
             self._compiled = True
             return
         self._recent = iterations / max(seconds, 1e-6)
+        self._longest = max(self._longest, _GROWTH * iterations)
         self._iterations += iterations
         self._seconds += seconds
 
@@ -294,8 +309,18 @@ class _Pace:
         self._since = time.perf_counter()
 
     def iterations(self, seconds: float) -> int:
-        """About how many take that long; 1 for the first call, which compiles."""
-        return max(int(self._recent * seconds), 1) if self._recent else (1 if not self._compiled else 10)
+        """About how many take that long; 1 for the first call, which compiles.
+
+        Never many more than in the call before: a second of what went fast may be minutes of what follows.
+        """
+        if not self._compiled:
+            return 1
+        wanted = max(int(self._recent * seconds), 1) if self._recent else _FIRST_CALL
+        return min(wanted, self._longest)
+
+    def begin_anew(self) -> None:
+        """What follows is of another kind: short calls at first."""
+        self._longest = _FIRST_CALL
 
     def speed(self) -> float:
         """Transitions per second since the last time it was asked, all members together."""

@@ -5,12 +5,14 @@
     python scripts/kill_test.py --kills 4 --only ddpg_device ppo_device
     python scripts/kill_test.py --json
 
-Each case trains once without disturbance. Then the same command is started again and killed: every other time at a
-random moment, else while a checkpoint is being written (its half-made folder is seen on the disk). `resume=RUN` goes
-on, and is killed in turn, until the case has had its kills; the last one may finish. Then the digest of the last state
-(parameters, moments, replay, simulators, keys, counters), every row of metrics.jsonl and evaluations.jsonl, and the
-arrays of the last checkpoint are compared with the undisturbed run's. Processes are forked from one that has loaded
-TensorFlow, so that a life costs seconds; they run on the CPU.
+Each case trains once without disturbance. Then the same command is started again and killed; `resume=RUN` goes on, and
+is killed in turn, until the case has had its kills, and the last one may finish. Every other kill strikes in a save:
+the process dies at a call that changes the disk, drawn among those of its first saves (before it, after it, or in the
+middle of what it writes). Of the others one half strikes so among the rows, run.json and what resuming cuts off, the
+other half at any moment, from outside. Then the digest of the last state (parameters, moments, replay, simulators,
+keys, counters), every row of metrics.jsonl and evaluations.jsonl, and the arrays of the last checkpoint are compared
+with the undisturbed run's; no half-made file and no process may be left. Processes are forked from one that has loaded
+TensorFlow, so that a life costs seconds; they run on the CPU, with a compile cache of their own.
 
 Exit code 0 where everything was equal, 1 where anything was not.
 """
@@ -19,13 +21,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import random
 import signal
 import sys
 import tempfile
+import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +36,11 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+for each in (ROOT, ROOT / "scripts"):
+    if str(each) not in sys.path:
+        sys.path.insert(0, str(each))
+
+from planted_bugs import FORKS, start_forking  # noqa: E402
 
 STEPS = 6_000
 SMALL = [f"total_steps={STEPS}", "tuned=none", "device=cpu", "logger.console=none", "logger.every_steps=250"]
@@ -48,6 +54,8 @@ CASES = {
     "td3_population": ["algo=td3", "runner=population", "runner.seeds=3", *ACTOR, *REPLAY],
     "td3_gymnasium": ["algo=td3", "env=gym", "env.id=MountainCarContinuous-v0", *ACTOR, *REPLAY],
     "sac_device": ["algo=sac", *ACTOR, *REPLAY],
+    "sac_workers": ["algo=sac", "runner=host", "env.num_envs=2", "env.vectorization=async", *ACTOR, *REPLAY],
+    "discrete_sac_device": ["algo=discrete_sac", "env=cartpole", *ACTOR, *REPLAY],
     "ppo_device": ["algo=ppo", "env=cartpole", "env.num_envs=4", "algo.rollout_steps=64", "normalize=running", *ACTOR],
     "a2c_host": ["algo=a2c", "env=cartpole", "runner=host", "env.num_envs=2", *ACTOR],
     "dqn_device": ["algo=dqn", *CARTPOLE, "buffer=prioritized", "buffer.n_step=3"],
@@ -55,25 +63,30 @@ CASES = {
     "sarsa_device": ["algo=sarsa", "env=cliff_walking"],
 }
 TIMES = {"time", "speed/steps_per_second"}
+PRELOAD = ["tensorflow", "keras", "gymnasium", "rlresearch.__main__", "rlresearch.saving"]
 LONGEST_LIFE_S = 900.0
+MOST_ROWS_OF_A_LIFE = 10  # of 24
+AIMS = ("save", "moment", "save", "files")  # in turn
+MOST_CALLS = {"save": 150, "files": 60}  # a save with what it removes takes some 25 calls, a start and a row 30 and 1
+CALLS = ("open", "write", "fsync", "mkdir", "rename", "replace", "unlink", "rmdir", "truncate", "ftruncate")
 
 
 def main() -> int:
     """Runs the cases; see above for the exit code."""
     options = arguments()
     draw = random.Random(options.seed)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tensorflow", "rlresearch.__main__", "rlresearch.saving"])
     names = options.only or list(CASES)
     reports = []
     with tempfile.TemporaryDirectory(prefix="kill_test_") as folder:
+        os.environ |= {"XDG_CACHE_HOME": folder, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"  # who was killed leaks
+        start_forking(PRELOAD)
         for index, name in enumerate(names):
             kills = options.kills // len(names) + (index < options.kills % len(names))
-            report = tried(name, kills, Path(folder) / name, draw, context)
+            report = Case(name, Path(folder) / name, draw).tried(kills)
             reports.append(report)
             if not options.json:
-                hit = f"{report['kills']} kills, {report['saves_hit']} in a save"
-                print(f"{name}: {hit}: {verdict(report)}", flush=True)
+                print(f"{name}: {report['kills']} kills, {report['seconds']:.0f} s: {verdict(report)}", flush=True)
     if options.json:
         print(json.dumps(reports))
     else:
@@ -90,70 +103,149 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def tried(name: str, kills: int, folder: Path, draw: random.Random, context: Any) -> dict[str, Any]:
-    """One case: never killed, then killed so many times, then compared."""
-    command = [*CASES[name], *SMALL]
-    began = time.monotonic()
-    whole = lived(context, [*command, f"runs_dir={folder / 'whole'}"])
-    length = time.monotonic() - began
-    done = {"case": name, "kills": 0, "saves_hit": 0, "finished_early": 0, "seconds": 0.0, "differences": []}
-    killed_runs = folder / "killed"
-    while done["kills"] < kills:
-        runs = runs_in(killed_runs)
-        if runs and all(finished(run) for run in runs):  # before it could be killed: begin another
-            done["differences"] += compared(folder / "whole", killed_runs)
-            done["finished_early"] += 1
-            killed_runs, runs = folder / f"killed{done['finished_early']}", []
-        again = [f"resume={runs[draw.randrange(len(runs))]}"] if runs else [*command, f"runs_dir={killed_runs}"]
-        child = started(context, again)
-        hit = wait_to_kill(child, killed_runs, done["kills"] % 2 == 1, draw.uniform(0.0, 0.8 * length))
-        if child.is_alive():
-            os.kill(child.pid, signal.SIGKILL)
-            done["kills"] += 1
-            done["saves_hit"] += hit
-        child.join()
-        if child.exitcode not in (0, -signal.SIGKILL):
-            done["differences"].append(f"a process ended with code {child.exitcode}: {again}")
-            break
-    runs = runs_in(killed_runs)
-    code = lived(context, [f"resume={runs[0]}"]) if runs and not all(finished(run) for run in runs) else 0
-    done["differences"] += [f"exit code {each}" for each in (whole, code) if each != 0]
-    done["differences"] += compared(folder / "whole", killed_runs) if runs else []
-    return done | {"seconds": round(time.monotonic() - began, 1)}
+class Case:
+    """One command, in a folder of its own: never killed, then killed so many times, then compared."""
+
+    def __init__(self, name: str, folder: Path, draw: random.Random) -> None:
+        folder.mkdir()
+        self._name, self._folder, self._draw = name, folder, draw
+        self._command = [*CASES[name], *SMALL]
+        self._whole, self._killed = folder / "whole", folder / "killed"
+        self._log = folder / "log"
+        self._kills: Counter[str] = Counter()
+        self._differences: list[str] = []
+
+    def tried(self, kills: int) -> dict[str, Any]:
+        """What came of it."""
+        began, aims = time.monotonic(), 0
+        self._lived([*self._command, f"runs_dir={self._whole}"])
+        while self._kills.total() < kills and not self._differences:
+            if self._ended():  # before it could be killed: begin another
+                self._differences += compared(self._whole, self._killed)
+                self._killed = self._folder / f"killed{aims}"
+            self._live_and_die(AIMS[aims % len(AIMS)])
+            aims += 1
+        if not self._differences:
+            if not self._ended():
+                self._lived(self._next_command(self._draw))
+            self._differences += compared(self._whole, self._killed)
+        done = {"case": self._name, "kills": self._kills.total(), "aims": dict(self._kills)}
+        return done | {"seconds": round(time.monotonic() - began, 1), "differences": self._differences}
+
+    def _live_and_die(self, aim: str) -> None:
+        command = self._next_command(self._draw)
+        doom = (aim, self._draw.randrange(MOST_CALLS[aim]), self._draw.random()) if aim in MOST_CALLS else None
+        child = self._started(command, doom)
+        if doom is None:
+            wait_for_the_moment(child, self._killed, self._draw)
+            if child.is_alive():
+                os.kill(child.pid, signal.SIGKILL)
+        child.join(LONGEST_LIFE_S)
+        if child.exitcode == -signal.SIGKILL:
+            self._kills[aim] += 1
+        elif child.exitcode != 0:
+            self._say(f"a process ended with code {child.exitcode}", command)
+        self._look_for_orphans(child.pid, command)
+
+    def _lived(self, command: list[str]) -> None:
+        """A process that nobody kills."""
+        child = self._started(command, None)
+        child.join(LONGEST_LIFE_S)
+        if child.exitcode != 0:
+            self._say(f"a process that nobody killed ended with code {child.exitcode}", command)
+            child.kill()
+        self._look_for_orphans(child.pid, command)
+
+    def _started(self, command: list[str], doom: tuple | None) -> Any:
+        child = FORKS.Process(target=life, args=[command, doom, str(self._log)])
+        child.start()
+        return child
+
+    def _next_command(self, draw: random.Random) -> list[str]:
+        runs = runs_in(self._killed)
+        return [f"resume={draw.choice(runs)}"] if runs else [*self._command, f"runs_dir={self._killed}"]
+
+    def _ended(self) -> bool:
+        runs = runs_in(self._killed)
+        return bool(runs) and all(finished(run) for run in runs)
+
+    def _look_for_orphans(self, session: int, command: list[str]) -> None:
+        until = time.monotonic() + 15.0
+        while (left := of_session(session)) and time.monotonic() < until:
+            time.sleep(0.02)
+        if left:
+            self._say(f"processes {left} are left", command)
+
+    def _say(self, what: str, command: list[str]) -> None:
+        said = self._log.read_text(errors="replace").strip().splitlines()[-1:]
+        self._differences.append(f"{what}: {' '.join(command)}: {said}")
 
 
-def wait_to_kill(child: Any, runs: Path, aimed: bool, seconds: float) -> bool:
-    """Until so many seconds are over, and if `aimed` then until a checkpoint is half made. Whether one was seen."""
-    until = time.monotonic() + seconds
-    while child.is_alive() and time.monotonic() < until:
-        time.sleep(0.001)
+def wait_for_the_moment(child: Any, runs: Path, draw: random.Random) -> None:
+    """Once in five lives while it starts, else some rows later, and a bit."""
     until = time.monotonic() + LONGEST_LIFE_S
-    while aimed and child.is_alive() and time.monotonic() < until:
-        if any(True for _ in runs.glob("*/*/checkpoints/.tmp-*")):
-            return True
-        time.sleep(0.0005)
-    return any(True for _ in runs.glob("*/*/checkpoints/.tmp-*"))
+    starting = draw.random() < 0.2
+    target = 0 if starting else rows_in(runs) + draw.randrange(1, MOST_ROWS_OF_A_LIFE)
+    while child.is_alive() and rows_in(runs) < target and time.monotonic() < until:
+        time.sleep(0.002)
+    time.sleep(draw.uniform(0.0, 3.0 if starting else 0.1))
 
 
-def started(context: Any, command: list[str]) -> Any:
-    child = context.Process(target=life, args=[command])
-    child.start()
-    return child
+def rows_in(runs: Path) -> int:
+    """The metrics rows that the first member has."""
+    files = sorted(runs.glob("*/*/metrics.jsonl"))
+    return files[0].read_bytes().count(b"\n") if files else 0
 
 
-def lived(context: Any, command: list[str]) -> int:
-    """The exit code of a process that nobody kills."""
-    child = started(context, command)
-    child.join(LONGEST_LIFE_S)
-    return child.exitcode
+def of_session(number: int) -> list[int]:
+    """The processes of a session that still run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, session = path.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if int(session) == number and state not in "ZX":
+            found.append(int(path.parent.name))
+    return found
 
 
-def life(command: list[str]) -> None:
-    """What a process does."""
+def life(command: list[str], doom: tuple[str, int, float] | None, log: str) -> None:
+    """What a process does. doom: (aim, number of the call at which it dies, how far into it)."""
     from rlresearch.__main__ import main as train
 
+    os.setsid()
+    said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    if doom is not None:
+        doom_at(*doom)
     sys.argv = ["rlresearch"]
     os._exit(train(command))  # a forked copy of TensorFlow need not be taken down in good order
+
+
+def doom_at(aim: str, at: int, how_far: float) -> None:
+    """This process dies at one of the calls that change the disk: those of saves, or all others that Python sees.
+
+    how_far: below 1/3 before the call, below 2/3 after it, else in the middle of what it writes.
+    """
+    counted = iter(range(at))
+
+    def doomed(name: str, real: Any) -> Any:
+        def call(*arguments: Any, **more: Any) -> Any:
+            in_save = threading.current_thread().name.startswith("checkpoint")
+            if in_save != (aim == "save") or next(counted, None) is not None:
+                return real(*arguments, **more)
+            if how_far > 2 / 3 and name == "write":
+                real(arguments[0], memoryview(arguments[1])[: int(3 * (how_far - 2 / 3) * len(arguments[1]))])
+            elif how_far > 1 / 3:
+                real(*arguments, **more)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        return call
+
+    for name in CALLS:
+        setattr(os, name, doomed(name, getattr(os, name)))
 
 
 def runs_in(folder: Path) -> list[Path]:
@@ -214,13 +306,15 @@ def verdict(report: dict[str, Any]) -> str:
 
 def show(reports: list[dict[str, Any]]) -> None:
     table = Table(title="killed, gone on with, and compared with the run that was never killed")
-    for column in ("case", "kills", "in a save", "seconds", ""):
+    for column in ("case", "kills", *dict.fromkeys(AIMS), "seconds", ""):
         table.add_column(column, justify="left" if column in ("case", "") else "right")
+    total: Counter[str] = Counter()
     for each in reports:
-        numbers = (str(each["kills"]), str(each["saves_hit"]), f"{each['seconds']:,.0f}")
-        table.add_row(each["case"], *numbers, verdict(each))
-    total, hit = (sum(each[key] for each in reports) for key in ("kills", "saves_hit"))
-    table.add_row("all", str(total), str(hit), f"{sum(each['seconds'] for each in reports):,.0f}", "")
+        own = [str(each["aims"].get(aim, 0)) for aim in dict.fromkeys(AIMS)]
+        table.add_row(each["case"], str(each["kills"]), *own, f"{each['seconds']:,.0f}", verdict(each))
+        total.update(each["aims"])
+    seconds = f"{sum(each['seconds'] for each in reports):,.0f}"
+    table.add_row("all", str(total.total()), *(str(total[aim]) for aim in dict.fromkeys(AIMS)), seconds, "")
     Console().print(table)
 
 

@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import struct
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -64,9 +65,7 @@ class FakeWandb:
 
     def _Viewer(self, _):
         teams = {"edges": [{"node": {"name": "lab"}}]}
-        return {
-            "viewer": {"id": "1", "entity": "lab", "username": "me", "email": "", "flags": "{}", "teams": teams}
-        }
+        return {"viewer": {"id": "1", "entity": "lab", "username": "me", "email": "", "flags": "{}", "teams": teams}}
 
     def _ServerFeaturesQuery(self, _):
         return {"serverInfo": {"features": []}}
@@ -213,3 +212,22 @@ def _handler(fake):
             self.wfile.write(body)
 
     return Handler
+
+
+def main():
+    """A server in a process of its own: prints its port, then obeys lines: a manner, `start`, `stop`, or `rows`."""
+    with fake_wandb() as fake:
+        print(fake.port, flush=True)
+        for line in sys.stdin:
+            word = line.strip()
+            if word == "rows":
+                positions = {name: [row["_step"] for row in fake.history(name)] for name in fake.runs}
+                print(json.dumps(positions), flush=True)
+            elif word in ("start", "stop"):
+                getattr(fake, word)()
+            else:
+                fake.manner = word
+
+
+if __name__ == "__main__":
+    main()

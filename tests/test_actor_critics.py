@@ -263,5 +263,3 @@ def test_td3_critics_start_apart_and_learn_from_one_target():
     algo = make_algo("td3")
     one, two = algo.init(KEY).critics
     assert not same_bits(one, two)
-
-

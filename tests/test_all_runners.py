@@ -11,6 +11,7 @@ from conftest import ALGORITHMS, apart, home, leaves, make_plan, on_policy
 
 from rlresearch import rng, trees
 from rlresearch.envs.device import DeviceEnv, episode_keys
+from rlresearch.review.metrics import documented
 from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.host import HostRunner
 from rlresearch.runners.population import PopulationRunner
@@ -94,6 +95,7 @@ def test_device_host_and_population_learn_alike(name):
 
     ours, rows = device.state(), device.rows()[0]
     assert float(ours.totals.count) > 0.0 and apart(begun, ours.algo) > 0.0
+    assert set(rows) - {"step", "returns", "lengths"} <= set(documented(name))
     for other, row in ((host.state(), host.rows()[0]), (trees.member(population.state(), 1), population.rows()[1])):
         np.testing.assert_array_equal(ours.key, other.key)
         assert float(ours.totals.count) == float(other.totals.count)

@@ -56,7 +56,7 @@ def test_squashed_density_is_that_of_the_change_of_variable():
     """log N(u) - sum log(1 - tanh(u)^2), in float64, where the plain formula is exact enough."""
     before = DRAW.normal(size=(6, 3)) * 2.0
     ours = SquashedGaussian(*wide(MEAN, LOG_STD)).log_prob(wide(np.tanh(before))[0])
-    plain = scipy.stats.norm(MEAN, np.exp(LOG_STD)).logpdf(before) - np.log1p(-np.tanh(before) ** 2)
+    plain = scipy.stats.norm(MEAN, np.exp(LOG_STD)).logpdf(before) - np.log1p(-(np.tanh(before) ** 2))
     np.testing.assert_allclose(ours, plain.sum(1), rtol=1e-7)
 
 
@@ -80,6 +80,7 @@ def test_the_squashed_density_stays_exact_and_has_a_slope_where_tanh_is_1():
 @pytest.mark.parametrize("make", [DiagonalGaussian, SquashedGaussian])
 def test_gradients_pass_through_gaussian_draws(make):
     """d action / d mean, and for the deviation the drawn number times it: by finite differences."""
+
     def total(parameters):
         drawn = make(parameters[:, :1], parameters[:, 1:]).sample(KEY)
         return tf.reduce_sum(drawn if make is DiagonalGaussian else drawn[0] + 0.3 * drawn[1][:, None])
@@ -130,6 +131,7 @@ def test_gumbel_numbers_follow_their_distribution_and_are_finite():
 
 def test_all_of_it_is_mapped_and_compiled():
     """A member draws what it would draw alone."""
+
     def drawn(mean, key):
         keys = tf.unstack(rng.split(key, 3))
         gaussian, squashed = DiagonalGaussian(mean, mean), SquashedGaussian(mean, mean)

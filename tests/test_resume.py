@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from conftest import RandomActions, leaves, make_plan, same_bits, without_xla
 
-from rlresearch import checkpoint, resume, rewinding, saving, training
+from rlresearch import checkpoint, ending, resume, rewinding, saving, training
 from rlresearch.__main__ import main
 from rlresearch.buffers import Uniform
 from rlresearch.errors import ConfigError, RunError
@@ -23,6 +23,7 @@ from rlresearch.rundir import JsonLines, RunDirectory, read_rows
 from rlresearch.runners import Device, Host, Population
 from rlresearch.runners.host import HostRunner
 from rlresearch.saving import Saver, begin_from, restore, state_digest
+from rlresearch.signals import Watch
 from rlresearch.trainer import Trainer
 from rlresearch.training import Position
 
@@ -212,6 +213,8 @@ def test_a_signal_saves_the_exact_step_in_training_and_in_evaluation(pair, tmp_p
     ended = record(run)
     assert (ended["status"], ended["reason"]["error"], ended["total_steps"]) == ("interrupted", "SIGUSR1", 62)
     assert f"interrupted by SIGUSR1 at step 62; to go on: python -m rlresearch resume={run}" in capsys.readouterr().err
+    (*_, line) = (run / "log.txt").read_text().splitlines()  # nothing went wrong: no error, no traceback
+    assert line.endswith("WARNING rlresearch: interrupted by SIGUSR1 at step 62")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training._Loop, "_evaluated", in_evaluation)
         ran(f"resume={run}", code=143)
@@ -221,6 +224,31 @@ def test_a_signal_saves_the_exact_step_in_training_and_in_evaluation(pair, tmp_p
     assert rows(run, "metrics") == rows(pair[0], "metrics")
     assert rows(run, "evaluations") == rows(pair[0], "evaluations")
     assert [each["step"] for each in record(run)["resumes"]] == [62, 96]
+
+
+def test_a_signal_of_the_last_moments_ends_a_sweep_after_a_run_that_has_finished(tmp_path, capsys):
+    real = ending.finish
+
+    def finish(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        real(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ending, "finish", finish)
+        ran("-m", "seed=0,1", *REPLAY, *SMALL, f"runs_dir={tmp_path}", code=143)
+    (run,) = runs_in(tmp_path)
+    assert record(run)["status"] == "finished" and "interrupted by SIGTERM; to go on: " in capsys.readouterr().err
+
+
+def test_a_signal_that_a_process_was_told_to_ignore_stays_ignored():
+    """As Ctrl-C is by what a shell script runs in the background."""
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        with Watch() as watch:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        watch.check()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def wait_for(keeper):
@@ -281,6 +309,12 @@ def test_before_the_first_checkpoint_a_run_goes_on_from_its_beginning(pair, kill
     assert record(killed)["resumes"][0]["checkpoint"] is None
     assert record(killed)["state_digest"] == record(pair[0])["state_digest"]
     assert rows(killed, "metrics") == rows(pair[0], "metrics")
+
+
+def test_how_often_it_writes_evaluates_and_saves_changes_nothing_that_a_run_learns(pair, killed):
+    ran(f"resume={killed}", "logger.every_steps=40", "eval=final", "checkpoint.every_steps=7", "logger.console=plain")
+    assert record(killed)["state_digest"] == record(pair[0])["state_digest"]
+    assert [row["step"] for row in read_rows(killed / "metrics.jsonl")][-2:] == [80, 120]
 
 
 def test_rows_that_come_out_otherwise_are_reported(tmp_path, caplog):

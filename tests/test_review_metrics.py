@@ -39,7 +39,7 @@ def test_a_row_has_no_undocumented_metric():
     class Runner:
         """Rows as the trainer makes them; what training adds to them comes from the real loop."""
 
-        iteration, members = 0, [0]
+        iteration, members, silent = 0, [0], 0
 
         def advance(self, iterations, fresh):
             self.iteration += iterations

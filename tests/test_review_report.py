@@ -5,72 +5,15 @@ import hashlib
 import html
 import json
 import re
-import shutil
-import subprocess
 
 import pytest
-from made_runs import NAN, evaluation_rows, make_group, make_run, metrics_rows
+from made_runs import NAN, make_group, make_run, metrics_rows
+from served_pages import INJECTIONS
 
 from rlresearch.review import report
 from rlresearch.review.__main__ import main
 
 pytest.importorskip("plotly")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-# What each would do if it were taken for HTML or script: change the title of the page.
-INJECTIONS = [
-    "<script>document.title='owned'</script>",
-    "</script><script>document.title='owned'</script>",
-    "<img src=x onerror=\"document.title='owned'\">",
-    "<svg/onload=document.title='owned'>",
-    "<svg><script>document.title='owned'</script></svg>",
-    "<!--<script>document.title='owned'</script>",
-    "--><script>document.title='owned'</script>",
-    "<iframe srcdoc=\"<script>parent.document.title='owned'</script>\">",
-    "<a href=\"javascript:document.title='owned'\">x</a>",
-    "javascript:document.title='owned'",
-    "'><script>document.title='owned'</script>",
-    "\"><script>document.title='owned'</script>",
-    "\" onmouseover=\"document.title='owned'",
-    "' autofocus onfocus=document.title='owned' '",
-    "<body onload=document.title='owned'>",
-    "<details open ontoggle=document.title='owned'>",
-    "<input autofocus onfocus=document.title='owned'>",
-    "<style>@import 'http://127.0.0.1:9/x'</style>",
-    "<link rel=stylesheet href=http://127.0.0.1:9/x>",
-    "<base href=http://127.0.0.1:9/>",
-    "<meta http-equiv=refresh content='0;url=http://127.0.0.1:9/'>",
-    "<object data=\"javascript:document.title='owned'\">",
-    "<embed src=\"javascript:document.title='owned'\">",
-    "<form action=http://127.0.0.1:9/><button>x</button></form>",
-    "<math><mtext><script>document.title='owned'</script></mtext></math>",
-    "<template><script>document.title='owned'</script></template>",
-    "<noscript><p title=\"</noscript><img src=x onerror=document.title='owned'>\">",
-    "<textarea></textarea><script>document.title='owned'</script>",
-    "<title></title><script>document.title='owned'</script>",
-    "<xmp></xmp><script>document.title='owned'</script>",
-    "${document.title='owned'}",
-    "{{constructor.constructor('document.title=1')()}}",
-    "\\u003cscript\\u003edocument.title='owned'\\u003c/script\\u003e",
-    "&lt;script&gt;document.title='owned'&lt;/script&gt;",
-    "&#60;script&#62;document.title='owned'&#60;/script&#62;",
-    "<scr<script>ipt>document.title='owned'</scr</script>ipt>",
-    "<SCRIPT SRC=http://127.0.0.1:9/x></SCRIPT>",
-    "<script\x0ctype=text/javascript>document.title='owned'</script>",
-    "<b>bold</b><i>italic</i>",
-    "@DATA@ @SCRIPT@ @POLICY@",
-    "__proto__",
-    "constructor",
-    "%3Cscript%3Edocument.title='owned'%3C/script%3E",
-    "\u2028document.title='owned'\u2029",
-    "\ufeff<script>document.title='owned'</script>",
-    "+ADw-script+AD4-document.title='owned'+ADw-/script+AD4-",
-    "<br><a xlink:href=\"javascript:document.title='owned'\">y</a>",
-    "<span style=\"background:url(http://127.0.0.1:9/x)\">z</span>",
-    "data:text/html,<script>document.title='owned'</script>",
-    "]]><script>document.title='owned'</script>",
-]
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report") / "runs"
@@ -106,11 +49,34 @@ def test_the_page_holds_what_was_asked_for(folder, tmp_path):
     assert data["shared"]["optimizer.lr"] == 0.001 and set(map(len, data["own"].values())) == {7}
 
 
+def test_a_run_that_failed_has_curves_and_evaluations_too(folder, tmp_path):
+    data = _data(_made(folder, tmp_path))
+    failed = str(data["own"]["status"].index("failed"))
+    assert not any(int(failed) in group["runs"] for group in data["groups"])
+    curve = next(each for each in data["metrics"] if each["name"] == "train/return")["runs"][failed]
+    assert len(curve[0]) == len(curve[1]) == 10 and len(data["episodes"][failed]) == 5
+
+
+def test_videos_go_into_the_file_when_asked_for(tmp_path, monkeypatch, capsys):
+    path = make_run(tmp_path / "runs", "ddpg")
+    (path / "videos").mkdir()
+    for step in (9, 10):
+        (path / "videos" / f"step_{step}.mp4").write_bytes(b"film %d" % step)
+    data = _data(_made(tmp_path / "runs", tmp_path))
+    assert data["videos"] == {"0": ["step_9.mp4", "step_10.mp4"]} and "clips" not in data
+    clips = _data(_made(tmp_path / "runs", tmp_path, "--videos"))["clips"]
+    assert base64.b64decode(clips["0"]) == b"film 10"
+    monkeypatch.setattr(report, "_LARGEST_CLIPS", 3)
+    words = ["report", "--runs-dir", str(tmp_path / "runs"), "--no-cache", "-o", str(tmp_path / "other.html")]
+    assert main([*words, "--videos"]) == 2 and not (tmp_path / "other.html").exists()
+    assert "name fewer runs" in capsys.readouterr().err
+
+
 def test_the_policy_lets_these_scripts_run_and_nothing_else(folder, tmp_path):
     page = _made(folder, tmp_path)
     policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1])
     scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
-    assert len(scripts) == 2 and "Plotly" in scripts[0]
+    assert len(scripts) == 2 and "Plotly.react" in scripts[0]
     for script in scripts:
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in policy
@@ -139,51 +105,3 @@ def test_what_comes_from_a_run_cannot_end_its_block(evil):
     assert page.count("</script") == 3
     assert _data(page) == {"title": evil, "runs": [{"name": evil, evil: evil}]}
     assert f"<title>{html.escape(evil)}</title>" in page
-
-
-def _evil_folder(folder, evil):
-    """A run with the text in every field that a person, an environment or a file name can fill."""
-    settings = {"optimizer.name": evil, f"algo.{evil.replace('.', '')[:40]}": 1}
-    rows = [row | {f"loss/{evil}": 1.0} for row in metrics_rows()]
-    record = {"env": evil, "algo": evil, "host": evil, "device": evil, "command": evil, "started_at": evil}
-    about = {"settings": settings, "rows": rows, "evaluations": evaluation_rows()}
-    for seed in range(2):
-        make_run(folder, "a", "b", seed, record=record, **about)
-    path = make_run(folder, "a", "b", 2, "failed", record=record | {"reason": {"kind": evil, "error": evil}}, **about)
-    (path / "log.txt").write_text(f"{evil}\n")
-    return path
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-@pytest.mark.parametrize("at", range(0, len(INJECTIONS), 10))
-def test_no_script_of_a_run_runs_in_a_browser(tmp_path, at):
-    """Ten strings at a time, each in a run of its own, drawn and with the failed run opened."""
-    for evil in INJECTIONS[at : at + 10]:
-        path = _evil_folder(tmp_path / "runs", evil)
-    title = INJECTIONS[at]
-    _made(tmp_path / "runs", tmp_path, "--title", title)
-    opened = f"run={path.parent.name}/{path.name}&each=1"
-    seen = _browsed(tmp_path / "report.html", opened)
-    assert re.search(r"<title>(.*?)</title>", seen, re.DOTALL)[1] == html.escape(title, quote=False)
-    assert seen.count("<script") == 3 and 'class="main-svg"' in seen
-    assert not re.search(r"<(img|iframe|object|embed|link|base|form)\b", seen)
-    assert 'dialog" aria-labelledby="dialog-title" open' in seen
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-def test_a_browser_shows_the_page_from_a_file(folder, tmp_path):
-    _made(folder, tmp_path)
-    seen = _browsed(tmp_path / "report.html", "filter=status%3Dfailed&metric=loss/critic")
-    assert "1 of 7 runs" in seen and "the sensor was lost" in seen
-    assert seen.count('class="main-svg"') >= 8  # each chart has two or three
-    assert "in squared units of return" in seen
-    assert len(re.findall(r"<tr [^>]*class=\"open\"|<tr class=\"open\"", seen)) == 1
-
-
-def _browsed(file, fragment) -> str:
-    """The page as a browser has it once its script has run."""
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom"]
-    command = [CHROMIUM, *options, f"--user-data-dir={file.parent / 'profile'}", f"file://{file}#{fragment}"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout

@@ -1,6 +1,5 @@
 """The live page answers this machine's own browser with the token, and nobody and nothing else."""
 
-import contextlib
 import http.client
 import json
 import os
@@ -8,22 +7,19 @@ import re
 import socket
 import subprocess
 import sys
-import threading
-import time
 import urllib.parse
 
 import pytest
 from made_runs import make_group, make_run
+from served_pages import ADDRESS, TOKEN, served
 
 pytest.importorskip("plotly")
 pytest.importorskip("uvicorn")
 
-from rlresearch.review import live, serve
+from rlresearch.review import serve
 from rlresearch.review.__main__ import main
 from rlresearch.review.arguments import parse
 
-ADDRESS = "127.0.0.1"
-TOKEN = "t" * 43
 SECRET = "the-secret-of-another-file"
 
 
@@ -40,21 +36,6 @@ def folder(tmp_path_factory):
     os.mkfifo(path / "metrics.jsonl")
     (root / "runs" / "out").symlink_to("/etc", target_is_directory=True)
     return root / "runs"
-
-
-@contextlib.contextmanager
-def served(folder, names=serve.NAMES, bind=ADDRESS):
-    """A server of its own on a free port."""
-    arguments = parse("serve", ["--runs-dir", str(folder), "--no-cache"])
-    with socket.create_server((bind, 0)) as listener:
-        server = serve.server(serve.application(live.Source(arguments), arguments.title, TOKEN, names))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield listener.getsockname()[1]
-        server.should_exit = True
-        thread.join(10)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +92,7 @@ def test_new_runs_are_seen_and_nothing_is_sent_twice(port, folder):
     assert status == 200 and json.loads(body)["count"] == 4
 
 
+ROUTES = ("/", "/data.json", "/metric.json", "/run.json", "/video")
 HOSTS = [
     *("evil.example", "evil.example:PORT", "127.0.0.1.evil.example", "localhost.evil.example", "evil.localhost"),
     *("127.0.0.2", "127.1", "0.0.0.0", "0", "2130706433", "0x7f000001", "017700000001", "127.0.0.1.", "localhost."),
@@ -122,9 +104,10 @@ HOSTS = [
 @pytest.mark.parametrize("host", HOSTS)
 def test_a_foreign_host_is_refused(port, host):
     host = host.replace("PORT", str(port))
-    answer = raw(port, f"GET /?token={TOKEN} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-    assert answer.split(b" ")[1] in (b"421", b"400"), answer[:200]
-    assert TOKEN.encode() not in answer
+    for route in ROUTES:
+        answer = raw(port, f"GET {route}?token={TOKEN} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert answer.split(b" ")[1] in (b"421", b"400"), answer[:200]
+        assert TOKEN.encode() not in answer
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:PORT", "127.0.0.1", "[::1]:PORT", "localhost:1"])
@@ -141,13 +124,20 @@ def test_two_hosts_or_none_are_refused(port):
 
 ORIGINS = [
     *("http://evil.example", "https://127.0.0.1:PORT", "http://127.0.0.1:1", "null", "http://localhost:PORT", "", "x"),
-    *("http://127.0.0.1:PORT.evil.example", "http://127.0.0.1:PORT/", "file://", "http://[::1]:PORT", "http://127.0.0.1"),
+    *(
+        "http://127.0.0.1:PORT.evil.example",
+        "http://127.0.0.1:PORT/",
+        "file://",
+        "http://[::1]:PORT",
+        "http://127.0.0.1",
+    ),
 ]
 
 
 @pytest.mark.parametrize("origin", ORIGINS)
 def test_another_pages_origin_is_refused(port, origin):
-    assert ask(port, f"/data.json?token={TOKEN}", Origin=origin.replace("PORT", str(port)))[0] == 403
+    for route in ROUTES:
+        assert ask(port, f"{route}?token={TOKEN}", Origin=origin.replace("PORT", str(port)))[0] == 403
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "SAME-ORIGIN2"])
@@ -157,8 +147,9 @@ def test_a_request_that_another_page_began_is_refused(port, site):
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "get"])
 def test_only_get_and_head_are_methods(port, method):
-    request = f"{method} /?token={TOKEN} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
-    assert raw(port, request.encode()).split(b" ")[1] in (b"405", b"400")
+    for route in ROUTES:
+        request = f"{method} {route}?token={TOKEN} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
+        assert raw(port, request.encode()).split(b" ")[1] in (b"405", b"400")
 
 
 TOKENS = [None, "", "t", TOKEN[:-1], TOKEN + "t", TOKEN.upper(), "%00", "null", "\u0442" * 43, "*", "' or 1=1"]

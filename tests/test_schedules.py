@@ -125,11 +125,13 @@ def test_float_fields_can_differ_between_mapped_members():
 
     def factors(value, episode):
         progress = at(step=5)._replace(episode=episode)
-        return tf.stack([
-            Linear(start=1.0, end=value, over=10)(progress),
-            Exponential(rate=value, floor=value / 10)(progress),
-            Piecewise(boundaries=(2,), factors=(1.0, value), per="episode")(progress),
-        ])
+        return tf.stack(
+            [
+                Linear(start=1.0, end=value, over=10)(progress),
+                Exponential(rate=value, floor=value / 10)(progress),
+                Piecewise(boundaries=(2,), factors=(1.0, value), per="episode")(progress),
+            ]
+        )
 
     @tf.function(jit_compile=True)
     def together(values, episodes):

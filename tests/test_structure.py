@@ -17,18 +17,18 @@ LAYERS = {
     "parts": {"layers", "networks", "noise", "buffers", "normalize", "envs"},
     "algos": {"algos"},
     "trainer": {"trainer"},
-    "running": {"plan", "footprint", "runners", "evaluation", "training", "soundness", "saving"},
-    "launch": {"launch", "compose", "resume"},
+    "running": {"plan", "footprint", "runners", "evaluation", "training", "soundness", "saving", "videos"},
+    "launch": {"launch", "session", "ending", "lost", "compose", "answers", "own_yaml", "resume"},
     "sweeps": {"sweeps"},
     "main": {"__main__", "evaluate", "export", "rerun"},
 }
 # What a person sees, and what is settled before TensorFlow loads: outside the maths, neither side knows the other.
 OUTSIDE = {"build", "display", "hardware", "loggers", "review", "rundir", "provenance", "signals"}
-OUTSIDE |= {"checkpoint", "tensor_files", "durable", "rewinding", "mirrors", "redaction", "trial"}
+OUTSIDE |= {"checkpoint", "tensor_files", "durable", "rewinding", "mirrors", "redaction", "trial", "plain_yaml"}
 KNOWN_OUTSIDE = {*LAYERS["ground"], *LAYERS["types"], "trees", *OUTSIDE}
 MAY_USE_OUTSIDE = {*LAYERS["running"], *LAYERS["launch"], *LAYERS["sweeps"], *LAYERS["main"]}
 
-HYDRA = {"compose", "__main__"}
+HYDRA = {"compose", "answers", "own_yaml", "__main__"}
 OMEGACONF = {*HYDRA, "launch"}  # launch writes a run's config.yaml with it
 WITHOUT_TENSORFLOW = ["rundir", "loggers", "display", "errors", "build", "checkpoint", "trial"]
 WITHOUT_TENSORFLOW += ["sweeps.ledger", "sweeps.table"]

@@ -242,7 +242,7 @@ def test_calls_of_a_second_do_not_overrun_a_stop():
     """A runner that is asked for more than is left would train past its end."""
 
     class Fake:
-        iteration, members = 0, (0,)
+        iteration, members, silent = 0, (0,), 0
 
         def advance(self, iterations, fresh):
             calls.append((iterations, fresh))
@@ -256,3 +256,25 @@ def test_calls_of_a_second_do_not_overrun_a_stop():
     loop.position = loop.position._replace(fresh=True)
     loop._advance(25)
     assert loop.position.fresh  # nothing ran: the fresh row is still owed
+
+
+def test_no_call_takes_long_where_learning_begins():
+    """Silent iterations take a microsecond, those that learn a millisecond: a signal is heard within a second or so."""
+
+    class Fake:
+        iteration, members, silent, took = 0, (0,), 50_000, 0.0
+
+        def advance(self, iterations, fresh):
+            assert self.iteration >= self.silent or self.iteration + iterations <= self.silent
+            self.took = iterations * (1e-3 if self.iteration >= self.silent else 1e-6)
+            self.iteration += iterations
+            clock[0] += self.took
+            calls.append(self.took)
+
+    clock, calls, fake = [0.0], [], Fake()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.time, "perf_counter", lambda: clock[0])
+        loop = training._Loop(fake, Task("Pendulum-v1"), EvalSettings(), (), None, training.NothingKept())
+        loop._advance(100_000)
+    assert fake.iteration == 100_000 and max(calls) < 1.1 * training.LONGEST_CALL_S
+    assert len(calls) < 70  # some to find out, then one a second

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import annotated_types as at
+import yaml
 
 from rlresearch.durable import read_file
 from rlresearch.errors import ConfigError, shown
@@ -25,12 +26,13 @@ MARKER = "mirrors.json"  # what of a run directory stands in which mirror
 FOLDERS = ("wandb", "tensorboard")  # in a run directory, for what mirrors keep; never the only copy of anything
 _NO_NAME = re.compile(r"[\\/#?%:]")  # what W&B takes in no project's and no run's name
 _LONGEST = 128
-_LARGEST_MARKER = 1 << 20  # bytes
+_LARGEST = 1 << 20  # bytes of a file that is read here
 
 
 @dataclass(frozen=True)
 class WandbSettings:
-    """mode: online, or offline for files that W&B's own tools read. group: by default a population's first member.
+    """mode: online, or offline for files that W&B's own tools read. group: by default the sweep, or a
+    population's first member.
     exit_wait_s: how long a run that has ended waits for its last rows to be sent.
     """
 
@@ -62,10 +64,19 @@ def run_id(path: Path) -> str:
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 7]}{name[-7:]}"
 
 
+def configuration(path: Path) -> dict[str, Any]:
+    """A run's stored configuration; empty where there is none that can be read."""
+    try:
+        config = yaml.safe_load(read_file(path / "config.yaml", _LARGEST))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
 def marked(path: Path, mirror: str) -> dict[str, Any]:
     """What a run directory says of its mirror; empty where it says nothing that can be read."""
     try:
-        found = json.loads(read_file(path / MARKER, _LARGEST_MARKER)).get(mirror)
+        found = json.loads(read_file(path / MARKER, _LARGEST)).get(mirror)
     except (OSError, ValueError, AttributeError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -11,13 +11,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import rlresearch
-from rlresearch.mirrors import WandbSettings, process
+from rlresearch.mirrors import WandbSettings
 
 _log = logging.getLogger("rlresearch.mirrors")
-_GONE = "W&B does not answer (%s). The run goes on, its rows are in its files; to send them later: %s"
+_GONE = "W&B is not there: %s. The run goes on, its rows are in its files; to send them later: %s"
 _LACKS = "W&B has not taken every row; to send the rest: %s"
 
 
@@ -37,7 +38,8 @@ class Beside:
         try:
             # A session of its own: Ctrl-C and what else is sent to the run's group is not for it.
             self._process = subprocess.Popen(command, **pipes, env=_environment(), start_new_session=True)
-            self._process.stdin.write(process.order([run.absolute() for run in runs], settings))
+            order = {"runs": [str(run.absolute()) for run in runs], "settings": asdict(settings)}
+            self._process.stdin.write(json.dumps(order).encode() + b"\n")
             self._process.stdin.flush()
         except OSError as error:
             self._warn(_GONE, error.strerror or error, self._sync)
@@ -61,6 +63,8 @@ class Beside:
                 os.killpg(ending.pid, signal.SIGKILL)
             ending.wait()
         self._listener.join(1.0)
+        if not self._listener.is_alive():
+            ending.stdout.close()
         if ending.returncode not in (0, -signal.SIGKILL):
             self._warn(_GONE, f"its process ended with code {ending.returncode}", self._sync)
 

@@ -9,31 +9,26 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rlresearch import forget_deferred, redaction
-from rlresearch.errors import one_line
+from rlresearch.errors import RunError, one_line
 from rlresearch.mirrors import WandbSettings, weights_biases
 from rlresearch.mirrors.following import Following
-from rlresearch.mirrors.weights_biases import Connection
+from rlresearch.mirrors.weights_biases import Connection, confirmed
 
 POLL_S = 1.0
 RETRY_S = 30.0  # after a server did not answer
-_BEHIND = 10  # how much lower its priority is than training's
+_BEHIND = 5  # how much lower its priority is than training's
 
 Tell = Callable[..., None]
-
-
-def order(runs: Sequence[Path], settings: WandbSettings) -> bytes:
-    """The first line of standard input."""
-    return json.dumps({"runs": list(map(str, runs)), "settings": asdict(settings)}).encode() + b"\n"
 
 
 def main() -> int:
@@ -53,8 +48,8 @@ def main() -> int:
 
 def mirror(runs: Sequence[Path], settings: WandbSettings, ended: threading.Event, tell: Tell) -> None:
     """Sends what comes until `ended`, then the rest. tell(kind, **about) says what a person should know."""
-    server = _Server(tell, runs)
     members = [_Member(run, settings) for run in runs]
+    server = _Server(tell, members)
     while not ended.wait(POLL_S):
         for member in members:
             if ended.is_set():
@@ -63,7 +58,9 @@ def mirror(runs: Sequence[Path], settings: WandbSettings, ended: threading.Event
     end = time.monotonic() + settings.exit_wait_s
     server.last_chance()
     for member in members:
-        server.tries(lambda member=member: member.end(end))
+        # A run that goes on may find the process beside its earlier part still at work.
+        while server.tries(lambda member=member: member.end(end)) == "busy" and time.monotonic() < end:
+            time.sleep(POLL_S)
     if not all(member.complete for member in members):
         server.lacks_rows()
 
@@ -72,7 +69,7 @@ class _Member:
     """One run directory on its way."""
 
     def __init__(self, path: Path, settings: WandbSettings) -> None:
-        self._path, self._settings = path, settings
+        self.path, self._settings = path, settings
         self._connection: Connection | None = None
         self._following = Following(path)
         self.complete = False
@@ -87,35 +84,31 @@ class _Member:
     def end(self, until: float) -> str | None:
         """Sends the rest, waits for it, and makes sure that the server has it."""
         connection = self._connected()
-        connection.send(self._following.rest())
+        connection.send_last(self._following.rest(), Following(self.path).rest())
         connection.finish()
         self._connection, page = None, connection.page
-        self.complete = not connection.online or confirmed(self._path, self._settings, connection.last, until)
+        self.complete = not connection.online or confirmed(self.path, self._settings, connection.last, until)
         connection.mark(self.complete)
         return page
 
+    def lose(self) -> None:
+        """The connection is no more."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.release()
+
     def _connected(self) -> Connection:
         if self._connection is None:
-            self._following = Following(self._path)
-            self._connection = Connection(self._path, self._settings, self._settings.exit_wait_s)
+            self._following = Following(self.path)
+            self._connection = Connection(self.path, self._settings, self._settings.exit_wait_s)
         return self._connection
-
-
-def confirmed(path: Path, settings: WandbSettings, last: int, until: float) -> bool:
-    """Asks the server whether it has a run up to the position `last`; `until`: by `time.monotonic`."""
-    left = until - time.monotonic()
-    if left <= 0:
-        return False
-    again = Connection(path, settings, left)
-    again.finish()
-    return again.start > last
 
 
 class _Server:
     """Whether W&B answers, and what was said about that."""
 
-    def __init__(self, tell: Tell, runs: Sequence[Path]) -> None:
-        self._tell, self._runs = tell, runs
+    def __init__(self, tell: Tell, members: Sequence[_Member]) -> None:
+        self._tell, self._members = tell, members
         self._not_before = 0.0
         self._page: str | None = None
         self._said_gone = False
@@ -124,43 +117,57 @@ class _Server:
         """The next try does not wait for its time."""
         self._not_before = 0.0
 
-    def tries(self, send: Callable[[], str | None]) -> None:
-        """Calls `send`, unless the server failed a moment ago."""
+    def tries(self, send: Callable[[], str | None]) -> str:
+        """Calls `send`, unless the server failed a moment ago. Returns sent, gone, or busy where another mirrors it."""
         if time.monotonic() < self._not_before:
-            return
+            return "gone"
         try:
             page = send()
         except weights_biases.Busy:
-            self._not_before = time.monotonic() + POLL_S
+            return "busy"
         except Exception as error:  # noqa: BLE001 (whatever W&B's library does, it is no reason to stop)
             self._not_before = time.monotonic() + RETRY_S
+            if not isinstance(error, weights_biases.NoAnswer):
+                self.forget()
             if not self._said_gone:
-                why = redaction.text(f"{type(error).__name__}: {error}")
-                self._tell("gone", why=one_line(why)[:200], sync=_sync(self._runs))
+                name = "" if isinstance(error, RunError) else f"{type(error).__name__}: "
+                why = redaction.text(f"{name}{error}")
+                self._tell("gone", why=one_line(why)[:200], sync=_sync(self._members))
                 self._said_gone = True
-        else:
-            if self._said_gone:
-                self._tell("back")
-                self._said_gone = False
-            if page is not None and self._page is None:
-                self._page = page
-                self._tell("page", page=page)
+            return "gone"
+        if self._said_gone:
+            self._tell("back")
+            self._said_gone = False
+        if page is not None and self._page is None:
+            self._page = page
+            self._tell("page", page=page)
+        return "sent"
+
+    def forget(self) -> None:
+        """Begins anew with W&B's library, for all members."""
+        weights_biases.forget()
+        for member in self._members:
+            member.lose()
 
     def lacks_rows(self) -> None:
         """Says so, where it was not said before."""
         if not self._said_gone:
-            self._tell("lacks", sync=_sync(self._runs))
+            self._tell("lacks", sync=_sync(self._members))
 
 
-def _sync(runs: Sequence[Path]) -> str:
-    more = f" (and {len(runs) - 1} more)" if len(runs) > 1 else ""
-    return f"rlresearch-review sync {runs[0]} --to wandb{more}"
+def _sync(members: Sequence[_Member]) -> str:
+    more = f" (and {len(members) - 1} more)" if len(members) > 1 else ""
+    return f"rlresearch-review sync {members[0].path} --to wandb{more}"
 
 
 def _listen(ended: threading.Event, exit_wait_s: float) -> None:
-    """Waits for the end of the input, and then for no longer than was agreed."""
-    while sys.stdin.buffer.read(1):
-        pass
+    """Waits for the end of the input, or of the parent, whose children may hold the input open; and then for no longer
+    than was agreed.
+    """
+    parent = os.getppid()
+    while os.getppid() == parent:
+        if select.select([sys.stdin], [], [], POLL_S)[0] and not os.read(sys.stdin.fileno(), 1):
+            break
     ended.set()
     time.sleep(exit_wait_s + POLL_S)
     os._exit(1)

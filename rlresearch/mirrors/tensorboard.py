@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+import yaml
 
 from rlresearch import redaction
-from rlresearch.durable import discard, read_file
+from rlresearch.durable import discard
 from rlresearch.errors import RunError, one_line
-from rlresearch.mirrors import mark
+from rlresearch.mirrors import configuration, mark
 from rlresearch.mirrors.following import Following, Point, started
 
 FOLDER = "tensorboard"
-_LARGEST_CONFIG = 1 << 20  # bytes
 
 Row = dict[str, Any]
 
@@ -89,12 +89,8 @@ class TensorBoard:
             self._last = point.position
 
     def _write_config(self) -> None:
-        try:
-            config = read_file(self._path / "config.yaml", _LARGEST_CONFIG).decode()
-        except (OSError, ValueError):
-            return
-        # Indented, Markdown leaves it alone.
-        shown = "".join(f"\t{redaction.text(line)}\n" for line in config.splitlines())
+        lines = yaml.safe_dump(redaction.settings(configuration(self._path)), sort_keys=False).splitlines()
+        shown = "".join(f"\t{line}\n" for line in lines)  # indented, Markdown leaves it alone
         event = tf.compat.v1.Event(wall_time=self._began or time.time(), step=0)
         value = event.summary.value.add(tag="configuration")
         value.metadata.plugin_data.plugin_name = "text"

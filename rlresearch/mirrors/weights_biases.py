@@ -16,21 +16,22 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+import requests
 
 from rlresearch import redaction
-from rlresearch.durable import hold, read_file
-from rlresearch.errors import RunError
-from rlresearch.mirrors import WandbSettings, mark, marked, run_id
+from rlresearch.durable import hold
+from rlresearch.errors import RunError, one_line
+from rlresearch.mirrors import WandbSettings, configuration, mark, marked, run_id
 from rlresearch.mirrors.following import Point, started
+from rlresearch.mirrors.picture import learning_curve
 from rlresearch.rundir import RunDirectory
 
 CONNECT_S = 10.0  # a server that has not answered by then is taken as not there
-_LARGEST_CONFIG = 1 << 20  # bytes
 _ENDED = {"finished": 0, "interrupted": 255}  # W&B's exit codes; all else has failed or crashed
 # What would make another run of ours, or send what is nobody's business.
 _NOT_OURS = ("WANDB_RUN_ID", "WANDB_RESUME", "WANDB_NAME", "WANDB_RUN_GROUP", "WANDB_SWEEP_ID", "WANDB_MODE")
@@ -40,6 +41,10 @@ _NOT_OURS += ("WANDB_ARGS",)
 
 class Busy(RunError):
     """Another process is mirroring this run."""
+
+
+class NoAnswer(RunError):
+    """W&B does not answer, or not in time."""
 
 
 def prepare() -> None:
@@ -68,7 +73,7 @@ class Connection:
             self._clear()
             self._run = self._opened(finish_s)
         except BaseException:
-            self._release()
+            self.release()
             raise
         self.start = self._run.starting_step
         self.last = self.start - 1
@@ -90,6 +95,18 @@ class Connection:
                 self._run.log(self._row(point), step=point.position)
                 self.last = point.position
 
+    def send_last(self, points: Sequence[Point], every: Sequence[Point]) -> None:
+        """As `send`, and with the last row the learning curve of `every` point, as a picture."""
+        import wandb
+
+        lacking = [point for point in points if point.position > self.last]
+        if lacking:
+            path = self._folder / "learning_curve.png"
+            if learning_curve(every, path):
+                shown = lacking[-1].values | {"plots/learning_curve": wandb.Image(str(path))}
+                lacking[-1] = lacking[-1]._replace(values=shown)
+            self.send(lacking)
+
     def finish(self) -> None:
         """Waits until all is sent. Errors: TimeoutError."""
         record = RunDirectory(self.path).recorded()
@@ -98,17 +115,17 @@ class Connection:
             for name, value in final.items():
                 self._run.summary[f"final/{name}"] = value
         self._run.finish(exit_code=_ENDED.get(record.get("status"), 1))
-        self._release()
+        self.release()
 
     def let_go(self) -> None:
         """Leaves the run as it is, for somebody who will send the rest."""
         with contextlib.suppress(Exception):
             self._run.finish(exit_code=1)
-        self._release()
+        self.release()
 
     def mark(self, complete: bool) -> None:
         """Writes into the run directory how far W&B has it."""
-        place = {"server": server(), "entity": self._run.entity, "project": self.settings.project}
+        place = {"server": self._server, "entity": self._run.entity, "project": self.settings.project}
         place |= {"id": run_id(self.path), "page": self.page, "mode": self.settings.mode}
         mark(self.path, "wandb", place | {"position": self.last, "complete": complete})
         if complete and self.online:
@@ -117,12 +134,15 @@ class Connection:
     def _opened(self, finish_s: float) -> Any:
         import wandb
 
+        self._server = _server(wandb)
+        if self.online:
+            _ask(self._server)
         record = RunDirectory(self.path).recorded()
         run = wandb.init(
             mode=self.settings.mode,
             project=self.settings.project,
             entity=self.settings.entity,
-            group=self.settings.group or _population(record),
+            group=self.settings.group or _group(record),
             job_type=self.settings.job_type,
             tags=list(self.settings.tags),
             id=run_id(self.path),
@@ -131,7 +151,7 @@ class Connection:
             reinit="create_new",
             dir=str(self.path),
             config=_configuration(self.path, record),
-            settings=_settings(wandb, finish_s, started(self.path)),
+            settings=_settings(wandb, self._server, finish_s, started(self.path)),
         )
         run.define_metric("step", hidden=True)
         run.define_metric("*", step_metric="step")
@@ -159,42 +179,122 @@ class Connection:
             else:
                 each.unlink(missing_ok=True)
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Lets others mirror the run."""
         held, self._held = self._held, None
         if held is not None:
             os.close(held)
 
 
-def server() -> str:
-    """Where W&B is."""
-    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+def fill(path: Path, points: Sequence[Point], settings: WandbSettings, patience_s: float) -> tuple[int, str]:
+    """Sends what W&B lacks of a run that has ended; returns how many rows that were, and its page.
+
+    Errors: Busy; NoAnswer, also where not all has arrived within `patience_s`; RunError where W&B will not have it.
+    """
+    until, sent = time.monotonic() + patience_s, 0
+    try:
+        while True:
+            connection = _connected(path, settings, until)
+            lacking = [point for point in points if point.position >= connection.start]
+            page = connection.page
+            connection.send_last(lacking, points)
+            connection.finish()
+            connection.mark(complete=not lacking)  # the server itself has said so
+            if not lacking:
+                return sent, page
+            sent = max(sent, len(lacking))
+            if time.monotonic() > until:
+                raise NoAnswer(f"W&B did not take every row within {patience_s:g} s; the same command sends the rest.")
+    except RunError:
+        raise
+    except Exception as error:  # whatever W&B's library raises
+        forget()
+        told = one_line(redaction.text(f"{type(error).__name__}: {error}"))
+        raise NoAnswer(f"W&B does not answer ({told[:200]}); the same command tries again.") from error
+
+
+def _connected(path: Path, settings: WandbSettings, until: float) -> Connection:
+    try:
+        return Connection(path, settings, until - time.monotonic())
+    except NoAnswer as error:
+        raise NoAnswer(f"W&B is not there: {error}; the same command tries again.") from error
+
+
+def confirmed(path: Path, settings: WandbSettings, last: int, until: float) -> bool:
+    """Asks the server whether it has a run up to the position `last`; `until`: by `time.monotonic`."""
+    left = until - time.monotonic()
+    if left <= 0:
+        return False
+    again = Connection(path, settings, left)
+    again.finish()
+    return again.start > last
+
+
+def forget() -> None:
+    """Ends what W&B's library runs for this process: after a failure it takes none of its runs a second time."""
+    import wandb
+
+    with contextlib.suppress(Exception):
+        wandb.teardown(exit_code=1)
 
 
 def has_all(path: Path, settings: WandbSettings, last: int) -> bool:
     """Whether the run directory says that W&B has it up to the position `last`."""
     told = marked(path, "wandb")
-    same = (told.get("server"), told.get("project"), told.get("mode")) == (server(), settings.project, settings.mode)
+    same = (told.get("project"), told.get("mode")) == (settings.project, settings.mode)
     same = same and settings.entity in (None, told.get("entity"))
+    same = same and os.environ.get("WANDB_BASE_URL") in (None, told.get("server"))
     return bool(same and told.get("complete") and told.get("position") == last)
 
 
-def _population(record: Mapping[str, Any]) -> str | None:
-    """The members of a population stand together under the first one's name."""
+def _group(record: Mapping[str, Any]) -> str | None:
+    """The runs of a sweep stand together under its name, the members of a population under the first one's."""
+    sweep = (record.get("sweep") or {}).get("directory")
+    if isinstance(sweep, str):
+        return Path(sweep).name
     members = (record.get("population") or {}).get("members") or [None]
     return members[0]
 
 
 def _configuration(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(read_file(path / "config.yaml", _LARGEST_CONFIG))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise RunError(f"{path / 'config.yaml'} cannot be read: {error}") from error
     about = {name: record.get(name) for name in ("algo", "env", "device", "python", "packages", "git", "choices")}
-    return redaction.settings((config if isinstance(config, dict) else {}) | {"run": about})
+    return redaction.settings(configuration(path) | {"run": about})
 
 
-def _settings(wandb: Any, finish_s: float, began: float | None) -> Any:
+def _server(wandb: Any) -> str:
+    """Where W&B is, by the environment or its own settings files."""
+    return os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url
+
+
+def _ask(server: str) -> None:
+    """Whether somebody answers there in a sensible way. NoAnswer if not.
+
+    W&B's own library tries for minutes, and a run that it has given up it does not take again.
+    """
+    try:
+        asked = {"query": "query Viewer { viewer { id } }"}
+        answer = requests.post(f"{server.rstrip('/')}/graphql", json=asked, timeout=CONNECT_S)
+        if answer.status_code == 429 or answer.status_code >= 500:
+            raise NoAnswer(f"its server answers {answer.status_code} {answer.reason}")
+        answer.json()
+    except requests.exceptions.SSLError:
+        return  # the library has settings of its own for that
+    except (requests.exceptions.RequestException, ValueError) as error:
+        raise NoAnswer(f"its server {_failing(error)}") from error
+
+
+def _failing(error: Exception) -> str:
+    """What a server does that does not answer; addresses, which may hold secrets, left out."""
+    if isinstance(error, requests.exceptions.Timeout):
+        return f"does not answer within {CONNECT_S:g} s"
+    if isinstance(error, requests.exceptions.ConnectionError):
+        return "cannot be reached"
+    return "answers what nobody understands"
+
+
+def _settings(wandb: Any, server: str, finish_s: float, began: float | None) -> Any:
     return wandb.Settings(
+        base_url=server,
         console="off",
         disable_code=True,
         disable_git=True,

@@ -262,6 +262,18 @@ def _reproduce(parser: argparse.ArgumentParser) -> None:
     package = "a package of yours that the configuration may name"
     parser.add_argument("--package", action="append", default=[], metavar="NAME", help=package)
     parser.add_argument("--config-dir", metavar="FOLDER", help="where that package lies")
+    parser.add_argument("--init-from", metavar="RUN", help="the run whose parameters it began with, if it did")
+
+
+def _sync(parser: argparse.ArgumentParser) -> None:
+    _runs(parser)
+    mirrors = ("wandb", "tensorboard")
+    about = ", ".join(mirrors)
+    parser.add_argument("--to", type=_one_of(mirrors), required=True, metavar="MIRROR", help=about)
+    for name in ("project", "entity", "group"):
+        parser.add_argument(f"--{name}", metavar="NAME", help="of W&B's (default: as the run was configured)")
+    wait = "seconds to wait for W&B to take a run (default: 120)"
+    parser.add_argument("--wait", type=_from(1, float), default=120.0, metavar="S", help=wait)
 
 
 def _import(parser: argparse.ArgumentParser) -> None:
@@ -289,5 +301,6 @@ COMMANDS = {
     "archive": Command("upkeep", "pack runs into one file", _archive),
     "rm": Command("upkeep", "delete runs", _rm),
     "reproduce": Command("again", "run one again from its stored configuration, and compare", _reproduce),
-    "import": Command("foreign", "runs made elsewhere: SB3 monitor.csv, evaluations.npz, TensorBoard files", _import),
+    "sync": Command("sync", "mirror runs into W&B or TensorBoard afterwards, each row once", _sync),
+    "import": Command("foreign", "runs made elsewhere: SB3's files, TensorBoard's, W&B's offline ones", _import),
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,13 +17,15 @@ from rlresearch import __version__
 from rlresearch.errors import RunError
 from rlresearch.review import compare, curves, keys, metrics, query, reader, stats, tables, videos
 from rlresearch.review.compare import Result
+from rlresearch.review.curves import Curve
 from rlresearch.review.groups import Group
 from rlresearch.review.index import Index
-from rlresearch.review.reader import Columns, Run
+from rlresearch.review.reader import Run
 
 _POINTS = 120  # of a group's curve
 _SINGLE_POINTS = 120_000  # of all runs' own curves together: some 2 MB
 _MOST_SINGLE, _FEWEST_SINGLE = 200, 10
+_MOST_OWN = 600  # runs whose own curves a live page draws
 _MOST_METRICS = 40
 _EVALUATIONS, _EPISODES = 200, 1_000  # the newest, and of each the first
 _MOST_EPISODES = 200_000  # in a file: some 2 MB
@@ -81,29 +83,33 @@ def meaning(name: str, runs: Sequence[Run]) -> dict[str, str]:
 
 
 def course(
-    index: Index, name: str, result: Result, runs: Sequence[Run], statistic: str, memory: Memory, metrics: int = 1
+    index: Index, name: str, result: Result, runs: Sequence[Run], statistic: str, memory: Memory
 ) -> dict[str, Any]:
-    """A metric by steps: each group's centre and band, and each run's own curve, whether it finished or not.
+    """A metric by steps: each group's centre and band, and the own curves of the newest runs, finished or not.
 
-    memory: keeps bands, which are dear, for as long as no run of their group changes. metrics: among so many the runs'
-    points are shared out.
+    memory: keeps bands, which are dear, for as long as no run of their group changes.
     """
-    place = {run.key: at for at, run in enumerate(runs)}
     groups = [row.group for row in result.rows]
     marks = [(name, statistic, tuple((run.key, index.stamps.get(run.key)) for run in each.runs)) for each in groups]
-    single = min(_MOST_SINGLE, _SINGLE_POINTS // max(1, len(runs) * metrics))
-    drawn = {run.key for run in runs} if single >= _FEWEST_SINGLE else set()
-    missing = {run.key for group, mark in zip(groups, marks) if mark not in memory for run in group.runs}
-    wanted = [run for run in runs if run.key in missing | drawn]
-    lines = dict(zip((run.key for run in wanted), _lines(index, wanted, name)))
+    wanted = {run.key: run for group, mark in zip(groups, marks) if mark not in memory for run in group.runs}
+    wanted |= {run.key: run for run in runs[:_MOST_OWN]}
+    lines = _lines(index, list(wanted.values()), name)
     for group, mark in zip(groups, marks):
         if mark not in memory:
-            aligned = curves.align([lines[run.key] for run in group.runs], _POINTS)
-            edges = stats.band(aligned.y, statistic) if len(aligned.x) else (aligned.x,) * 3
-            memory[mark] = [rounded(each) for each in (aligned.x, *edges)]
-    thin = {run.key: curves.thin(lines[run.key], single) for run in runs if run.key in drawn and len(lines[run.key].x)}
-    own = {place[key]: [rounded(line.x), rounded(line.y)] for key, line in thin.items()}
-    return {"groups": [memory[mark] for mark in marks], "runs": own}
+            memory[mark] = _band([lines[run.key] for run in group.runs], statistic)
+    bands = [memory[mark] for mark in marks]
+    return {"groups": bands, "runs": _thin(runs[:_MOST_OWN], lines, _MOST_SINGLE)}
+
+
+def courses(
+    index: Index, names: Sequence[str], result: Result, runs: Sequence[Run], statistic: str
+) -> Iterator[dict[str, Any]]:
+    """`course` of each metric with every run's own curve, as finely as a file has room for."""
+    points = min(_MOST_SINGLE, _SINGLE_POINTS // max(1, len(runs) * len(names)))
+    for name in names:
+        lines = _lines(index, runs, name)
+        bands = [_band([lines[run.key] for run in row.group.runs], statistic) for row in result.rows]
+        yield {"groups": bands, "runs": _thin(runs, lines, points) if points >= _FEWEST_SINGLE else {}}
 
 
 def closely(index: Index, run: Run) -> dict[str, Any]:
@@ -155,9 +161,20 @@ def rounded(values: Sequence[float] | np.ndarray) -> list[float | None]:
     return [float(f"{value:.6g}") if np.isfinite(value) else None for value in np.asarray(values, dtype=float).tolist()]
 
 
-def _lines(index: Index, runs: Sequence[Run], name: str) -> list[curves.Curve]:
-    found: list[Columns] = index.columns(runs, [name], drawn=True) if runs else []
-    return [curves.curve(each, name) for each in found]
+def _lines(index: Index, runs: Sequence[Run], name: str) -> dict[str, Curve]:
+    found = index.columns(runs, [name], drawn=True) if runs else []
+    return {run.key: curves.curve(each, name) for run, each in zip(runs, found)}
+
+
+def _band(lines: Sequence[Curve], statistic: str) -> list[list[float | None]]:
+    aligned = curves.align(lines, _POINTS)
+    edges = stats.band(aligned.y, statistic) if len(aligned.x) else (aligned.x,) * 3
+    return [rounded(each) for each in (aligned.x, *edges)]
+
+
+def _thin(runs: Sequence[Run], lines: Mapping[str, Curve], points: int) -> dict[int, list[list[float | None]]]:
+    own = ((at, curves.thin(lines[run.key], points)) for at, run in enumerate(runs))
+    return {at: [rounded(line.x), rounded(line.y)] for at, line in own if len(line.x)}
 
 
 def _group(group: Group, place: Mapping[str, int]) -> dict[str, Any]:

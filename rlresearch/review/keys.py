@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from rlresearch.review.query import keys
 from rlresearch.review.reader import Run
 
-ABOUT = ("configuration", "code", "machine", "result", "time", "metrics")
+ABOUT = ("configuration", "code", "machine", "result", "origin", "time", "metrics")
 # An entry stands for its key and for all below it.
 _NOT_CONFIGURATION = {
-    "code": ("git", "package_git", "packages", "python", "schema_version", "imported"),
-    "machine": ("host", "device", "pid"),
+    "code": ("git", "package_git", "packages", "python", "schema_version", "imported", "nondeterminism"),
+    "machine": ("host", "device"),
     "result": ("name", "status", "reason", "problem", "final", "best", "steps", "duration", "final_evaluation"),
+    "origin": ("pid", "command", "overrides", "choices", "population", "sweep", "trial", "resumes", "state_digest"),
     "time": ("started_at", "finished_at", "wall_time_s", "training_time_s", "steps_per_second"),
 }
 # Settings that decide where and how a run is made, not what is learned in it.
 _INDIFFERENT = ("seed", "runs_dir", "threads", "compile_cache", "deterministic", "logger", "runner", "eval")
+_INDIFFERENT += ("checkpoint",)
 
 
 def about(key: str) -> str:

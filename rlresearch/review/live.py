@@ -61,6 +61,14 @@ class Source:
         self._views: Bounded = Bounded(_VIEWS)
         self._bands: Bounded = Bounded(_BANDS)
 
+    def prepare(self) -> None:
+        """Makes what a page asks for first."""
+        with self._lock, self._index() as index:
+            view = self._view(index, Asked())
+            names = contents.metric_names(index, view.runs)
+        if names:
+            self.course(Asked(), names[0])
+
     def overview(self, asked: Asked, have: str = "") -> bytes | None:
         """As `contents.overview`; None where it is still what has the mark `have`. ConfigError for a wrong wish."""
         with self._lock, self._index() as index:

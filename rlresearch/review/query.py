@@ -135,9 +135,10 @@ def one(index: Index, runs: Sequence[Run], word: str) -> Run:
             return same[0]
     exact = [run for run in runs if word in (run.name, run.key)]
     begins = [run for run in runs if run.name.startswith(word) or run.key.startswith(word)]
-    if word.isdecimal() and not exact and not begins:
-        raise ConfigError(f"{word}: the last listing had {len(index.remembered())} runs, and no name begins so.")
     inside = [run for run in runs if word in run.name]
+    if word.isdecimal() and len(word) < 6 and not exact and len(begins) != 1:
+        count = len(index.remembered())
+        raise ConfigError(f"{word}: the last listing had {count} run{'' if count == 1 else 's'}; list again with ls.")
     return _only(word, exact or begins or inside, runs)
 
 

@@ -52,9 +52,8 @@ def everything(index: Index, runs: Sequence[Run], arguments: argparse.Namespace)
     made = contents.overview(result, runs, arguments)
     made["metrics"] = [contents.meaning(name, runs) for name in names]
     made["episodes"] = contents.episodes(runs)
-    memory: dict[Any, Any] = {}
-    for each in made["metrics"]:
-        each |= contents.course(index, each["name"], result, runs, arguments.statistic, memory, len(names))
+    for metric, course in zip(made["metrics"], contents.courses(index, names, result, runs, arguments.statistic)):
+        metric |= course
     return made
 
 

@@ -237,7 +237,7 @@ def _in_an_address(address: str) -> str:
 def _prepare(source: Source) -> None:
     """So that the first look finds everything read."""
     with contextlib.suppress(ConfigError):
-        source.overview(live.Asked())
+        source.prepare()
 
 
 def _impatient() -> Any:

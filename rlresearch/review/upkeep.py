@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from rlresearch.errors import ConfigError, RunError, shown
+from rlresearch.mirrors import FOLDERS as MIRRORS
+from rlresearch.mirrors import MARKER
 from rlresearch.review import files, query, reader, tables
 from rlresearch.review.index import Index
 from rlresearch.review.reader import Run
@@ -231,9 +233,12 @@ def _packed_name(run: Run, file: Path) -> str:
 
 
 def _files(path: Path, sealed: bool = False) -> list[Path]:
-    """A run's files by name, the seal only if asked for; links and pipes are no part of a run."""
+    """A run's files by name, the seal only if asked for; links, pipes and what mirrors keep are no part of a run."""
     found = []
-    for folder, _, names in os.walk(path):
+    for folder, folders, names in os.walk(path):
+        if folder == str(path):
+            folders[:] = [name for name in folders if name not in MIRRORS]
+            names = [name for name in names if name != MARKER]
         found += [Path(folder) / name for name in names]
     return sorted(file for file in found if reader.is_file(file) and (sealed or file.name != SEAL))
 

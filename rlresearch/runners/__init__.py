@@ -1,11 +1,12 @@
 """How often to return to Python; nothing about reinforcement learning.
 
 `Device`, `Host` and `Population` are what `conf/runner` names. Each starts a runner, which has
-`members` (the seeds it trains), `iteration`, `advance(iterations, fresh)`, `rows()`, `policy(obs)`,
-`state()` and `close()`; to be saved, `beside()`, arrays by name that it needs beside the state, `exact`, whether it can
-come back to this very place, and `restore(iteration, state, beside)`. A runner in which members are chosen between has
-`evaluated(step, scores)`, which hears of every evaluation but the last, and returns rows about what it did; and
-`replaced`, how often it has put other rows in place of those in the replay.
+`members` (the seeds it trains), `silent` (the iterations before the first that may learn), `iteration`,
+`advance(iterations, fresh)`, `rows()`, `policy(obs)`, `state()` and `close()`; to be saved, `beside()`, arrays by name
+that it needs beside the state, `exact`, whether it can come back to this very place, and
+`restore(iteration, state, beside)`. A runner in which members are chosen between has `evaluated(step, scores)`, which
+hears of every evaluation but the last, and returns rows about what it did; and `replaced`, how often it has put other
+rows in place of those in the replay.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class DeviceRunner:
     """One run, entirely on the device; returns to Python between calls of `advance`."""
 
     def __init__(self, trainer: Trainer, task: Task, seed: int) -> None:
-        self.members, self.exact = (seed,), True
+        self.members, self.silent, self.exact = (seed,), trainer.silent_iterations, True
         env = DeviceEnv(task)
         state = device_init(trainer, env, rng.key(seed))
         self._loop = CompiledLoop(

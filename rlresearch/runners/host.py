@@ -28,7 +28,7 @@ class HostRunner:
     """
 
     def __init__(self, trainer: Trainer, task: Task, seed: int) -> None:
-        self.members = (seed,)
+        self.members, self.silent = (seed,), trainer.silent_iterations
         self.iteration = 0
         self._trainer = trainer
         learn_key, env_key = tf.unstack(rng.split(rng.key(seed), 2))

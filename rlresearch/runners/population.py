@@ -37,7 +37,7 @@ class PopulationRunner:
         values: Mapping[str, Sequence[float]] | None = None,
         changing: Sequence[str] = (),
     ) -> None:
-        self.members, self.exact = tuple(seeds), True
+        self.members, self.silent, self.exact = tuple(seeds), trainer.silent_iterations, True
         values = dict(values or {})
         check_values(trainer.algo, values, len(self.members))
         env = DeviceEnv(task)

@@ -23,6 +23,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,6 +34,7 @@ PRELOADED = ("tensorflow", "keras", "gymnasium", "safetensors.numpy", "omegaconf
 PRELOADED += ("rlresearch.saving", "rlresearch.runners.device", "rlresearch.runners.host")
 _PR_SET_PDEATHSIG = 1
 _CODES = {"finished": 0, "failed": 1}
+COULD_NOT_WRITE = 74  # sysexits.h, EX_IOERR
 
 
 class Server:
@@ -179,10 +181,10 @@ def _fork(message: Mapping[str, Any], preloaded: bool, sockets: Sequence[socket.
             code = carry_out(message)
         else:
             _exec(message)
-    except BaseException:  # noqa: BLE001 (the child must never return into the server's loop)
-        import traceback
-
-        traceback.print_exc()
+    except BaseException as error:  # noqa: BLE001 (the child must never return into the server's loop)
+        code = COULD_NOT_WRITE if isinstance(error, OSError | RunError) else code
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()

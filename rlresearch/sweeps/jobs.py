@@ -15,7 +15,7 @@ from rlresearch import compose
 from rlresearch.compose import CHECKED_VALUES, Composed
 from rlresearch.errors import ConfigError, shown
 from rlresearch.plan import Plan, plan
-from rlresearch.sweeps.ledger import Base, Job
+from rlresearch.sweeps.ledger import Base, Job, own, swept
 
 ALL_CHECKED = 1_000  # jobs; of more, each value of each key is checked in a few
 
@@ -101,17 +101,15 @@ def frozen(job: Job, bases: Sequence[Base]) -> dict[str, Any]:
 
 def check(jobs: Sequence[Job], bases: Sequence[Base], packages: Sequence[str] | None = None) -> dict[int, Plan]:
     """The plans of jobs, of all or of so many that each value of each key is in some. ConfigError on a wrong one."""
-    return {job.number: checked(job, bases, packages) for job in _samples(jobs)}
-
-
-def checked(job: Job, bases: Sequence[Base], packages: Sequence[str] | None = None) -> Plan:
-    """The plan of one job. ConfigError, which names what is special about it, where it cannot be run."""
-    try:
-        return plan(frozen(job, bases), packages)
-    except ConfigError as error:
-        own = [text for text in job.overrides if text.partition("=")[0] not in str(error)]
-        where = f" (job {job.number}: {shown(' '.join(own))})" if job.number and own else ""
-        raise ConfigError(f"{error}{where}") from None
+    plans = {}
+    for job in _samples(jobs):
+        try:
+            plans[job.number] = plan(frozen(job, bases), packages)
+        except ConfigError as error:
+            which = [text for text in own(job, swept(jobs)) if text.partition("=")[0] not in str(error)]
+            where = f" (job {job.number}: {shown(' '.join(which))})" if len(jobs) > 1 and which else ""
+            raise ConfigError(f"{error}{where}") from None
+    return plans
 
 
 def _samples(jobs: Sequence[Job]) -> Iterator[Job]:

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from rlresearch.sweeps.ledger import Job
 
 # Where each stands; a module that another library is needed for is imported only when it is asked for.
-PLACES = {"basic": "launchers.Basic", "fused": "fused.Fused", "local": "local.Local"}
+PLACES = {
+    "basic": "launchers.Basic",
+    "fused": "fused.Fused",
+    "local": "local.Local",
+    "ray": "on_ray.Ray",
+    "submitit_local": "submitted.SubmititLocal",
+    "submitit_slurm": "submitted.SubmititSlurm",
+}
 
 
 def made(name: str, settings: Mapping[str, Any]) -> Launcher:

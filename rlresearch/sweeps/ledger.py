@@ -33,9 +33,11 @@ SCHEMA_VERSION = 1
 LEDGER = "ledger.jsonl"
 LOGS = "jobs"
 PENDING, RUNNING, FINISHED, FAILED = "pending", "running", "finished", "failed"
-INTERRUPTED, KILLED, TIMED_OUT, SKIPPED = "interrupted", "killed", "timed out", "skipped"
+INTERRUPTED, KILLED, TIMED_OUT = "interrupted", "killed", "timed out"
+PRUNED = "pruned"  # by the search that it was a trial of: an end as good as any
+DONE = (FINISHED, PRUNED)
 # The later stands where an attempt ended twice, as where a job says that it was told to stop, and who told it says why.
-ENDS = (INTERRUPTED, KILLED, FAILED, TIMED_OUT, SKIPPED, FINISHED)
+ENDS = (INTERRUPTED, KILLED, FAILED, TIMED_OUT, PRUNED, FINISHED)
 _FSYNC_EVERY_S = 1.0
 
 
@@ -241,13 +243,31 @@ def _take_attempt(job: Job, event: Mapping[str, Any], path: Path) -> None:
     run = None if event.get("run") is None else (path / event["run"]).resolve()
     if event["attempt"] > job.attempts:
         job.attempts, job.status, job.reason, job.run, job.ended_at = event["attempt"], RUNNING, None, None, None
-        job.started_at = event["at"]
+        job.started_at, job.objective = event["at"], None
     job.run = run or job.run
     if event["event"] == "begun":
         job.host, job.pid = event["host"], event["pid"]
     elif job.status == RUNNING or ENDS.index(event["status"]) > ENDS.index(job.status):
         job.status, job.reason, job.objective = event["status"], event.get("reason"), event.get("objective")
         job.ended_at = event["at"]
+
+
+def swept(jobs: Sequence[Job]) -> set[str]:
+    """The keys in which jobs differ."""
+    values: dict[str, set[str | None]] = {}
+    for index, job in enumerate(jobs):
+        given = dict(text.partition("=")[::2] for text in job.overrides)
+        for key in given.keys() - values.keys():
+            values[key] = {None} if index else set()
+        for key, seen in values.items():
+            seen.add(given.get(key))
+    return {key for key, seen in values.items() if len(seen) > 1}
+
+
+def own(job: Job, keys: set[str]) -> list[str]:
+    """The overrides of a job that others do not share; all where nothing is swept."""
+    mine = [text for text in job.overrides if text.partition("=")[0] in keys]
+    return mine or job.overrides or ["(as configured)"]
 
 
 def begun(ledger: Ledger, jobs: Sequence[int], attempts: Sequence[int], runs: Sequence[Path] | None = None) -> None:

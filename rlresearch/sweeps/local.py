@@ -20,7 +20,7 @@ import annotated_types as at
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.signals import Interrupted, Watch
 from rlresearch.sweeps import ledger
-from rlresearch.sweeps.forks import Server
+from rlresearch.sweeps.forks import COULD_NOT_WRITE, Server
 from rlresearch.sweeps.ledger import FAILED, INTERRUPTED, KILLED, RUNNING, TIMED_OUT
 
 if TYPE_CHECKING:
@@ -154,7 +154,8 @@ class _Workers:
             return
         for message in messages:
             if "started" in message:
-                self._running[message["started"]].pid = message["pid"]
+                running = self._running[message["started"]]
+                running.pid, running.began = message["pid"], time.monotonic()
             else:
                 self._deaths = 0
                 self._ended(_Order(message["exited"], self._running[message["exited"]]), message["code"])
@@ -243,6 +244,8 @@ def _death(code: int, log: Path) -> tuple[str, str]:
         return KILLED, f"killed by {name}{words}"
     if code > 128 and code - 128 in {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}:
         return INTERRUPTED, f"told to stop by {signal.Signals(code - 128).name}"
+    if code == COULD_NOT_WRITE:
+        return FAILED, f"could not write what became of it: is the disk full?{words}"
     return FAILED, f"left with exit code {code}{words}"
 
 

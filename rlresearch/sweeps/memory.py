@@ -6,11 +6,11 @@ import contextlib
 import os
 import resource
 import subprocess
-from pathlib import Path
 
 import tensorflow as tf
 
 from rlresearch import rng
+from rlresearch.footprint import free_memory
 from rlresearch.plan import Plan
 
 # Measured with scripts/sweep_time.py: the state itself, and what saving and compiling it add.
@@ -36,20 +36,10 @@ def available_bytes() -> int:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
             lines = answer.split()
             return int(lines[int(visible) if visible.isdigit() and int(visible) < len(lines) else 0]) << 20
-    return _free_here()
+    free = free_memory()
+    return 4 << 30 if free is None else free
 
 
 def peak_bytes() -> int:
     """The most that this process has held so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-
-
-def _free_here() -> int:
-    free = []
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free.append(int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) << 10)
-    with contextlib.suppress(OSError, ValueError):  # a container's own limit, where it has one
-        group = Path("/sys/fs/cgroup")
-        free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    return max(min(free, default=4 << 30), 0)

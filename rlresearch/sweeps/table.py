@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -13,13 +14,13 @@ import numpy as np
 
 from rlresearch.errors import ConfigError
 from rlresearch.review.stats import ENOUGH, estimate, sample
-from rlresearch.sweeps.ledger import FINISHED, PENDING, RUNNING, Job
+from rlresearch.sweeps.ledger import DONE, FINISHED, PENDING, RUNNING, Job, own, swept
 
 if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table as RichTable
 
-_COLOURS = {FINISHED: "green", RUNNING: "cyan", PENDING: "dim", "interrupted": "yellow", "skipped": "dim"}
+_COLOURS = {FINISHED: "green", RUNNING: "cyan", PENDING: "dim", "interrupted": "yellow"}
 _WIDTH_OF_A_FILE = 160
 _MOST_LIVE, _MOST_BEST, _MOST_GROUPS, _MOST_BAD = 12, 5, 20, 10
 
@@ -67,7 +68,7 @@ class Table:
 
     def say(self, line: str) -> None:
         """A line, above the table where there is one."""
-        self._console.print(line, markup=False, soft_wrap=True)
+        self._print(line, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """Gives the terminal back; may be called again."""
@@ -81,9 +82,13 @@ class Table:
         self._swept = swept(jobs)
         for table in (_best(jobs, self._swept), _grouped(jobs, self._swept), _bad(jobs, self._swept)):
             if table is not None:
-                self._console.print(table)
+                self._print(table)
         done = sum(job.status == FINISHED for job in jobs)
         self.say(f"{done} of {len(jobs)} jobs finished; {os.path.join(path or '', 'ledger.jsonl')}")
+
+    def _print(self, what: object, **how: bool) -> None:
+        with contextlib.suppress(OSError):  # a terminal or a pipe that goes away ends no job
+            self._console.print(what, **how)
 
     def _line(self, job: Job, ended: int, total: int) -> str:
         about = " ".join(own(job, self._swept or set()))
@@ -119,24 +124,6 @@ class Table:
 def number(value: float) -> str:
     """Four digits, or as many as stand before the point."""
     return f"{value:,.1f}" if abs(value) >= 100.0 else f"{value:.4g}"
-
-
-def swept(jobs: Sequence[Job]) -> set[str]:
-    """The keys in which jobs differ."""
-    values: dict[str, set[str | None]] = {}
-    for index, job in enumerate(jobs):
-        given = dict(text.partition("=")[::2] for text in job.overrides)
-        for key in given.keys() - values.keys():
-            values[key] = {None} if index else set()
-        for key, seen in values.items():
-            seen.add(given.get(key))
-    return {key for key, seen in values.items() if len(seen) > 1}
-
-
-def own(job: Job, keys: set[str]) -> list[str]:
-    """The overrides of a job that others do not share; all where nothing is swept."""
-    mine = [text for text in job.overrides if text.partition("=")[0] in keys]
-    return mine or job.overrides or ["(as configured)"]
 
 
 def groups(jobs: Sequence[Job]) -> dict[str, list[float]]:
@@ -182,7 +169,7 @@ def _estimated(values: np.ndarray) -> tuple[str, str]:
 
 
 def _bad(jobs: Sequence[Job], keys: set[str]) -> RichTable | None:
-    bad = [job for job in jobs if job.status not in (FINISHED, PENDING)]
+    bad = [job for job in jobs if job.status not in (*DONE, PENDING)]
     table = _table("did not finish", "job", "status", "what", "why")
     for job in bad[:_MOST_BAD]:
         table.add_row(str(job.number), job.status, " ".join(own(job, keys)), job.reason or "")

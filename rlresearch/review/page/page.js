@@ -140,7 +140,9 @@ async function follow() {
   clearTimeout(timer);
   const mine = ++wishes, began = performance.now();
   try {
-    const answer = document.hidden && data ? null : await ask("data.json", { have: stale ? "" : data?.mark || "" });
+    const asked = early || (document.hidden && data ? null : ask("data.json", { have: stale ? "" : data?.mark || "" }));
+    early = null;
+    const answer = await asked;
     if (mine !== wishes) return;
     if (answer) await taken(answer);
   } catch { $("live").textContent = "no longer live: start `serve` again"; }
@@ -160,7 +162,12 @@ async function taken(answer) {
   if (opened && run >= 0 && value(run, "status") === "running" && !$("dialog").querySelector("video")) openRun(run);
 }
 
+/* This stands before plotly's script, which takes a second to load: the first answer is asked for in the meantime. */
 fromAddress();
-start();
 const given = JSON.parse($("data").textContent);
-if (given) { data = given; build(); showOpened(); } else { $("live").textContent = "reading runs …"; follow().then(() => { if (data) showOpened(); }); }
+let early = given ? null : ask("data.json");
+early?.catch(() => {});
+addEventListener("DOMContentLoaded", () => {
+  start();
+  if (given) { data = given; build(); showOpened(); } else { $("live").textContent = "reading runs …"; follow().then(() => { if (data) showOpened(); }); }
+});

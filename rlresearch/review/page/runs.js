@@ -58,7 +58,7 @@ function row(run, heads, marks) {
   line.addEventListener("click", () => openRun(run));
   line.addEventListener("keydown", (event) => {
     if (event.target !== line) return;
-    if (event.key === "Enter") openRun(run);
+    if (event.key === "Enter") { event.preventDefault(); openRun(run); } // or it would press the button that gets the focus
     if (event.key === "x" || event.key === " ") { event.preventDefault(); box.checked = !box.checked; mark(id, box.checked); }
   });
   return line;

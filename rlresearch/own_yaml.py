@@ -1,0 +1,67 @@
+"""Options in a folder of the user's own: read by Hydra, but first looked at, as Hydra makes whatever they ask for."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.plugins.config_source import ConfigResult
+
+from rlresearch import plain_yaml
+from rlresearch.errors import ConfigError
+
+SCHEME = "own"
+
+
+class OwnFolder(FileConfigSource):
+    """Hydra's folder of options, whose files are checked before Hydra reads them."""
+
+    @staticmethod
+    def scheme() -> str:
+        return SCHEME
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        check(Path(self.path) / self._normalize_file_name(config_path))
+        return super().load_config(config_path)
+
+
+def address(folder: Path) -> str:
+    """How Hydra's search path names a folder whose files are checked."""
+    SourcesRegistry.instance().register(OwnFolder)
+    return f"{SCHEME}://{folder}"
+
+
+def check(file: Path) -> None:
+    """ConfigError, naming the file and where it can the line, if it is anything but settings of a common size."""
+    try:
+        tree = plain_yaml.load(_content(file), references=True)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: is no YAML of settings: {plain_yaml.why(error)}.") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: cannot be read: {plain_yaml.why(error)}.") from None
+    if tree is not None and not (isinstance(tree, dict) and all(isinstance(key, str) for key in tree)):
+        raise ConfigError(f"{file}: must hold settings, a line each as KEY: VALUE.")
+    if isinstance(tree, dict):
+        _check_defaults(file, tree.get("defaults", []))
+
+
+def _content(file: Path) -> bytes:
+    about = os.stat(file)
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError("it is no plain file")
+    with open(file, "rb") as opened:
+        return opened.read(plain_yaml.LARGEST + 1)
+
+
+def _check_defaults(file: Path, defaults: Any) -> None:
+    wrong = not isinstance(defaults, list)
+    for each in [] if wrong else defaults:
+        wrong |= not (isinstance(each, str) or (isinstance(each, dict) and len(each) == 1))
+        wrong |= isinstance(each, dict) and not all(isinstance(key, str) for key in each)
+    if wrong:
+        raise ConfigError(f"{file}: defaults must be a list of GROUP: OPTION.")

@@ -1,0 +1,102 @@
+"""`sync`: stored runs into W&B or TensorBoard, each row once, however often it is asked for and where it is stopped."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import rlresearch
+from rlresearch.build import make
+from rlresearch.errors import ConfigError, RunError, one_line
+from rlresearch.mirrors import WandbSettings, marked, weights_biases
+from rlresearch.mirrors.following import Following
+from rlresearch.review import query, reader, tables
+from rlresearch.review.index import Index
+from rlresearch.review.reader import Run
+
+
+def sync(arguments: argparse.Namespace) -> int:
+    """Brings each run to where it is asked for; prints a line a run. Exit code 1 where one could not be brought."""
+    runs = _chosen(arguments)
+    into = {"wandb": _to_wandb, "tensorboard": _to_tensorboard}[arguments.to]
+    if arguments.to == "wandb":
+        own = {name: getattr(arguments, name) for name in ("project", "entity", "group") if getattr(arguments, name)}
+        make(WandbSettings, own, "--to=wandb")
+        weights_biases.prepare()
+    failed = 0
+    for run in runs:
+        try:
+            print(tables.text(f"{run.name}: {into(run, arguments)}"), flush=True)
+        except (ConfigError, RunError) as error:
+            print(tables.text(f"{run.name}: {one_line(str(error))}"), file=sys.stderr, flush=True)
+            failed += 1
+            if isinstance(error, weights_biases.NoAnswer):  # nor will it for the others
+                break
+    return 1 if failed else 0
+
+
+def _chosen(arguments: argparse.Namespace) -> list[Run]:
+    if not arguments.runs and not arguments.since and not arguments.status:
+        raise ConfigError("sync: name the runs, by name, number or filter; all of them are 'name~.'")
+    paths = [Path(word) for word in arguments.runs]
+    if all((path / "run.json").is_file() for path in paths):  # as a run that ended says it, wherever one stands
+        return [_run(path) for path in paths]
+    with Index(arguments.runs_dir, arguments.cache) as index:
+        runs = query.choose(index, arguments.runs, arguments.since, arguments.status).runs
+    if not runs:
+        raise ConfigError(f"sync: no run in {arguments.runs_dir} is meant.")
+    return runs
+
+
+def _run(path: Path) -> Run:
+    values, _ = reader.read(path)
+    return Run(path, path.name, values | {"status": reader.status(values)})
+
+
+def _to_wandb(run: Run, arguments: argparse.Namespace) -> str:
+    settings = _settings(run, arguments)
+    points = _points(run)
+    if points and weights_biases.has_all(run.path, settings, points[-1].position):
+        return f"was there already ({len(points):,} rows)"
+    sent, page = weights_biases.fill(run.path, points, settings, arguments.wait)
+    return f"{sent:,} of {len(points):,} rows sent, {page}"
+
+
+def _settings(run: Run, arguments: argparse.Namespace) -> WandbSettings:
+    """As the run was configured; what the command line says wins."""
+    logger = reader.read_config(run.path).get("logger")
+    stored = logger.get("wandb") if isinstance(logger, dict) else None
+    settings = make(WandbSettings, stored if isinstance(stored, dict) else {}, "logger.wandb")
+    own = {name: getattr(arguments, name) for name in ("project", "entity", "group") if getattr(arguments, name)}
+    return replace(settings, **own, mode="online")
+
+
+def _to_tensorboard(run: Run, _: argparse.Namespace) -> str:
+    points, folder = _points(run), run.path / "tensorboard"
+    there = any(folder.glob("events.out.tfevents.*")) if folder.is_dir() else False
+    if there and points and marked(run.path, "tensorboard").get("position") == points[-1].position:
+        return f"was there already ({len(points):,} rows)"
+    # TensorFlow writes these files, and is not loaded here.
+    command = [sys.executable, "-m", "rlresearch.mirrors.tensorboard", str(run.path)]
+    answer = subprocess.run(command, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if answer.returncode:
+        lines = answer.stderr.decode(errors="replace").strip().splitlines()
+        raise RunError(lines[-1] if lines else f"its files could not be written (exit code {answer.returncode})")
+    return f"{len(points):,} rows written; tensorboard --logdir {folder}"
+
+
+def _points(run: Run) -> Sequence[Any]:
+    if run.values.get("status") == "running":
+        raise RunError("is still running; sync it when it has ended.")
+    return Following(run.path).rest()
+
+
+def _environment() -> dict[str, str]:
+    own = str(Path(rlresearch.__file__).parents[1])
+    return os.environ | {"PYTHONPATH": os.pathsep.join([own, *filter(None, [os.environ.get("PYTHONPATH")])])}
