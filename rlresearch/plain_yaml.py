@@ -35,7 +35,6 @@ def why(error: Exception) -> str:
     """What is wrong with it, in a few words."""
     said = getattr(error, "problem", None) or getattr(error, "reason", None) or getattr(error, "strerror", None)
     lines = str(said or error).replace("tag:yaml.org,2002:", "!!").splitlines()
-    lines = [each.replace("could not determine a constructor for the tag", "values take no tag, as") for each in lines]
     mark = getattr(error, "problem_mark", None)
     return f"{lines[0] if lines else type(error).__name__}{f', line {mark.line + 1}' if mark else ''}"
 
