@@ -43,7 +43,8 @@ def watched(timeout_s: float | None, environment: str, runs: Sequence[Path] = ()
     memory = os.memfd_create("pulse")
     os.ftruncate(memory, 8 * pulse.NUMBERS)
     block = mmap.mmap(memory, 8 * pulse.NUMBERS)
-    names = {name: getattr(pulse, name) for name in ("COUNT", "INSIDE", "STEP", "SEED", "TOTAL", "WIDTH", "ACTION")}
+    names = ("COUNT", "INSIDE", "STEP", "SEED", "TOTAL", "GIVEN_UP", "WIDTH", "ACTION")
+    names = {name: getattr(pulse, name) for name in names}
     told = {"memory": memory, "size": pulse.NUMBERS, "places": names, "timeout_s": timeout_s, "parent": os.getpid()}
     told |= {"environment": environment, "runs": [str(run) for run in runs]}
     with contextlib.ExitStack() as left:
@@ -73,12 +74,17 @@ class _Pulse:
     """What the run's process tells. See `rlresearch.pulse`."""
 
     def __init__(self, told: dict) -> None:
-        self._block = mmap.mmap(told["memory"], 8 * told["size"], prot=mmap.PROT_READ)
+        self._block = mmap.mmap(told["memory"], 8 * told["size"])
         self._size, self._places = told["size"], told["places"]
 
     def read(self) -> dict[str, float]:
         numbers = struct.unpack(f"{self._size}d", self._block[:])
         return {name: numbers[place] for name, place in self._places.items()} | {"numbers": numbers}
+
+    def give_up(self) -> None:
+        """From now on nothing that the environment does reaches the run."""
+        place = 8 * self._places["GIVEN_UP"]
+        self._block[place : place + 8] = struct.pack("d", 1.0)
 
     def described(self) -> str:
         """Where the environment is."""
@@ -118,6 +124,7 @@ def _stopped(process: int) -> bool:
 
 def _give_up(told: dict, pulse: _Pulse) -> None:
     parent, children = told["parent"], _children(told["parent"])
+    pulse.give_up()
     if told["runs"]:
         for process in [parent, *children]:
             with contextlib.suppress(OSError):

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-# Where what stands: times begun and ended; 1 inside; steps of the episode; its seed; of the run; numbers in the action.
-COUNT, INSIDE, STEP, SEED, TOTAL, WIDTH, ACTION = range(7)
-LONGEST_ACTION = 57
+# Where what stands: times begun and ended; 1 inside; steps of the episode; its seed; steps of the run; 1 where who
+# watches has given it up; numbers in the action.
+COUNT, INSIDE, STEP, SEED, TOTAL, GIVEN_UP, WIDTH, ACTION = range(8)
+LONGEST_ACTION = 56
 NUMBERS = ACTION + LONGEST_ACTION  # float64
 
 _told: np.ndarray | None = None
@@ -57,7 +59,9 @@ def enter(seed: int, step: int, action: Any) -> None:
 
 
 def leave() -> None:
-    """It has come back, or raised."""
+    """It has come back, or raised. What does so too late, woken by the signal that asks where it is, stays here."""
     if _told is not None and os.getpid() == _owner:
+        while _told[GIVEN_UP]:
+            time.sleep(1.0)  # for the end of this process
         _told[INSIDE] = 0
         _told[COUNT] += 1

@@ -303,3 +303,49 @@ def test_a_unit_tells_where_it_is_before_it_steps_and_that_it_came_back():
         assert block[pulse.INSIDE] == 0
     finally:
         pulse.tell(None)
+
+
+HANGING = """
+import ctypes
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+class Hanging(gym.Env):
+    observation_space, action_space = spaces.Box(-100, 100, (2,), np.float32), spaces.Box(-2, 2, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        self.steps = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == 50:
+            ctypes.PyDLL(None).sleep(600)  # holds the interpreter
+        return np.zeros(2, np.float32), 0.0, False, False, {}
+
+gym.register("Hanging-v0", Hanging, disable_env_checker=True, max_episode_steps=100)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_a_training_run_whose_environment_hangs_is_ended_and_says_where(vectorization, tmp_path):
+    (tmp_path / "hanging.py").write_text(HANGING)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-m", "rlresearch", f"--config-dir={tmp_path}", "env=gym", "env.id=hanging:Hanging-v0"]
+    command += [f"env.vectorization={vectorization}", "env.timeout_s=3", "algo.learning_starts=1000", "logger=quiet"]
+    command += [f"runs_dir={tmp_path / 'runs'}", "device=cpu", "logger.every_steps=10", "env.num_envs=2"]
+    command += ["total_steps=2000"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert "environment 'hanging:Hanging-v0' did not come back within 3 s from" in done.stderr
+    (path,) = (tmp_path / "runs").glob("*/*")
+    ended = _ended(path)
+    assert ended["status"] == "failed" and ended["reason"]["step"] == 98  # of two copies
+    assert "hanging.py" in (path / "log.txt").read_text()  # where it hangs, also in a process of its own
+    where = "step 50 of its episode (seed " if vectorization == "sync" else "a step of its copies (action [["
+    assert where.removesuffix("[[") in ended["reason"]["error"]
+    assert _steps(path, "metrics.jsonl")[-1] == 90
+    others = [each.read_bytes() for each in Path("/proc").glob("[0-9]*/cmdline") if each.exists()]
+    assert not any(os.fsencode(tmp_path) in each for each in others)
