@@ -18,7 +18,7 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from rlresearch import compose, trial
+from rlresearch import compose, redaction, trial
 from rlresearch.__main__ import main
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.plan import plan
@@ -387,6 +387,13 @@ def test_a_search_is_gone_on_with_by_its_directory(tmp_path, monkeypatch):
     (made / "search.json").write_text("{")
     with pytest.raises(ConfigError, match=r"resume=.*: its search.json cannot be read"):
         trials.again(str(made), [])
+
+
+def test_runs_are_told_of_a_database_in_words_that_no_redaction_changes():
+    told = trials.without_at("postgresql+psycopg://me@127.0.0.1:5432/studies")
+    assert told == "postgresql+psycopg://127.0.0.1:5432/studies?user=me"
+    assert redaction.settings({"storage": told}) == {"storage": told}
+    assert trials.without_at("postgresql://host/x?sslmode=require") == "postgresql://host/x?sslmode=require"
 
 
 def test_the_interquartile_mean_and_the_area_are_what_they_say():
