@@ -163,9 +163,15 @@ def test_a_search_that_was_killed_between_two_proposals_completes_its_batch(tmp_
     monkeypatch.setattr(optuna.Study, "ask", ask)
     with pytest.raises(KeyboardInterrupt):
         searched(tmp_path, Launcher(), *words, name="killed")
-    _, resumed = searched(tmp_path, launcher := Launcher(), *words, name="killed")
+    launcher, sizes = Launcher(), []
+
+    def launch(jobs, first):
+        sizes.append(len(jobs))
+        return launcher(jobs, first)
+
+    _, resumed = searched(tmp_path, launch, *words, name="killed")
     assert [each["params"] for each in resumed] == [each["params"] for each in undisturbed]
-    assert [number for number, _, _ in launcher.jobs] == [4, 5, 6, 7]
+    assert [number for number, _, _ in launcher.jobs] == [4, 5, 6, 7] and sizes == [4]
 
 
 def test_another_seed_proposes_something_else(tmp_path):
@@ -295,6 +301,14 @@ def test_two_controllers_share_a_study_and_its_budget(tmp_path):
     values = {job[2]["optimizer.lr"] for launcher in (one, other) for job in launcher.jobs}
     assert len(numbers) == len(set(numbers)) == len(values) == 7, "no trial twice, none too many"
     assert one.jobs and other.jobs
+
+
+def test_who_asks_for_one_more_than_the_budget_gives_it_back(tmp_path, monkeypatch):
+    prepared = search.prepare(asked(*SHORT, *shared(tmp_path)))
+    with trials._study(prepared, tmp_path / "a") as one, trials._study(prepared, tmp_path / "b") as other:
+        monkeypatch.setattr(other, "_counted", lambda: 0)  # it looked a moment before the first one asked
+        assert len(one.batch(1, 1)) == 1 and other.batch(1, 1) == []
+        assert one.counts() == {"running": 1} and len(one.optuna.trials) == 2
 
 
 def _control(prepared, folder, launch):
