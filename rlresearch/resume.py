@@ -144,7 +144,7 @@ def lasting_digest(config: Mapping[str, Any]) -> str:
 
 
 def _safe(key: str) -> bool:
-    return key in SAFE or key.partition(".")[0] in SAFE_GROUPS
+    return key in (*SAFE, "env.timeout_s") or key.partition(".")[0] in SAFE_GROUPS
 
 
 def _changed(stored: Stored, changes: Sequence[Change]) -> tuple[dict[str, Any], dict[str, list[Any]]]:

@@ -328,6 +328,15 @@ def test_the_process_beside_a_run_ends_in_time_though_the_server_hangs(server, t
     assert len(list(read_rows(path / "metrics.jsonl"))) == 10 and not shown
 
 
+@pytest.mark.parametrize("python", ["/bin/false", "/nowhere/python"])
+def test_a_process_that_cannot_work_is_a_warning(tmp_path, monkeypatch, caplog, python):
+    monkeypatch.setattr(sys, "executable", python)
+    beside = Beside([make_run(tmp_path)], SETTINGS, print)
+    beside.close()
+    (record,) = caplog.records
+    assert "W&B is not there" in record.getMessage() and "rlresearch-review sync" in record.getMessage()
+
+
 def test_the_process_beside_a_run_sends_everything_though_its_parent_was_killed(server, tmp_path):
     path = make_run(tmp_path, status="running")
     code = (

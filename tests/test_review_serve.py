@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from served_pages import ADDRESS, TOKEN, served
 pytest.importorskip("plotly")
 pytest.importorskip("uvicorn")
 
-from rlresearch.review import serve
+from rlresearch.review import serve, videos
 from rlresearch.review.__main__ import main
 from rlresearch.review.arguments import parse
 
@@ -296,6 +297,24 @@ def test_videos_are_served_from_the_listing_alone(tmp_path):
             assert ask(port, where + urllib.parse.quote(nothing))[0] == 404, nothing
         other = f"/video?token={TOKEN}&run={data['own']['id'][1 - at]}&at="
         assert ask(port, f"{other}0")[0] == 404
+
+
+@pytest.mark.parametrize("become", ["a link", "a pipe", "a folder", "nothing", "a link above it"])
+def test_a_video_that_became_something_else_after_it_was_listed_is_not_opened(tmp_path, become):
+    folder, other = tmp_path / "videos", tmp_path / "other"
+    for each in (folder, other):
+        each.mkdir()
+        (each / "x.mp4").write_text(SECRET)
+    assert videos.names(tmp_path) == ["x.mp4"]
+    if become == "a link above it":
+        shutil.rmtree(folder)
+        folder.symlink_to(other, target_is_directory=True)
+    else:
+        (folder / "x.mp4").unlink()
+        makers = {"a link": lambda at: at.symlink_to(other / "x.mp4"), "a pipe": os.mkfifo, "a folder": os.mkdir}
+        makers.get(become, lambda at: None)(folder / "x.mp4")
+    with pytest.raises(OSError):
+        videos.opened(tmp_path, "x.mp4")
 
 
 def test_a_port_that_is_taken_is_one_line(folder, capsys):

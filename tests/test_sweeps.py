@@ -281,8 +281,7 @@ def test_no_secret_is_written_and_a_sweep_that_goes_on_asks_for_it(folder, tmp_p
 
 
 def test_two_controllers_do_not_meet(folder, tmp_path, capsys):
-    swept(folder, tmp_path / "runs", "seed=0,1")
-    path = sweep_in(tmp_path / "runs")
+    path = made_ledger(tmp_path / "sweep")
     held = ledger.held(path)
     assert main([f"--config-dir={folder}", f"resume={path}"]) == 2
     assert "another process is at work on this sweep" in capsys.readouterr().err
@@ -299,10 +298,8 @@ def test_two_controllers_do_not_meet(folder, tmp_path, capsys):
     ],
 )
 def test_a_wrong_word_where_a_sweep_goes_on_is_one_line(folder, tmp_path, capsys, words, said):
-    swept(folder, tmp_path / "runs", "seed=0,1")
-    path = sweep_in(tmp_path / "runs")
+    path = made_ledger(tmp_path / "sweep")
     before = (path / ledger.LEDGER).read_bytes()
-    capsys.readouterr()
     assert main([f"--config-dir={folder}", f"resume={path}", *words]) == 2
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1
