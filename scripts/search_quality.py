@@ -3,7 +3,7 @@
     python scripts/search_quality.py [--studies 5] [--trials 30] [--batch 5] [--steps 5000] [--hidden 32]
 
 Each study has the seed of its number, and its trials train with that seed. TPE, random search and TPE with pruning
-(successive halving: at two fifths of the steps a quarter goes on) have as many trials; what a pruned trial did not
+(successive halving: at two fifths of the steps a sixth goes on) have as many trials; what a pruned trial did not
 train is counted as saved. The studies are the package's own, proposed and told by `rlresearch.sweeps`; a launcher of
 this script's trains one batch of each of them in a single program that is compiled once, which is what takes this from
 hours to minutes: in that program a pruned member is no longer counted, though it still computes. Last, a population
@@ -45,7 +45,7 @@ KINDS = {
     "tpe": ("hydra.sweeper.sampler=tpe", "hydra.sweeper.sampler_options={n_startup_trials:8,multivariate:true}"),
 }
 # Before 2,000 steps nothing has been learned, and a rung there would choose by luck.
-OPTIONS = "hydra.sweeper.pruner_options={min_resource:%d,reduction_factor:4}"
+OPTIONS = "hydra.sweeper.pruner_options={min_resource:%d,reduction_factor:6}"
 PRUNED = ("hydra.sweeper.pruner=successive_halving", OPTIONS)
 KINDS["tpe, pruned"] = (*KINDS["tpe"], *PRUNED)
 MEMBERS, POPULATIONS = 12, 3
