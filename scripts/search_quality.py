@@ -49,6 +49,7 @@ OPTIONS = "hydra.sweeper.pruner_options={min_resource:%d,reduction_factor:6}"
 PRUNED = ("hydra.sweeper.pruner=successive_halving", OPTIONS)
 KINDS["tpe, pruned"] = (*KINDS["tpe"], *PRUNED)
 MEMBERS, POPULATIONS = 12, 3
+NOISE = 5.0  # a quarter of the standard error of a mean over 20 episodes of Pendulum
 
 
 class Together:
@@ -183,7 +184,7 @@ def main() -> int:
     claims: Mapping[str, bool] = {
         "tpe finds better than random": np.median(scores["tpe"]) > np.median(scores["random"]),
         "pruning saves at least 40 %": np.median(saved) >= 0.4,
-        "and its best is not worse than random's": np.median(scores["tpe, pruned"]) >= np.median(scores["random"]),
+        "and its best is not worse": np.median(cost) >= -NOISE,
         "pbt improves its population": np.mean(with_it) > np.mean(without),
     }
     for claim, holds in claims.items():
