@@ -27,7 +27,6 @@ from counting import QUICK, folder_with  # noqa: E402
 from rlresearch.sweeps import ledger  # noqa: E402
 
 JOBS, PATIENCE_S = 12, 2400
-MARK = "SWEEP_RAY_NODE="  # which node a process belongs to
 LOOPBACK = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]  # Ray takes 127.0.0.1 for the machine's outer address
 
 
@@ -46,8 +45,8 @@ def main() -> int:
         nodes += [node(environment, own, f"--address={address}", "--num-cpus=2") for own in LOOPBACK[1:]]
         return swept(folder, address, environment, nodes)
     finally:
-        for each, own in zip(nodes, LOOPBACK):
-            kill(each, f"{MARK}{folder.name}{own}")
+        for each in reversed(nodes):
+            kill(each)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -60,7 +59,7 @@ def swept(folder: Path, address: str, environment: dict[str, str], nodes: list[s
     sweep = subprocess.Popen(command, env=environment)
     jobs = waited(runs, lambda jobs: sum(job.run is not None for job in jobs) >= 4 and ended(jobs) >= 1, sweep)
     lost = [job.number for job in jobs if job.status == ledger.RUNNING]
-    kill(nodes[-1], f"{MARK}{folder.name}{LOOPBACK[-1]}")
+    kill(nodes.pop())
     print(f"one of two worker nodes killed after {time.monotonic() - began:.0f} s; running: {lost}", flush=True)
     code = sweep.wait(PATIENCE_S)
     jobs = ledger.read(next((runs / "sweeps").iterdir())).jobs
@@ -93,17 +92,22 @@ def node(environment: dict[str, str], own: str, *arguments: str) -> subprocess.P
     command = [str(ray), "start", "--block", f"--node-ip-address={own}", "--object-store-memory=100000000"]
     head = ["--include-dashboard=false"] if "--head" in arguments else []
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    environment = {**environment, "SWEEP_RAY_NODE": f"{Path(environment['RAY_TMPDIR']).parent.name}{own}"}
     return subprocess.Popen([*command, *head, *arguments], env=environment, start_new_session=True, **quiet)
 
 
-def kill(node: subprocess.Popen, mark: str) -> None:
-    """All processes of a node at once, as when a machine loses its power; they know each other by a variable."""
+def kill(node: subprocess.Popen) -> None:
+    """All processes of a node at once, as when a machine loses its power."""
+    parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            with contextlib.suppress(OSError, ProcessLookupError):
-                if mark.encode() in (entry / "environ").read_bytes().split(b"\0"):
-                    os.kill(int(entry.name), signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    doomed = {node.pid}
+    while more := {pid for pid, parent in parents.items() if parent in doomed} - doomed:
+        doomed |= more
+    for pid in doomed:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     node.wait()
 
 
