@@ -200,6 +200,8 @@ def chosen(run: Path, which: str, where: str) -> Loaded:
 def read_manifest(path: Path) -> Manifest:
     """What is known of the checkpoint at `path`. Errors: Damaged."""
     try:
+        if path.is_symlink() or path.parent.is_symlink() or (path.parent / REPLAY).is_symlink():
+            raise Damaged(f"{path.name}: it, or a folder it lies in, is a link that leads elsewhere")
         content = durable.read_file(path / MANIFEST, LARGEST_MANIFEST)
         given = content[len(_PREFIX) : len(_PREFIX) + len(_UNSIGNED)]
         unsigned = _PREFIX + _UNSIGNED + content[len(_PREFIX) + len(_UNSIGNED) :]

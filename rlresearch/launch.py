@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlresearch import checkpoint, ending, hardware, redaction, rewinding
+from rlresearch import checkpoint, ending, hardware, overdue, redaction, rewinding
 from rlresearch.display import Display
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation import Evaluation
@@ -57,7 +57,8 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
             session = session._replace(judge=_judge(session))
             if are_fused(request.own, resumption):
                 session = session._replace(lost=Lost(plan.task.id, directories, session.judge, session.elapsed))
-            evaluations, trained, digests = _train(session, watch, source)
+            with overdue.watched(plan.task.timeout_s, plan.task.id, [each.path for each in directories]):
+                evaluations, trained, digests = _train(session, watch, source)
             ending.finish(session, evaluations, trained, digests)
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -156,6 +157,7 @@ def _write_changes(session: Session, resumption: Resumption) -> None:
             if (directory.path / name).exists():
                 own = read_config(directory.path / name)
                 own |= {key: resumption.config[key] for key in (*SAFE, *SAFE_GROUPS)}
+                own["env"]["timeout_s"] = resumption.config["env"].get("timeout_s")
                 directory.write_config(_yaml(own), name)
 
 

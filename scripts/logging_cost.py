@@ -7,7 +7,7 @@ DDPG on Pendulum-v1, networks of [64, 64], one row every 1,000 steps (the defaul
 The server is a fake one on the loopback address (tests/fake_wandb.py). Intervals of 1,000 steps with logging and
 without alternate, so that other work on the machine falls on both alike.
 
-- ratio: median time of an interval with logging over that of one without
+- ratio: time of an interval with logging over that of the next one, without; median of all pairs
 - told: median share of telling the loggers in the processor time of an interval, which other work does not change
 - beside: processor time of the processes beside it, as a share of one core, once they are running
 - exit: seconds that the end of the run waited for W&B, of 10 that it may
@@ -211,7 +211,7 @@ def table(servers: list[str], rounds: list[dict[str, Found]]) -> Table:
         made.add_column(name, justify="right")
     for name in servers:
         found = [each[name] for each in rounds]
-        ratio = statistics.median(statistics.median(each.on) / statistics.median(each.off) for each in found)
+        ratio = statistics.median(on / off for each in found for on, off in zip(each.on, each.off, strict=True))
         told = statistics.median(statistics.median(each.told) for each in found)
         beside = sum(each.beside_s for each in found) / sum(each.measured_s for each in found)
         counts = [sum(each.rows for each in found), sum(each.written for each in found)]

@@ -51,19 +51,19 @@ SMALL += ["device=cpu", "logger.console=none", "buffer.capacity=2000", "eval.fin
 SHORT = [*SMALL, "algo.learning_starts=500", "total_steps=4000", "eval.every_steps=1000", "eval.episodes=4"]
 SHORT += ["checkpoint.every_steps=400"]
 LONG = [*SMALL, "algo.learning_starts=500", "total_steps=60000", "eval=final", "eval.final_episodes=4"]
-SILENT = [*LONG[:-4], "algo.learning_starts=4000000", "total_steps=4000500", "eval=final", "eval.final_episodes=4"]
+SILENT = [*LONG[:-4], "algo.learning_starts=1000000", "total_steps=1000500", "eval=final", "eval.final_episodes=4"]
 # For each phase the command, and for how many seconds of it a signal may come.
 PHASES = {
     "composing": (LONG, 0.4),
     "importing": (LONG, 2.0),
     "compiling": ([*LONG, "compile_cache=false"], 1.5),
-    "silent": ([*SILENT, "logger.every_steps=1000000"], 1.0),
+    "silent": ([*SILENT, "logger.every_steps=250000"], 0.5),
     "training": (LONG, 0.4),
     "evaluating": (SHORT, None),
     "saving": (SHORT, None),
     "ending": (["-m", "seed=0,1", *SHORT], None),
 }
-ADVANCING = {"compiling": (0, 1), "silent": (1, 4_000_000), "training": (550, 60_000)}  # from and to which iteration
+ADVANCING = {"compiling": (0, 1), "silent": (1, 1_000_000), "training": (550, 60_000)}  # from and to which iteration
 CALLS = {"evaluating": 60, "saving": 60, "ending": 4}  # of the policy, or changing the disk: at which of so many
 EXACT = ("silent", "training", "evaluating", "saving")  # phases after which there is something to go on from
 FRESH = ("composing", "importing")  # for which a forked process would be too old
@@ -132,7 +132,7 @@ def forked(command: list[str], phase: str | None, number: int, at: int, pipe: st
 
 def prepare(phase: str, at: int, pipe: Pipe) -> None:
     """Has the phase announced, or the signal sent in it."""
-    from rlresearch import launch
+    from rlresearch import ending
     from rlresearch.checkpoint import Writer
     from rlresearch.runners.device import DeviceRunner
 
@@ -143,7 +143,7 @@ def prepare(phase: str, at: int, pipe: Pipe) -> None:
     elif phase == "saving":
         within(Writer, "save", once_at(at, pipe.kill))
     elif phase == "ending":
-        within(launch, "_finish", once_at(at, pipe.kill))
+        within(ending, "finish", once_at(at, pipe.kill))
 
 
 def around(owner: Any, name: str, before: Callable[[], Any], after: Callable[[], Any] = lambda: None) -> None:

@@ -5,8 +5,11 @@ launcher of a few lines scores the trials.
 import copy
 import json
 import math
+import multiprocessing
+import random
 import sys
 import threading
+import time
 from functools import cache
 from types import SimpleNamespace
 
@@ -396,3 +399,43 @@ def test_sixty_four_searches_of_the_same_instant_have_a_directory_each(tmp_path,
     monkeypatch.setattr(trials, "timestamp", lambda: "2026-11-21T11:04:56.123Z")
     made = {trials.own_directory(str(tmp_path), [], None) for _ in range(64)}
     assert len(made) == 64 and all(each.name.startswith("2026-11-21_110456_") for each in made)
+
+
+def _patient(folder, words):
+    """A search in a process of its own, whose runs take a moment."""
+    findings._page = lambda *_: None
+    prepared, launcher = search.prepare(asked(*SHORT, *words)), Launcher()
+
+    def launch(jobs, first):
+        time.sleep(0.1)
+        return launcher(jobs, first)
+
+    trials.search(prepared, launch, folder)
+
+
+@pytest.mark.slow
+def test_a_search_killed_at_any_moment_proposes_what_it_would_have_proposed(tmp_path):
+    words = [LR, "algo.gamma=interval(0.9,0.99)", "hydra.sweeper.n_trials=40", "hydra.sweeper.n_jobs=3"]
+    words += ["hydra.sweeper.pruner=median", "hydra.sweeper.seeds_per_trial=2"]
+    _, undisturbed = searched(tmp_path, Launcher(), *words, name="whole")
+    killed, kills, chance = tmp_path / "killed", 0, random.Random(0)
+    killed.mkdir()
+    fork = multiprocessing.get_context("fork")  # a process begun anew would import for seconds
+    for _ in range(200):
+        process = fork.Process(target=_patient, args=(killed, words))
+        process.start()
+        while process.is_alive() and not (killed / "study.journal").exists():
+            time.sleep(0.05)
+        size = (killed / "study.journal").stat().st_size
+        while process.is_alive() and (killed / "study.journal").stat().st_size == size:
+            time.sleep(0.01)  # it has begun to work again
+        time.sleep(chance.uniform(0.0, 0.6))
+        process.kill()
+        process.join()
+        if process.exitcode == 0:
+            break
+        kills += 1
+    rows = [json.loads(line) for line in (killed / "trials.jsonl").read_text().splitlines()]
+    assert kills >= 10 and process.exitcode == 0
+    for name in ("params", "state", "values", "evaluations"):
+        assert [each[name] for each in rows] == [each[name] for each in undisturbed]

@@ -113,7 +113,7 @@ class _Growing:
     def _line(self, line: bytes) -> tuple[float, str, Any]:
         if self._path.suffix == ".jsonl":
             row = reader.one_row(line) or {}
-            self._time = float(row.get("time") or self._time)
+            self._time = reader.real(row.get("time"), self._time)
             return self._time, self._path.name, row
         text = line.decode(errors="replace")
         written = reader.moment(text.partition(" ")[0])
@@ -125,9 +125,10 @@ class _Growing:
 def _tail_line(kind: str, line: Any, wanted: Sequence[str] | None) -> str:
     if kind == "log.txt":
         return tables.text(line)
-    head = f"{duration(line.get('time') or 0):>8}  step {tables.count(line.get('step')):>9}"
+    head = f"{duration(reader.real(line.get('time'), 0.0)):>8}  step {tables.count(line.get('step')):>9}"
     if kind == "evaluations.jsonl":
-        returns = [each for each in line.get("returns") or [] if isinstance(each, int | float)]
+        told = line.get("returns")
+        returns = [reader.real(each, np.nan) for each in told] if isinstance(told, list) else []
         mean, std = (float(np.mean(returns)), float(np.std(returns))) if returns else (None, None)
         return f"{head}  eval {number(mean)} ± {number(std)} ({len(returns)} episodes)"
     values = {name: value for name, value in line.items() if "/" in name and (not wanted or name in wanted)}

@@ -24,7 +24,6 @@ import tensorflow as tf
 
 from rlresearch import rng
 from rlresearch.envs.task import Task
-from rlresearch.runners import PBT
 from rlresearch.runners.population import PopulationRunner
 from rlresearch.trainer import RunState, Trainer
 
@@ -32,11 +31,12 @@ _DRAWS = 0x504254  # folded into the run's key: no other draw of it begins like 
 
 
 class PBTRunner(PopulationRunner):
-    """A population whose hyperparameters at `settings.bounds` are part of its state. replaced: how many times members
-    were copied over others.
+    """A population whose hyperparameters at `settings.bounds` are part of its state.
+
+    settings: a `runners.PBT`. replaced: how many times members were copied over others.
     """
 
-    def __init__(self, trainer: Trainer, task: Task, seeds: Sequence[int], settings: PBT) -> None:
+    def __init__(self, trainer: Trainer, task: Task, seeds: Sequence[int], settings: Any) -> None:
         self._settings, self.replaced = settings, 0
         self._bounds = {key.removeprefix("algo."): (key, *ends) for key, ends in settings.bounds.items()}
         super().__init__(trainer, task, seeds, settings.paths, changing=list(self._bounds))
