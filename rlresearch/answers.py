@@ -42,6 +42,8 @@ def reworded(error: Exception, parsed: Sequence[Override] = ()) -> str:
     if mark is not None:
         return f"{mark.name}, line {mark.line + 1}: is no YAML of settings: {error.problem}."
     key = getattr(error, "full_key", None)
+    if not text:
+        return "there is something in it that is no setting."
     return f"{key}: {_stands_for_nothing(text)}." if key else text
 
 

@@ -200,6 +200,8 @@ def chosen(run: Path, which: str, where: str) -> Loaded:
 def read_manifest(path: Path) -> Manifest:
     """What is known of the checkpoint at `path`. Errors: Damaged."""
     try:
+        if path.is_symlink() or path.parent.is_symlink() or (path.parent / REPLAY).is_symlink():
+            raise Damaged(f"{path.name}: it, or a folder it lies in, is a link that leads elsewhere")
         content = durable.read_file(path / MANIFEST, LARGEST_MANIFEST)
         given = content[len(_PREFIX) : len(_PREFIX) + len(_UNSIGNED)]
         unsigned = _PREFIX + _UNSIGNED + content[len(_PREFIX) + len(_UNSIGNED) :]
@@ -234,6 +236,13 @@ class Writer:
     def go_on_from(self, loaded: Loaded) -> None:
         """What `loaded` has on the disk need not be written again."""
         self._published = {name: _row_files(ring) for name, ring in loaded.manifest.rings.items()}
+
+    def forget_rows(self) -> None:
+        """Rows on the disk are no longer those of the rings: the next checkpoint has all of them written again."""
+        self._published = {}
+        for writer in self._writers.values():
+            writer.close()
+            writer.files = []
 
     def unwritten(self, rings: Mapping[str, Ring]) -> dict[str, tuple[int, Arrays]]:
         """Copies of the rows of each ring that `save` will write, with the number of the first."""

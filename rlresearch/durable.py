@@ -13,6 +13,7 @@ import secrets
 import shutil
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 TEMPORARY = ".tmp-"  # how names begin of what is not published yet, or is no more
 
@@ -39,11 +40,17 @@ def read_file(path: Path, most: int) -> bytes:
 
     Errors: OSError; ValueError where it is no regular file.
     """
+    with open_file(path) as reader:
+        return reader.read(min(most, os.fstat(reader.fileno()).st_size + 1))  # a buffer of `most` may be too large
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A regular file, to be read. Errors: OSError; ValueError where it is no regular file."""
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(file, "rb") as reader:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise ValueError("is not a plain file")
-        return reader.read(most)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise ValueError("is not a plain file")
+    return os.fdopen(file, "rb")
 
 
 def sync_folder(folder: Path) -> None:

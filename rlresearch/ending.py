@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import numpy as np
-
 from rlresearch import rewinding
 from rlresearch.errors import RunError
 from rlresearch.evaluation import Evaluation
@@ -20,20 +18,25 @@ _log = logging.getLogger("rlresearch")
 
 
 def finish(session: Session, evaluations: list[Evaluation], trained: float, digests: list[str]) -> None:
+    """Says in run.json, to a search and on the terminal how each member ended; of lost ones was told before."""
     plan, directories = session.plan, session.directories
     summaries, all_steps = [], sum(ended or last_step(plan) for ended in session.judge.ended)
     for directory, evaluation, ended, digest in zip(
         directories, evaluations, session.judge.ended, digests, strict=True
     ):
         status, steps = ("finished", last_step(plan)) if ended is None else ("pruned", ended)
-        final = _described(evaluation, steps)
+        final = evaluation.summary(steps)
         summary = {"status": status, "total_steps": steps, "final_evaluation": final, "state_digest": digest}
         summary |= {"training_time_s": round(trained, 3), "wall_time_s": round(session.elapsed(), 3)}
         summary["steps_per_second"] = round(all_steps / trained, 1)
+        summaries.append(summary)
+        if session.lost is not None and directory in session.lost:
+            own = directory.recorded()
+            summaries[-1] = summary | {name: own.get(name) for name in ("status", "reason", "total_steps")}
+            continue
         directory.record(finished_at=timestamp(), **summary)
         if directory.recorded().get("nondeterminism") is None:
             rewinding.forget(directory.path)
-        summaries.append(summary)
     session.judge.record(summaries, [{"path": each.path, "row": _last_row(each)} for each in directories])
     shown = summaries[0] | {"run_directory": str(directories[0].path), "next": _next(plan)}
     if len(directories) > 1:
@@ -42,17 +45,6 @@ def finish(session: Session, evaluations: list[Evaluation], trained: float, dige
         ]
         shown["run_directory"] = f"{directories[0].path} and {len(directories) - 1} more beside it"
     session.display.finish(shown)
-
-
-def _described(evaluation: Evaluation, step: int) -> dict[str, Any]:
-    returns = np.asarray(evaluation.returns)
-    return {
-        "step": step,
-        "mean": float(returns.mean()),
-        "std": float(returns.std()),
-        "episodes": len(returns),
-        "mean_length": float(np.mean(evaluation.lengths)),
-    }
 
 
 def _last_row(directory: RunDirectory) -> dict[str, Any] | None:
@@ -79,7 +71,8 @@ def record(status: str, error: BaseException, session: Session) -> None:
     ended |= {"wall_time_s": round(session.elapsed(), 3), "total_steps": reason["step"]}
     for directory in session.directories:
         try:
-            directory.record(**ended)
+            if session.lost is None or directory not in session.lost:
+                directory.record(**ended)
         except RunError as second:  # a full disk must not hide the first error
             _log.warning("run.json keeps its last state: %s", second)
     if status == "failed":
@@ -95,7 +88,8 @@ def left_at_once(session: Session, interrupted: Interrupted) -> None:
     reason = {"kind": "Interrupted", "environment": session.plan.task.id, "step": None, "error": interrupted.name}
     _log.warning("left at once for %s, without another checkpoint", interrupted.name)
     for directory in session.directories:
-        directory.record(status="interrupted", reason=reason, finished_at=timestamp())
+        if directory.recorded()["status"] != "failed":  # one of several that was lost before
+            directory.record(status="interrupted", reason=reason, finished_at=timestamp())
     session.display.close()
 
 

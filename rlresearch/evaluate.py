@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlresearch import checkpoint, hardware, resume
+from rlresearch import checkpoint, hardware, overdue, resume
 from rlresearch.checkpoint import Loaded
 from rlresearch.errors import ConfigError, RunError, one_line, shown
 from rlresearch.plan import Plan, plan
@@ -98,7 +98,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     seed = settings.seed if options.seed is None else options.seed
     evaluator = Evaluator(replace(policy.plan.task, num_envs=1), (seed,), keep_first=options.video is not None)
     try:
-        (found,) = evaluator.run(lambda obs: act(obs[0]).numpy()[None], options.episodes, step)
+        with overdue.watched(policy.plan.task.timeout_s, policy.plan.task.id):
+            (found,) = evaluator.run(lambda obs: act(obs[0]).numpy()[None], options.episodes, step)
     finally:
         evaluator.close()
     if options.video is not None:

@@ -27,6 +27,11 @@ class Evaluation(NamedTuple):
     def mean(self) -> float:
         return float(np.mean(self.returns))
 
+    def summary(self, step: int) -> dict[str, float]:
+        """What a run's record says of the evaluation at a step."""
+        spread, length = float(np.std(self.returns)), float(np.mean(self.lengths))
+        return {"step": step, "mean": self.mean, "std": spread, "episodes": len(self.returns), "mean_length": length}
+
 
 class Episode(NamedTuple):
     """What an episode was: reset with `seed`, then `actions`, [-1, 1] or from 0; `total`: its return."""

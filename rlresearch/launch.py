@@ -10,24 +10,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlresearch import checkpoint, ending, hardware, redaction, rewinding
+from rlresearch import checkpoint, ending, hardware, overdue, redaction, rewinding
 from rlresearch.display import Display
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation import Evaluation
 from rlresearch.footprint import check_room
 from rlresearch.loggers import Logger, Offline, Several
+from rlresearch.lost import Lost, are_fused
 from rlresearch.mirrors.beside import Beside
 from rlresearch.plan import Plan, member_configs
 from rlresearch.provenance import provenance, versions
-from rlresearch.resume import (
-    POPULATION,
-    SAFE,
-    SAFE_GROUPS,
-    Resumption,
-    lasting_digest,
-    open_run,
-    read_config,
-)
+from rlresearch.resume import POPULATION, SAFE, SAFE_GROUPS, Resumption, lasting_digest, open_run, read_config
 from rlresearch.rundir import RunDirectory, read_rows, timestamp
 from rlresearch.runners import Population
 from rlresearch.session import Request, Session, last_step
@@ -62,7 +55,10 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
             else:
                 session = _reopen(session, resumption)
             session = session._replace(judge=_judge(session))
-            evaluations, trained, digests = _train(session, watch, source)
+            if are_fused(request.own, resumption):
+                session = session._replace(lost=Lost(plan.task.id, directories, session.judge, session.elapsed))
+            with overdue.watched(plan.task.timeout_s, plan.task.id, [each.path for each in directories]):
+                evaluations, trained, digests = _train(session, watch, source)
             ending.finish(session, evaluations, trained, digests)
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -124,7 +120,10 @@ def _reopen(session: Session, resumption: Resumption) -> Session:
         session.directories.append(directory)
         directory.open_log()
     sizes = loaded.about.logs if loaded else [{} for _ in session.directories]
-    cut = [rewinding.cut(each.path, own) for each, own in zip(session.directories, sizes, strict=True)]
+    fused = are_fused(session.request.own, resumption)
+    stays = {each.path for each in session.directories if fused and each.recorded()["status"] == "failed"}
+    pairs = zip(session.directories, sizes, strict=True)
+    cut = [{} if each.path in stays else rewinding.cut(each.path, own) for each, own in pairs]
     for name, why in resumption.damaged.items():
         _log.warning("checkpoint %s is damaged: %s; it is set aside", name, why)
         checkpoint.set_aside(resumption.stored.home, name)
@@ -135,6 +134,8 @@ def _reopen(session: Session, resumption: Resumption) -> Session:
     _log.info("resumed at step %s, changed: %s", step, resumption.changed or "nothing")
     fields = provenance(session.request.argv, session.request.overrides)
     for directory in session.directories:
+        if directory.path in stays:
+            continue
         begun = {name: fields[name] for name in ("host", "pid", "python", "packages")}
         resumes = [*(directory.recorded().get("resumes") or []), told]
         directory.record(status="running", reason=None, finished_at=None, resumes=resumes, **begun)
@@ -156,6 +157,7 @@ def _write_changes(session: Session, resumption: Resumption) -> None:
             if (directory.path / name).exists():
                 own = read_config(directory.path / name)
                 own |= {key: resumption.config[key] for key in (*SAFE, *SAFE_GROUPS)}
+                own["env"]["timeout_s"] = resumption.config["env"].get("timeout_s")
                 directory.write_config(_yaml(own), name)
 
 
@@ -188,6 +190,7 @@ def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[
         home = session.directories[0].path
         config = lasting_digest(_stored_config(session))
         saver = Saver(runner, plan, home, logs, watch.check, times, config, loaded, _last_evaluations(session, loaded))
+        saver.soundness.lost = session.lost
         every = plan.logger.every_steps or settings.total_steps
         shown = Several([session.display])
         recorder = Recorder(plan.task, [each.path for each in session.directories], watch.check)
@@ -195,7 +198,7 @@ def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[
             *(runner, plan.task, settings.total_steps, plan.eval, every, told, shown, saver),
             *(session.judge, recorder),
         )
-        if len(session.request.own) > 1:  # members that stand for runs of their own
+        if session.lost is not None:
             return evaluations, trained(), member_digests(runner)
         return evaluations, trained(), [state_digest(runner)] * len(session.directories)
     except (Exception, KeyboardInterrupt) as error:

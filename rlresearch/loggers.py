@@ -6,18 +6,20 @@ The files may not: a run whose results cannot be kept stops and says why.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from rlresearch.rewinding import FILES, difference
+from rlresearch.rewinding import difference
 from rlresearch.rundir import JsonLines, RunDirectory, timestamp
 
 Row = dict[str, Any]
 
 _log = logging.getLogger("rlresearch.loggers")
 # Parts of a summary that tell a person what to do next; run.json is about the run.
+_IN_EVERY_RUN = ("metrics", "evaluations")
 _FOR_THE_SCREEN = ("run_directory", "next")
 
 
@@ -60,7 +62,9 @@ class Offline:
     ) -> None:
         self._run = run_directory
         self._started = time.monotonic() - elapsed_s
-        self._files = {name: JsonLines(run_directory.path / f"{name}.jsonl") for name in FILES}
+        self._files = {name: JsonLines(run_directory.path / f"{name}.jsonl") for name in _IN_EVERY_RUN}
+        if (run_directory.path / "lineage.jsonl").exists():
+            self._files["lineage"] = JsonLines(run_directory.path / "lineage.jsonl")
         self._cut = {name: {row["step"]: row for row in rows if "step" in row} for name, rows in (cut or {}).items()}
         self._warned = False
 
@@ -71,6 +75,12 @@ class Offline:
     def evaluation(self, row: Row) -> None:
         """Appends `row` to evaluations.jsonl. Errors: KeyError without a "step"."""
         self._write("evaluations", row)
+
+    def lineage(self, row: Row) -> None:
+        """Appends `row`, about a member of a population that became a copy of another, to lineage.jsonl."""
+        if "lineage" not in self._files:
+            self._files["lineage"] = JsonLines(self._run.path / "lineage.jsonl")
+        self._files["lineage"].write(row)
 
     def sizes(self) -> dict[str, int]:
         """The bytes in each file so far."""
@@ -88,10 +98,9 @@ class Offline:
 
     def close(self) -> None:
         """Brings every row to the disk; may be called again."""
-        try:
-            self._files["metrics"].close()
-        finally:
-            self._files["evaluations"].close()
+        with contextlib.ExitStack() as stack:
+            for file in self._files.values():
+                stack.callback(file.close)
 
     @property
     def elapsed_s(self) -> float:
@@ -129,6 +138,10 @@ class Several:
     def evaluation(self, row: Row) -> None:
         """Takes the episodes of one evaluation. Errors: those of an `Offline`."""
         self._each(lambda logger: logger.evaluation(row))
+
+    def lineage(self, row: Row) -> None:
+        """Takes a row about a copied member, for those who want it. Errors: those of an `Offline`."""
+        self._each(lambda logger: getattr(logger, "lineage", lambda _: None)(row))
 
     def finish(self, summary: Row) -> None:
         """Takes how the run ended. Errors: those of an `Offline`."""

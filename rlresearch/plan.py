@@ -18,7 +18,7 @@ from rlresearch.errors import ConfigError, alternatives, shown
 from rlresearch.mirrors import WandbSettings
 from rlresearch.noise import NoNoise
 from rlresearch.redaction import MASK
-from rlresearch.runners import Population, RunnerPart, flattened
+from rlresearch.runners import PBT, Population, RunnerPart, flattened
 from rlresearch.trainer import Trainer
 from rlresearch.trial import Trial, trial_of
 from rlresearch.videos import check_rendering
@@ -125,7 +125,7 @@ def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None) -> Pl
     require(runner, RunnerPart, "runner")
     runner.check(trainer, task)
     if isinstance(runner, Population):
-        for member in member_configs(runner, config):
+        for member in [*_extremes(runner, config), *member_configs(runner, config)]:
             _trainer(member, task, packages)
     made = Plan(
         settings,
@@ -146,19 +146,29 @@ def member_configs(runner: Any, config: Mapping[str, Any]) -> list[dict[str, Any
     """The configuration of each member as it would be alone: its own seed and values, `runner=device`."""
     if not isinstance(runner, Population):
         return [dict(config)]
-    configs = []
-    for index, seed in enumerate(runner.of(config["seed"])):
-        own = copy.deepcopy(dict(config))
-        own["seed"] = seed
-        own["runner"] = {"_target_": "rlresearch.runners.Device"}
-        for key, values in runner.keys.items():
-            *path, last = key.split(".")
-            node = own
-            for name in path:
-                node = node[name]
-            node[last] = values[index]
-        configs.append(own)
-    return configs
+    device = {"runner": {"_target_": "rlresearch.runners.Device"}}
+    return [
+        _changed({**config, **device, "seed": seed}, {key: values[index] for key, values in runner.keys.items()})
+        for index, seed in enumerate(runner.of(config["seed"]))
+    ]
+
+
+def _extremes(runner: Population, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Configurations with the lowest and with the highest values that members may come to have."""
+    bounds = runner.bounds if isinstance(runner, PBT) else {}
+    return [_changed(config, {key: each[end] for key, each in bounds.items()}) for end in (0, 1) if bounds]
+
+
+def _changed(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy with other values at dotted keys."""
+    own = copy.deepcopy(dict(config))
+    for key, value in values.items():
+        *path, last = key.split(".")
+        node = own
+        for name in path:
+            node = node[name]
+        node[last] = value
+    return own
 
 
 def _logger(node: Mapping[str, Any]) -> LoggerSettings:
@@ -230,6 +240,11 @@ def _check_fit(made: Plan) -> None:
     for key, count in (("algo.batch_size", algo.batch_size), ("env.num_envs", made.task.num_envs)):
         if buffer.capacity < count:
             raise ConfigError(f"buffer.capacity={buffer.capacity}: must be at least {key}, which is {count}.")
+    if isinstance(made.runner, PBT) and (made.eval.every_steps or settings.total_steps) >= settings.total_steps:
+        raise ConfigError(
+            f"eval.every_steps={shown(made.eval.every_steps)}: must be below total_steps, which is "
+            f"{settings.total_steps}: runner=pbt chooses between members at evaluations before the last."
+        )
     if algo.learning_starts >= settings.total_steps:
         raise ConfigError(
             f"algo.learning_starts={algo.learning_starts}: must be below total_steps, which is {settings.total_steps}; "

@@ -9,13 +9,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from rlresearch import launch
-from rlresearch.errors import ConfigError, RunError, one_line
+from rlresearch.errors import ConfigError, RunError, one_line, shown
 from rlresearch.plan import plan
+from rlresearch.resume import read_config
 from rlresearch.rundir import RunDirectory
 
 
@@ -26,11 +24,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--runs-dir", help="where the new one is made (default: as configured)")
     parser.add_argument("--package", action="append", default=[], help="may be named by the configuration too")
     parser.add_argument("--config-dir", help="a folder that such a package lies in")
+    parser.add_argument("--init-from", metavar="RUN", help="the run whose parameters it began with, if it did")
     arguments = parser.parse_args(argv)
     if arguments.config_dir:
         sys.path.insert(0, arguments.config_dir)
     try:
-        rerun(arguments.run, arguments.runs_dir, arguments.package)
+        rerun(arguments.run, arguments.runs_dir, arguments.package, arguments.init_from)
         return 0
     except (ConfigError, RunError) as error:
         print(f"rlresearch: {one_line(str(error))}", file=sys.stderr)
@@ -40,13 +39,20 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def rerun(path: Path, runs_dir: str | None = None, packages: list[str] | None = None) -> float:
+def rerun(
+    path: Path, runs_dir: str | None = None, packages: list[str] | None = None, init_from: str | None = None
+) -> float:
     """Trains as the run at `path` was configured; returns the mean return of the final evaluation.
+
+    init_from: the run that it began with; what a stored configuration names is not opened without being named here.
 
     Errors: ConfigError where the configuration cannot be read or run, RunError where the new run fails.
     """
-    record, config = RunDirectory(path).recorded(), _configuration(path / "config.yaml")
+    record, config = RunDirectory(path).recorded(), read_config(path / "config.yaml")
     config |= {"runs_dir": runs_dir} if runs_dir else {}
+    if (began_with := config.get("init_from")) is not None and init_from is None:
+        raise ConfigError(f"{path}: began with what {shown(began_with)} had learned; name that with --init-from=RUN.")
+    config |= {"init_from": init_from}
     request = launch.Request(
         config=config,
         algo=str(record.get("algo")),
@@ -55,16 +61,6 @@ def rerun(path: Path, runs_dir: str | None = None, packages: list[str] | None = 
         overrides=record.get("overrides") or [],
     )
     return launch.launch(plan(config, ["rlresearch", *(packages or [])]), request)
-
-
-def _configuration(file: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise ConfigError(f"{file} holds no configuration.")
-    return config
 
 
 if __name__ == "__main__":

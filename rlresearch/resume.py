@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from rlresearch import checkpoint, redaction
+from rlresearch import checkpoint, plain_yaml, redaction
 from rlresearch.checkpoint import Loaded
 from rlresearch.compose import Change
 from rlresearch.durable import read_file
@@ -28,7 +29,8 @@ from rlresearch.runners import flattened
 SAFE = ("total_steps", "device", "threads", "compile_cache", "deterministic")
 SAFE_GROUPS = ("logger", "eval", "checkpoint")
 POPULATION = "population.yaml"  # beside config.yaml, which is what a member would be alone
-_LARGEST_CONFIG = 1 << 20  # bytes
+_FILES = ("run.json", "config.yaml", POPULATION, "metrics.jsonl", "evaluations.jsonl", "log.txt")
+_MOST_FOLDERS = 20_000
 
 
 class Stored(NamedTuple):
@@ -85,14 +87,16 @@ def open_run(path: str, key: str) -> Stored:
     run = Path(path).absolute()
     where = f"{key}={shown(path)}"
     if not (run / "run.json").is_file():
-        newest = max(run.glob("**/run.json"), default=None) if run.is_dir() else None
-        hint = f"; the newest below it is {newest.parent}" if newest else ""
+        newest = max(_below(run), default=None)
+        hint = f"; the newest below it is {newest}" if newest else ""
         raise ConfigError(f"{where}: must be a run directory, one with a run.json{hint}.")
     try:
         record = RunDirectory(run).recorded()
         names = (record.get("population") or {}).get("members") or [run.name]
         directories = [run.parent / name for name in names if name == Path(name).name]
         home = directories[0]
+        for directory in directories:
+            _check_links(directory)
         config = read_config(home / (POPULATION if record.get("population") else "config.yaml"))
         return Stored(home, directories, names.index(run.name), config, record)
     except RunError as error:
@@ -101,25 +105,34 @@ def open_run(path: str, key: str) -> Stored:
         raise ConfigError(f"{where}: its run.json does not say which runs it was trained with.") from None
 
 
+def _below(folder: Path) -> Iterator[Path]:
+    """Run directories below a folder, of which no more is looked at than a second allows."""
+    for seen, (place, _, files) in enumerate(os.walk(folder)):
+        if "run.json" in files:
+            yield Path(place)
+        if seen > _MOST_FOLDERS:
+            return
+
+
+def _check_links(directory: Path) -> None:
+    """RunError where a file of a run is somewhere else: what is written to it would be written there."""
+    own = [directory, *(directory / name for name in _FILES)]
+    for path in (*own, directory / "checkpoints", directory / "checkpoints" / checkpoint.REPLAY):
+        if path.is_symlink():
+            raise RunError(f"{path} is a link, and a run is read where it lies")
+        if path in own[1:] and path.exists() and not path.is_file():
+            raise RunError(f"{path} is no file")
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """A stored configuration: plain YAML, no references, nothing looked up. RunError where it is something else."""
     try:
-        config = yaml.load(read_file(path, _LARGEST_CONFIG), _PlainLoader)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        why = getattr(error, "strerror", None) or getattr(error, "problem", None) or error
-        raise RunError(f"{path} cannot be read: {why}") from None
+        config = plain_yaml.load(read_file(path, plain_yaml.LARGEST + 1))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RunError(f"{path} cannot be read: {plain_yaml.why(error)}") from None
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
         raise RunError(f"{path} cannot be read: it holds no settings")
     return config
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """YAML without references, of which few bytes make any number of nodes."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it refers to a part of itself")
-        return super().compose_node(parent, index)
 
 
 def lasting_digest(config: Mapping[str, Any]) -> str:
@@ -131,7 +144,7 @@ def lasting_digest(config: Mapping[str, Any]) -> str:
 
 
 def _safe(key: str) -> bool:
-    return key in SAFE or key.partition(".")[0] in SAFE_GROUPS
+    return key in (*SAFE, "env.timeout_s") or key.partition(".")[0] in SAFE_GROUPS
 
 
 def _changed(stored: Stored, changes: Sequence[Change]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
@@ -175,6 +188,9 @@ def _check_fit(path: str, stored: Stored, made: Plan, loaded: Loaded | None) -> 
     reached = loaded.about.step if loaded else 0
     if loaded is not None and loaded.about.config != lasting_digest(stored.config):
         raise ConfigError(f"{where}: its configuration is not the one that its checkpoints were made with.")
+    if loaded is None and made.settings.init_from is not None:
+        begins = f"it began with what another run had learned; begin it anew with init_from={made.settings.init_from}"
+        raise ConfigError(f"{where}: has no checkpoint, and {begins}.")
     if reached > total:
         raise ConfigError(f"total_steps={total}: must be at least {reached}, which the run has behind it.")
     if stored.record.get("status") == "finished" and loaded is None:

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlresearch.durable import sync_folder
+from rlresearch.durable import open_file, sync_folder
 from rlresearch.errors import RunError
 from rlresearch.rundir import JsonLines, encodable, parsed_rows, read_rows
 
-FILES = ("metrics", "evaluations")
+FILES = ("metrics", "evaluations", "lineage")
 TIMING = {"time", "speed/steps_per_second"}  # differ from one run to the next
 
 Row = dict[str, Any]
@@ -56,9 +56,9 @@ def difference(before: Row, after: Row) -> dict[str, Any] | None:
 
 
 def _cut(path: Path, aside: Path, size: int) -> list[Row]:
-    kept = list(read_rows(aside)) if aside.exists() else []
+    kept = list(read_rows(aside)) if os.path.lexists(aside) else []
     try:
-        content = path.read_bytes() if path.exists() else b""
+        content = _content(path) if os.path.lexists(path) else b""
         if len(content) < size:
             raise RunError(f"{path} has {len(content)} bytes, but had {size} when the checkpoint was made")
         rows = [*kept, *parsed_rows(content[size:])]
@@ -68,6 +68,14 @@ def _cut(path: Path, aside: Path, size: int) -> list[Row]:
     except OSError as error:
         raise RunError(f"{path} cannot be cut back: {error.strerror or error}") from error
     return rows
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with open_file(path) as opened:
+            return opened.read()
+    except ValueError as error:
+        raise RunError(f"{path} {error}") from None
 
 
 def _write_aside(path: Path, rows: Sequence[Row]) -> None:

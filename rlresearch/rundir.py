@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from rlresearch import redaction
-from rlresearch.durable import hold, read_file
+from rlresearch.durable import hold, open_file, read_file
 from rlresearch.errors import ConfigError, RunError
 
 SCHEMA_VERSION = 1
@@ -44,6 +44,7 @@ _FIELDS = (
 )
 _UNENCODABLE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _FSYNC_EVERY_S = 1.0
+_APPENDED = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 _LARGEST_RECORD = 1 << 24  # bytes
 
 
@@ -154,7 +155,7 @@ class JsonLines:
         self._synced = time.monotonic()
         self._file: int | None = None
         with self._named_errors():
-            self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._file = os.open(self.path, _APPENDED, 0o666)
             _end_with_whole_row(self._file)
 
     def write(self, row: dict[str, Any]) -> None:
@@ -209,7 +210,7 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     """
     torn = 0
     try:
-        with open(path, "rb") as file:
+        with open_file(Path(path)) as file:
             for number, line in enumerate(file, start=1):
                 if torn:
                     raise RunError(f"{path}, line {torn}: not a JSON object, and rows follow it.")
@@ -218,8 +219,8 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
                     torn = number
                     continue
                 yield _decoded(row) if b'NaN"' in line or b'Infinity"' in line else row
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def timestamp(moment: datetime | None = None) -> str:
@@ -321,7 +322,7 @@ def parsed_rows(content: bytes) -> list[dict[str, Any]]:
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line.decode())
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 

@@ -74,6 +74,7 @@ class Saver:
         self.soundness = Soundness(runner)
         self._writing: Future | None = None
         self._saved: tuple[int, Position] | None = None
+        self._replaced = 0
         self._overdue, self._since, self._warned = False, time.monotonic(), False
         self.begin, self.finals = Position(), list(finals)
         self.every_steps = settings.every_steps if settings.keep_last else None
@@ -155,6 +156,9 @@ class Saver:
             exact=self._runner.exact,
             config=self._config,
         )
+        if (replaced := getattr(self._runner, "replaced", 0)) != self._replaced:
+            self._writer.forget_rows()
+            self._replaced = replaced
         arrays, rings = snapshot(self._runner)
         rows = self._writer.unwritten(rings)
         # without the tensors: as long as somebody holds them, XLA copies the replay in place of changing it

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlresearch.display import Display
+from rlresearch.lost import Lost
 from rlresearch.mirrors.beside import Beside
 from rlresearch.plan import Plan
 from rlresearch.resume import Resumption
@@ -40,7 +41,8 @@ class Request(NamedTuple):
 
 class Session(NamedTuple):
     """One process' part of a run. trained_s, elapsed_s: what the run has behind it; cut: for each member the rows that
-    are to be written again; beside: the process that mirrors it, once it has been started.
+    are to be written again; beside: the process that mirrors it, once it has been started; lost: the members of a fused
+    program that failed, by place.
     """
 
     plan: Plan
@@ -54,6 +56,7 @@ class Session(NamedTuple):
     cut: Sequence[Mapping[str, list[dict]]] = ()
     beside: list[Beside] = []
     judge: Judge | None = None
+    lost: Lost | None = None
 
     def elapsed(self) -> float:
         """Seconds of the whole run so far."""

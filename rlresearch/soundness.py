@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,13 @@ from rlresearch.types import Tree
 
 
 class Soundness:
-    """Looks at a runner's parameters and moments, and the sums behind its losses."""
+    """Looks at a runner's parameters and moments, and the sums behind its losses.
+
+    lost: hears, where it is set, of a member that went astray: `lost(place, step, why)`. The others then go on, and the
+    member's place in the program computes on with the state of one of them.
+    """
+
+    lost: Callable[[int, int, str], None] | None = None
 
     def __init__(self, runner: Any) -> None:
         self._runner = runner
@@ -24,12 +31,35 @@ class Soundness:
         """RunError that names the first array which holds NaN or infinity; its `members`: whose it is, by place."""
         if np.isfinite(self._summed()):
             return
+        members, astray = self._runner.members, self._astray()
+        if len(members) > 1 and self.lost is not None and 0 < len(astray) < len(members):
+            for place, (name, values) in astray.items():
+                self.lost(place, step, _told(name, values, step, ()))
+            self._replace(astray)
+        elif astray:
+            name, values = next(iter(astray.values()))
+            places = list(astray) if len(members) > 1 else []
+            error = RunError(_told(name, values, step, [members[place] for place in places]))
+            error.members = places
+            raise error
+
+    def _astray(self) -> dict[int, tuple[str, np.ndarray]]:
+        """The members that hold something which is no number, by place, and the first array of theirs that does."""
+        found: dict[int, tuple[str, np.ndarray]] = {}
         for name, leaf in trees.named_leaves(_looked_at(self._runner.state())):
             if leaf.dtype.is_floating and not np.isfinite(values := leaf.numpy()).all():
-                seeds = self._runner.members
-                error = RunError(_told(name, values, step, seeds))
-                error.members = [i for i in range(len(seeds)) if len(seeds) > 1 and not np.isfinite(values[i]).all()]
-                raise error
+                for place, own in enumerate(values if len(self._runner.members) > 1 else [values]):
+                    if not np.isfinite(own).all():
+                        found.setdefault(place, (name, own))
+        return dict(sorted(found.items()))
+
+    def _replace(self, astray: Collection[int]) -> None:
+        """Gives members the state of the first one that is sound."""
+        places = range(len(self._runner.members))
+        sound = next(place for place in places if place not in astray)
+        order = [sound if place in astray else place for place in places]
+        state = tf.nest.map_structure(lambda leaf: tf.gather(leaf, order), self._runner.state())
+        self._runner.restore(self._runner.iteration, state, self._runner.beside())
 
     def _summed(self) -> float:
         # One number for all: where it is one, none of what was added up was NaN or infinite (or two of a kind with
@@ -39,12 +69,11 @@ class Soundness:
         return float(self._sum())
 
 
-def _told(name: str, values: np.ndarray, step: int, seeds: tuple[int, ...]) -> str:
+def _told(name: str, values: np.ndarray, step: int, seeds: Sequence[int]) -> str:
     kind = "NaN" if np.isnan(values).any() else "infinity"
     whose = ""
-    if len(seeds) > 1:
-        bad = [seed for seed, own in zip(seeds, values, strict=True) if not np.isfinite(own).all()]
-        whose = f" in the member{'s' if len(bad) > 1 else ''} with seed {', '.join(map(str, bad[:5]))}"
+    if seeds:
+        whose = f" in the member{'s' if len(seeds) > 1 else ''} with seed {', '.join(map(str, seeds[:5]))}"
     return (
         f"{name} holds {kind}{whose} by step {step}: learning went astray; try a smaller optimizer.lr, or "
         "optimizer.max_grad_norm. No checkpoint holds it"

@@ -209,6 +209,9 @@ class _Loop:
                 self._recorder.record(step, self.evaluator.firsts, going)
             _tell_evaluations(evaluations, going, step, self._loggers, self._overview)
             self.judge.at_evaluation(step, evaluations)
+            if not final and hasattr(self._runner, "evaluated"):
+                for row in self._runner.evaluated(step, [each.mean for each in evaluations]):
+                    self._loggers[0].lineage(row) if self._loggers else None
             self.position = self.position._replace(evaluation=stop.iteration)
         self.keeper.at_stop(self.position, stop, evaluations)
         self._pace.pause()

@@ -26,7 +26,7 @@ from counting import QUICK, folder_with  # noqa: E402
 
 from rlresearch.sweeps import ledger  # noqa: E402
 
-JOBS, PATIENCE_S = 12, 900
+JOBS, PATIENCE_S = 12, 2400
 LOOPBACK = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]  # Ray takes 127.0.0.1 for the machine's outer address
 
 
@@ -97,12 +97,17 @@ def node(environment: dict[str, str], own: str, *arguments: str) -> subprocess.P
 
 def kill(node: subprocess.Popen) -> None:
     """All processes of a node at once, as when a machine loses its power."""
-    session = os.getsid(node.pid) if node.poll() is None else node.pid
+    parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            with contextlib.suppress(OSError, ProcessLookupError):
-                if os.getsid(int(entry.name)) == session:
-                    os.kill(int(entry.name), signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    doomed = {node.pid}
+    while more := {pid for pid, parent in parents.items() if parent in doomed} - doomed:
+        doomed |= more
+    for pid in doomed:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     node.wait()
 
 

@@ -51,6 +51,7 @@ class Counting:
     at: Annotated[int, annotated_types.Ge(0)] = 20
     step_s: float = 0.0
     scale: float = 1.0
+    token: str = "none"
 
     def check(self, trainer, task):
         pass

@@ -1,6 +1,14 @@
 """An environment that fails ends the run as failed, with its name, the step and its words; what was logged stays."""
 
 import json
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -8,8 +16,10 @@ import pytest
 from conftest import without_xla
 from gymnasium import spaces
 
+from rlresearch import pulse
 from rlresearch.__main__ import main
-from rlresearch.rundir import read_rows
+from rlresearch.envs.host import Unit
+from rlresearch.rundir import RunDirectory, read_rows
 
 EPISODE = 10  # steps
 
@@ -44,6 +54,10 @@ class Faulty(gym.Env):
                 raise ValueError("the arm\nis stuck")
             if self.fault == "interrupt":
                 raise KeyboardInterrupt
+            if self.fault == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.fault == "flags":
+                return obs, reward, np.array([True, False]), False, {}
             obs = {"nan": np.array([np.nan, 0.0]), "shape": np.zeros(3), "text": "far away"}.get(self.fault, obs)
             reward = {"inf": np.inf, "none": None, "vector": np.ones(2)}.get(self.fault.removesuffix(" reward"), reward)
         return obs, reward, False, self.steps == EPISODE, {}
@@ -96,6 +110,7 @@ FAULTS = {
     "text": ("RunError", "returned str as observation, expected numbers at step 4 of its episode"),
     "inf reward": ("RunError", "returned reward inf, expected one finite number at step 4 of its episode"),
     "none reward": ("RunError", "returned reward None, expected one finite number at step 4 of its episode"),
+    "flags": ("RunError", "returned terminated array([ True, False]) and truncated False, expected true or false"),
     "vector reward": ("RunError", "returned reward array([1., 1.]), expected one finite number at step 4"),
 }
 
@@ -106,6 +121,7 @@ def test_a_fault_in_training_ends_the_run_with_its_step_and_words(fault, run):
     kind, words = FAULTS[fault]
     assert code == 1
     assert len(lines) == 1 and lines[0].startswith("rlresearch: environment 'Faulty-v0'")
+    assert re.search(r"\(episode seed \d+, action \[-?[\d.]+\]\)", _ended(path)["reason"]["error"])
     assert words in lines[0] and str(path) in lines[0] and "Traceback" not in lines[0]
     ended = _ended(path)
     assert ended["status"] == "failed" and ended["finished_at"] is not None
@@ -147,6 +163,16 @@ def test_a_fault_in_a_copys_own_process_is_told_the_same_way(run):
     assert _steps(path, "metrics.jsonl") == [10]
 
 
+def test_a_copys_process_that_is_killed_is_told_and_leaves_none_behind(run):
+    code, lines, path = run("kill", "env.vectorization=async", "env.num_envs=2", episode=2, step=4)
+    assert code == 1 and len(lines) == 1
+    assert "environment 'Faulty-v0': a process that steps one of its copies is gone" in lines[0]
+    reason = _ended(path)["reason"]
+    assert (reason["environment"], reason["step"]) == ("Faulty-v0", 2 * 13) and "(actions [[" in reason["error"]
+    assert _steps(path, "metrics.jsonl") == [10, 20]
+    assert multiprocessing.active_children() == []
+
+
 def test_a_fault_in_the_final_evaluation_keeps_all_training(run):
     code, lines, path = run("raise", where="evaluation", episode=3, step=4)
     assert code == 1 and len(lines) == 1
@@ -177,3 +203,103 @@ def test_without_a_fault_the_same_run_finishes(run):
     assert ended["final_evaluation"]["mean"] == EPISODE
     assert _steps(path, "metrics.jsonl") == [10, 20, 30, 40, 50, 60]
     assert _steps(path, "evaluations.jsonl") == [20, 40, 60]
+
+
+# Environments that do not come back.
+
+STUCK = """
+import ctypes, os, sys, time
+from pathlib import Path
+from rlresearch import overdue, pulse
+run, how = Path(sys.argv[1]), sys.argv[2]
+with overdue.watched(1.0, "Stuck-v0", [run]):
+    pulse.total(123)
+    for step in range(3):
+        pulse.enter(77, step, [0.5, -1.0])
+        pulse.leave()
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+    print(os.getpid(), child, flush=True)
+    pulse.enter(77, 3, [0.5, -1.0])
+    if how == "asleep":
+        time.sleep(60)
+    elif how == "holds the interpreter":
+        ctypes.PyDLL(None).sleep(60)
+    else:
+        time.sleep(0.2)
+    pulse.leave()
+    if how == "between steps":
+        time.sleep(2.5)
+    os.kill(child, 9)
+"""
+
+
+def stuck(tmp_path, how):
+    """A process of its own, which says its number and that of one that it forked; its run directory."""
+    run = RunDirectory.create(tmp_path, "ddpg", "stuck", 0)
+    run.close()
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", STUCK, str(run.path), how]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return process, [int(each) for each in process.stdout.readline().split()], run.path
+
+
+def _alive(process):
+    stat = Path(f"/proc/{process}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
+
+
+@pytest.mark.parametrize("how", [pytest.param("asleep", marks=pytest.mark.slow), "holds the interpreter"])
+def test_an_environment_that_does_not_come_back_ends_the_run_with_its_place_and_traceback(how, tmp_path):
+    process, (parent, child), path = stuck(tmp_path, how)
+    began = time.monotonic()
+    assert process.wait(30) == -signal.SIGKILL
+    assert time.monotonic() - began < 1.0 + 5.0
+    (line,) = process.stderr.read().splitlines()
+    place = "did not come back within 1 s from step 3 of its episode (seed 77, action [0.5, -1.0])"
+    assert line.startswith(f"rlresearch: environment 'Stuck-v0' {place}") and str(path) in line
+    ended = _ended(path)
+    assert ended["status"] == "failed" and ended["finished_at"] is not None and ended["total_steps"] == 123
+    assert ended["reason"]["environment"] == "Stuck-v0" and place in ended["reason"]["error"]
+    log = (path / "log.txt").read_text()
+    assert place in log and re.search(r'File "<string>", line 1[79]', log)  # where it hangs
+    time.sleep(0.1)
+    assert not _alive(parent) and not _alive(child)
+    assert [file.name for file in path.iterdir() if file.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("how", [pytest.param("between steps", marks=pytest.mark.slow), "stopped"])
+def test_a_run_that_learns_for_long_or_was_stopped_is_not_overdue(how, tmp_path):
+    process, (parent, _), path = stuck(tmp_path, how)
+    if how == "stopped":
+        os.kill(parent, signal.SIGSTOP)
+        time.sleep(2.5)
+        os.kill(parent, signal.SIGCONT)
+    assert process.wait(30) == 0 and process.stderr.read() == ""
+    assert _ended(path)["status"] == "running"
+
+
+def test_a_unit_tells_where_it_is_before_it_steps_and_that_it_came_back():
+    block = np.zeros(pulse.NUMBERS)
+    seen = []
+
+    class Telling(Faulty):
+        def step(self, action):
+            seen.append(block.copy())
+            return super().step(action)
+
+    unit = Unit(Telling("nothing"), "Telling-v0")
+    pulse.tell(block)
+    try:
+        unit.reset(seed=5)
+        unit.step(np.array([0.25], np.float32))
+        assert (seen[0][[pulse.INSIDE, pulse.STEP, pulse.SEED, pulse.WIDTH, pulse.ACTION]] == [1, 1, 5, 1, 0.5]).all()
+        assert block[pulse.INSIDE] == 0 and block[pulse.COUNT] == 4
+        with pytest.raises(Exception, match="raised at step 2"):
+            unit.env.fault, unit.env.at = "raise", (1, 2)
+            unit.env.where = "training" if Faulty.trained_in is unit.env else "evaluation"
+            unit.step(np.zeros(1, np.float32))
+        assert block[pulse.INSIDE] == 0
+    finally:
+        pulse.tell(None)

@@ -17,19 +17,20 @@ from made_runs import evaluation_rows, make_run, metrics_rows
 
 from rlresearch.__main__ import main
 from rlresearch.build import make
-from rlresearch.compose import compose
+from rlresearch.compose import changes, compose
 from rlresearch.errors import ConfigError
 from rlresearch.mirrors import WandbSettings, marked, process, weights_biases
 from rlresearch.mirrors.beside import Beside
 from rlresearch.mirrors.following import Following, Point
 from rlresearch.mirrors.tensorboard import TensorBoard
 from rlresearch.plan import plan
+from rlresearch.resume import SAFE_GROUPS
 from rlresearch.review import tfevents
 from rlresearch.review.__main__ import main as review
-from rlresearch.rewinding import cut
+from rlresearch.rewinding import TIMING, cut
 from rlresearch.rundir import JsonLines, RunDirectory, read_rows
 
-SETTINGS = WandbSettings(project="tests", entity="lab", exit_wait_s=8.0)
+SETTINGS = WandbSettings(project="tests", entity="lab", exit_wait_s=90.0)
 MISBEHAVIOUR = ["gone", "hang", "reset", "garbage", "429", "500"]
 
 
@@ -60,7 +61,7 @@ def mirrored(runs, settings=SETTINGS):
         yield told
     finally:
         ended.set()
-        work.join(120)
+        work.join(300)
         assert not work.is_alive()
 
 
@@ -94,6 +95,10 @@ def as_received(server, path):
     rows = server.history(path.name)
     assert [row["_step"] for row in rows] == sorted({row["_step"] for row in rows}), "doubled, or out of order"
     return [{name: value for name, value in row.items() if name not in own} for row in rows]
+
+
+def without_times(row):
+    return {name: value for name, value in row.items() if name not in TIMING}
 
 
 def test_rows_come_in_the_order_in_which_they_were_written_and_each_once(tmp_path):
@@ -219,8 +224,8 @@ def synced(root, *paths, to="wandb"):
     return review(["sync", *names, "--runs-dir", str(root / "runs"), "--no-cache", "--to", to])
 
 
-def wait_for(what):
-    until = time.monotonic() + 90
+def wait_for(what, seconds=90):
+    until = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < until
         time.sleep(0.02)
@@ -230,7 +235,7 @@ def test_sync_sends_what_is_lacking_wherever_it_was_stopped_before(server, tmp_p
     path = make_run(tmp_path / "runs", rows=metrics_rows(count=40))
     points = Following(path).rest()
     for known in (7, 8, 30):
-        connection = weights_biases.Connection(path, SETTINGS, 10.0)
+        connection = weights_biases.Connection(path, SETTINGS, 90.0)
         connection.send(points[:known])
         connection.let_go()  # and nothing is written down
     server.manner = "500"
@@ -255,7 +260,7 @@ def test_sync_asks_the_server_whether_it_has_everything(server, tmp_path, monkey
         return stream(name, body)
 
     monkeypatch.setattr(server, "stream", forgetful)
-    weights_biases.fill(path, Following(path).rest(), SETTINGS, 20.0)
+    weights_biases.fill(path, Following(path).rest(), SETTINGS, 90.0)
     assert lost and as_received(server, path) == as_sent(path)
 
 
@@ -267,10 +272,18 @@ def review_with_little_patience(root, path):
 
 def test_two_processes_never_mirror_one_run_at_once(server, tmp_path):
     path = make_run(tmp_path)
-    first = weights_biases.Connection(path, SETTINGS, 10.0)
+    first = weights_biases.Connection(path, SETTINGS, 90.0)
     with pytest.raises(weights_biases.Busy):
-        weights_biases.Connection(path, SETTINGS, 10.0)
+        weights_biases.Connection(path, SETTINGS, 90.0)
     first.let_go()
+
+
+def test_a_run_that_goes_on_at_once_waits_for_the_process_beside_its_first_part(server, tmp_path):
+    path = make_run(tmp_path)
+    first = weights_biases.Connection(path, SETTINGS, 90.0)
+    with mirrored([path]):
+        threading.Timer(0.5, first.let_go).start()
+    assert as_received(server, path) == as_sent(path) and marked(path, "wandb")["complete"]
 
 
 def test_offline_files_are_read_back_by_wandb_itself(server, tmp_path):
@@ -289,6 +302,21 @@ def test_offline_files_are_read_back_by_wandb_itself(server, tmp_path):
             np.testing.assert_equal(row[name] if row[name] != "NaN" else float("nan"), value)
 
 
+def test_offline_files_become_a_run_directory_again(server, tmp_path, capsys):
+    rows = [*metrics_rows(), {"step": 1100, "time": 20.0, "loss/critic": float("nan")}]
+    path = make_run(tmp_path / "runs", rows=rows)
+    with mirrored([path], WandbSettings(mode="offline", project="tests")):
+        pass
+    assert review(["import", str(path / "wandb"), "--runs-dir", str(tmp_path / "made"), "--algo", "ddpg"]) == 0
+    (made,) = (tmp_path / "made").glob("*/*")
+    for name in ("metrics.jsonl", "evaluations.jsonl"):
+        np.testing.assert_equal(list(read_rows(made / name)), list(read_rows(path / name)))
+    assert "11 rows, 5 evaluations" in capsys.readouterr().out
+    (tmp_path / "broken.wandb").write_bytes(b"nothing of the kind")
+    assert review(["import", str(tmp_path / "broken.wandb"), "--runs-dir", str(tmp_path / "made")]) == 1
+    assert "W&B cannot read it" in capsys.readouterr().err
+
+
 def test_the_process_beside_a_run_ends_in_time_though_the_server_hangs(server, tmp_path, caplog):
     server.manner, path, shown = "hang", make_run(tmp_path), []
     beside = Beside([path], WandbSettings(exit_wait_s=1.0), shown.append)
@@ -298,6 +326,15 @@ def test_the_process_beside_a_run_ends_in_time_though_the_server_hangs(server, t
     assert [record.getMessage().partition(";")[0] for record in caplog.records] == ["W&B has not taken every row"]
     beside.close()
     assert len(list(read_rows(path / "metrics.jsonl"))) == 10 and not shown
+
+
+@pytest.mark.parametrize("python", ["/bin/false", "/nowhere/python"])
+def test_a_process_that_cannot_work_is_a_warning(tmp_path, monkeypatch, caplog, python):
+    monkeypatch.setattr(sys, "executable", python)
+    beside = Beside([make_run(tmp_path)], SETTINGS, print)
+    beside.close()
+    (record,) = caplog.records
+    assert "W&B is not there" in record.getMessage() and "rlresearch-review sync" in record.getMessage()
 
 
 def test_the_process_beside_a_run_sends_everything_though_its_parent_was_killed(server, tmp_path):
@@ -398,16 +435,72 @@ def test_loggers_that_are_not_there_are_refused(words, said):
         plan(compose(words).config)
 
 
+@pytest.mark.parametrize("words", [["logger=[wandb,tensorboard]"], ["logger=wandb"], ["logger=quiet"]])
+def test_a_run_that_goes_on_may_have_other_loggers(words):
+    (change,) = changes(words, None, SAFE_GROUPS)
+    assert change.settings == compose(words).config["logger"]
+
+
+def test_sync_takes_a_path_from_anywhere(server, tmp_path, monkeypatch, capsys):
+    path = make_run(tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    assert review(["sync", str(path), "--to", "wandb", "--entity", "lab"]) == 0
+    assert as_received(server, path) == as_sent(path)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["latest"], "--to"),
+        (["--to", "wandb"], "name the runs"),
+        (["latest", "--to", "wandbb"], "did you mean 'wandb'"),
+        (["latest", "--to", "wandb", "--project", "a/b"], "must be a name without '/'"),
+    ],
+)
+def test_a_wrong_sync_is_one_line(tmp_path, capsys, words, said):
+    make_run(tmp_path / "runs")
+    assert review(["sync", *words, "--runs-dir", str(tmp_path / "runs"), "--no-cache"]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_sync_leaves_a_run_alone_that_is_still_running(tmp_path, capsys):
+    make_run(tmp_path / "runs", status="running")
+    assert review(["sync", "latest", "--runs-dir", str(tmp_path / "runs"), "--no-cache", "--to", "tensorboard"]) == 1
+    assert "is still running" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_without_a_key_the_run_goes_on_and_says_what_is_missing(server, tmp_path, monkeypatch, caplog):
+    """pytest -m slow -k without_a_key tests/test_mirrors.py"""
+    monkeypatch.delenv("WANDB_API_KEY")
+    beside = Beside([make_run(tmp_path)], SETTINGS, print)
+    wait_for(lambda: caplog.records)
+    beside.close()
+    (record,) = caplog.records
+    assert "W&B is not there" in record.getMessage() and "API key" in record.getMessage()
+
+
 @pytest.mark.slow
 def test_a_run_that_was_killed_and_goes_on_has_the_same_rows_in_wandb_as_in_its_files(server, tmp_path):
-    """pytest -m slow -k goes_on tests/test_mirrors.py"""
+    """pytest -m slow -k goes_on_has tests/test_mirrors.py"""
     words = ["algo=sarsa", "env=cliff_walking", "logger=[wandb,tensorboard,quiet]", "logger.wandb.entity=lab"]
     words += ["logger.wandb.project=tests", "logger.every_steps=500", "eval.every_steps=1000", "eval.episodes=2"]
-    words += ["eval.final_episodes=2", "checkpoint.every_steps=1500", f"runs_dir={tmp_path}"]
-    assert main([*words, "total_steps=4000"]) == 0
+    words += ["eval.final_episodes=2", "checkpoint.every_steps=1500", "total_steps=2000000"]
+    words += ["logger.wandb.exit_wait_s=300"]  # on a machine that has other things to do
+    training = subprocess.Popen([sys.executable, "-m", "rlresearch", *words, f"runs_dir={tmp_path}"])
+    evaluations = lambda: [each.read_bytes() for each in tmp_path.glob("*-*/*/evaluations.jsonl")]  # noqa: E731
+    try:
+        wait_for(lambda: any(content.count(b"\n") > 9 for content in evaluations()), 400)
+    finally:
+        training.kill()
+        training.wait()
     (path,) = tmp_path.glob("*-*/*")
-    assert as_received(server, path) == as_sent(path)
-    assert main([f"resume={path}", "total_steps=8000"]) == 0
-    assert as_received(server, path) == as_sent(path) and len(as_sent(path)) == 24
+    before = len(as_sent(path))
+    assert main([f"resume={path}", "total_steps=30000"]) == 0
+    # What was cut off and written again is there as it was first; only times can tell.
+    sent, received = ([without_times(row) for row in rows] for rows in (as_sent(path), as_received(server, path)))
+    assert received == sent and len(sent) == 90 > before
+    assert as_received(server, path)[before:] == as_sent(path)[before:]
     assert in_tensorboard(path) == expected_in_tensorboard(path)
     assert marked(path, "wandb")["complete"] and server.runs[path.name]["exit_code"] == 0

@@ -95,20 +95,20 @@ def test_its_command_runs_as_printed(lab):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_of_the_readme_could_run(command, lab, monkeypatch):
     monkeypatch.chdir(lab)
-    entry.check(entry._arguments(shlex.split(command)[3:]))
+    entry.check(entry._arguments(shlex.split(command, comments=True)[3:]))
 
 
 @pytest.mark.parametrize("command", OTHERS)
 def test_every_other_command_of_the_readme_is_understood(command, capsys):
     """There is no run of the name RUN: that is what is found, and nothing else."""
     module = importlib.import_module(command.split()[2])
-    assert module.main(shlex.split(command)[3:]) == 2
+    assert module.main(shlex.split(command, comments=True)[3:]) == 2
     assert capsys.readouterr().err.startswith("rlresearch: RUN=RUN: must be a run directory")
 
 
 @pytest.mark.parametrize("command, answer", ANSWERS)
 def test_wrong_commands_are_answered_as_the_readme_says(command, answer, capsys):
-    assert entry.main(shlex.split(command)[3:]) == 2
+    assert entry.main(shlex.split(command, comments=True)[3:]) == 2
     assert capsys.readouterr().err == f"{answer}\n"
 
 

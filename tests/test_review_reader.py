@@ -13,7 +13,7 @@ from made_runs import INFINITY, NAN, evaluation_rows, make_run, metrics_rows
 
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.review import index as index_module
-from rlresearch.review import reader
+from rlresearch.review import reader, tables
 from rlresearch.review.index import Index
 from rlresearch.rundir import read_rows
 
@@ -113,6 +113,23 @@ def test_a_damaged_run_is_listed_with_its_problem(tmp_path, opened, damage):
     runs = {run.name: run for run in _listed(opened)}
     assert runs[path.name].values["problem"]
     assert "problem" not in runs[whole.name].values
+
+
+def test_what_json_and_utf8_have_no_place_for_spoils_no_listing(tmp_path, opened):
+    """A run may come from anybody: a number of 40 digits, half a letter, a folder's name of loose bytes."""
+    settings = {"algo.big": 10**40, "algo.low": -(2**70), "algo.fits": 2**62, "algo.nothing": NAN}
+    rows = [{"step": 1, "loss/x": 10**400}, {"step": 2, "loss/x": 2}]
+    path = make_run(tmp_path / "runs", settings=settings, rows=rows)
+    record = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps(record | {"device": "half \ud800 letter"}))
+    os.rename(make_run(tmp_path / "runs", seed=1), os.fsencode(path.parent) + b"/bad_\xff")
+    for _ in range(2):  # from its files, then from the cache
+        (run,) = _listed(opened)
+        assert run.values["algo.big"] == str(10**40) and run.values["algo.fits"] == 2**62
+        assert run.values["device"] == "half ? letter"
+        json.loads(tables.to_json(run.values))
+    with opened() as index:
+        assert index.columns(index.runs(), ["loss/x"])[0]["loss/x"].tolist() == [INFINITY, 2.0]
 
 
 def test_what_is_no_file_is_never_opened(tmp_path, opened):

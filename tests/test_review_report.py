@@ -49,6 +49,29 @@ def test_the_page_holds_what_was_asked_for(folder, tmp_path):
     assert data["shared"]["optimizer.lr"] == 0.001 and set(map(len, data["own"].values())) == {7}
 
 
+def test_a_run_that_failed_has_curves_and_evaluations_too(folder, tmp_path):
+    data = _data(_made(folder, tmp_path))
+    failed = str(data["own"]["status"].index("failed"))
+    assert not any(int(failed) in group["runs"] for group in data["groups"])
+    curve = next(each for each in data["metrics"] if each["name"] == "train/return")["runs"][failed]
+    assert len(curve[0]) == len(curve[1]) == 10 and len(data["episodes"][failed]) == 5
+
+
+def test_videos_go_into_the_file_when_asked_for(tmp_path, monkeypatch, capsys):
+    path = make_run(tmp_path / "runs", "ddpg")
+    (path / "videos").mkdir()
+    for step in (9, 10):
+        (path / "videos" / f"step_{step}.mp4").write_bytes(b"film %d" % step)
+    data = _data(_made(tmp_path / "runs", tmp_path))
+    assert data["videos"] == {"0": ["step_9.mp4", "step_10.mp4"]} and "clips" not in data
+    clips = _data(_made(tmp_path / "runs", tmp_path, "--videos"))["clips"]
+    assert base64.b64decode(clips["0"]) == b"film 10"
+    monkeypatch.setattr(report, "_LARGEST_CLIPS", 3)
+    words = ["report", "--runs-dir", str(tmp_path / "runs"), "--no-cache", "-o", str(tmp_path / "other.html")]
+    assert main([*words, "--videos"]) == 2 and not (tmp_path / "other.html").exists()
+    assert "name fewer runs" in capsys.readouterr().err
+
+
 def test_the_policy_lets_these_scripts_run_and_nothing_else(folder, tmp_path):
     page = _made(folder, tmp_path)
     policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1])

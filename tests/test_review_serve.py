@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from served_pages import ADDRESS, TOKEN, served
 pytest.importorskip("plotly")
 pytest.importorskip("uvicorn")
 
-from rlresearch.review import serve
+from rlresearch.review import serve, videos
 from rlresearch.review.__main__ import main
 from rlresearch.review.arguments import parse
 
@@ -92,6 +93,7 @@ def test_new_runs_are_seen_and_nothing_is_sent_twice(port, folder):
     assert status == 200 and json.loads(body)["count"] == 4
 
 
+ROUTES = ("/", "/data.json", "/metric.json", "/run.json", "/video")
 HOSTS = [
     *("evil.example", "evil.example:PORT", "127.0.0.1.evil.example", "localhost.evil.example", "evil.localhost"),
     *("127.0.0.2", "127.1", "0.0.0.0", "0", "2130706433", "0x7f000001", "017700000001", "127.0.0.1.", "localhost."),
@@ -103,9 +105,10 @@ HOSTS = [
 @pytest.mark.parametrize("host", HOSTS)
 def test_a_foreign_host_is_refused(port, host):
     host = host.replace("PORT", str(port))
-    answer = raw(port, f"GET /?token={TOKEN} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-    assert answer.split(b" ")[1] in (b"421", b"400"), answer[:200]
-    assert TOKEN.encode() not in answer
+    for route in ROUTES:
+        answer = raw(port, f"GET {route}?token={TOKEN} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert answer.split(b" ")[1] in (b"421", b"400"), answer[:200]
+        assert TOKEN.encode() not in answer
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:PORT", "127.0.0.1", "[::1]:PORT", "localhost:1"])
@@ -134,7 +137,8 @@ ORIGINS = [
 
 @pytest.mark.parametrize("origin", ORIGINS)
 def test_another_pages_origin_is_refused(port, origin):
-    assert ask(port, f"/data.json?token={TOKEN}", Origin=origin.replace("PORT", str(port)))[0] == 403
+    for route in ROUTES:
+        assert ask(port, f"{route}?token={TOKEN}", Origin=origin.replace("PORT", str(port)))[0] == 403
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "SAME-ORIGIN2"])
@@ -144,8 +148,9 @@ def test_a_request_that_another_page_began_is_refused(port, site):
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "get"])
 def test_only_get_and_head_are_methods(port, method):
-    request = f"{method} /?token={TOKEN} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
-    assert raw(port, request.encode()).split(b" ")[1] in (b"405", b"400")
+    for route in ROUTES:
+        request = f"{method} {route}?token={TOKEN} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
+        assert raw(port, request.encode()).split(b" ")[1] in (b"405", b"400")
 
 
 TOKENS = [None, "", "t", TOKEN[:-1], TOKEN + "t", TOKEN.upper(), "%00", "null", "\u0442" * 43, "*", "' or 1=1"]
@@ -292,6 +297,24 @@ def test_videos_are_served_from_the_listing_alone(tmp_path):
             assert ask(port, where + urllib.parse.quote(nothing))[0] == 404, nothing
         other = f"/video?token={TOKEN}&run={data['own']['id'][1 - at]}&at="
         assert ask(port, f"{other}0")[0] == 404
+
+
+@pytest.mark.parametrize("become", ["a link", "a pipe", "a folder", "nothing", "a link above it"])
+def test_a_video_that_became_something_else_after_it_was_listed_is_not_opened(tmp_path, become):
+    folder, other = tmp_path / "videos", tmp_path / "other"
+    for each in (folder, other):
+        each.mkdir()
+        (each / "x.mp4").write_text(SECRET)
+    assert videos.names(tmp_path) == ["x.mp4"]
+    if become == "a link above it":
+        shutil.rmtree(folder)
+        folder.symlink_to(other, target_is_directory=True)
+    else:
+        (folder / "x.mp4").unlink()
+        makers = {"a link": lambda at: at.symlink_to(other / "x.mp4"), "a pipe": os.mkfifo, "a folder": os.mkdir}
+        makers.get(become, lambda at: None)(folder / "x.mp4")
+    with pytest.raises(OSError):
+        videos.opened(tmp_path, "x.mp4")
 
 
 def test_a_port_that_is_taken_is_one_line(folder, capsys):

@@ -10,8 +10,8 @@ import yaml
 from fake_wandb import KEY, fake_wandb
 from made_runs import evaluation_rows, metrics_rows
 
-from rlresearch import launch, redaction
-from rlresearch.compose import compose
+from rlresearch import launch, redaction, resume
+from rlresearch.compose import Change, compose
 from rlresearch.errors import ConfigError
 from rlresearch.mirrors import WandbSettings, weights_biases
 from rlresearch.mirrors.following import Following
@@ -112,7 +112,7 @@ def test_no_page_and_no_mirror_is_given_a_secret(run, tmp_path, monkeypatch, cap
     with fake_wandb() as server:
         for name, value in server.environment(tmp_path).items():
             monkeypatch.setenv(name, value)
-        weights_biases.fill(run, Following(run).rest(), WandbSettings(entity="lab"), 10.0)
+        weights_biases.fill(run, Following(run).rest(), WandbSettings(entity="lab"), 120.0)
         assert len(server.history(run.name)) == 15
         for path, headers, body in server.requests:
             assert not found(f"{path}{headers}{body.decode(errors='replace')}")
@@ -131,7 +131,7 @@ def test_wandbs_own_files_hold_no_secret_either(run, tmp_path, monkeypatch):
     with fake_wandb("gone") as server:
         for name, value in server.environment(tmp_path).items():
             monkeypatch.setenv(name, value)
-        connection = weights_biases.Connection(run, WandbSettings(mode="offline"), 10.0)
+        connection = weights_biases.Connection(run, WandbSettings(mode="offline"), 120.0)
         connection.send(Following(run).rest())
         connection.finish()
     kept = [file for file in (run / "wandb").rglob("*") if file.is_file()]
@@ -153,6 +153,17 @@ def test_a_configuration_without_its_secrets_asks_for_them_again():
     config["env"]["kwargs"] = {"api_key": "***"}
     with pytest.raises(ConfigError, match=r"env.kwargs.api_key=\*\*\*: is a secret.*say it again"):
         plan(config)
+
+
+def test_a_run_that_goes_on_takes_its_secrets_again_and_writes_them_nowhere():
+    config = {"total_steps": 5, "env": {"kwargs": {"api_key": "***", "url": "https://***@example.org", "size": 3}}}
+    stored = resume.Stored(None, [], 0, config, {})
+    given = {"env.kwargs.api_key": "canary00xyzzy", "env.kwargs.url": "https://me:canary01xyzzy@example.org"}
+    again, changed = resume._changed(stored, [Change(key, value) for key, value in given.items()])
+    assert again["env"]["kwargs"] == {"api_key": given["env.kwargs.api_key"], "url": given["env.kwargs.url"], "size": 3}
+    assert changed == {}
+    with pytest.raises(ConfigError, match="env.kwargs.size=4: cannot be changed"):
+        resume._changed(stored, [Change("env.kwargs.size", 4)])
 
 
 def test_the_process_beside_a_run_keeps_the_key_out_of_the_run(run, tmp_path):

@@ -11,20 +11,21 @@ PACKAGE = ROOT / "rlresearch"
 
 # From the ground up: a module imports what stands in lower layers, or beside it in its own.
 LAYERS = {
-    "ground": {"rlresearch", "errors"},
+    "ground": {"rlresearch", "errors", "pulse"},
     "types": {"types"},
     "maths": {"rng", "trees", "ops", "optim", "schedules", "fence", "distributions", "sum_tree"},
     "parts": {"layers", "networks", "noise", "buffers", "normalize", "envs"},
     "algos": {"algos"},
     "trainer": {"trainer"},
     "running": {"plan", "footprint", "runners", "evaluation", "training", "soundness", "saving", "videos"},
-    "launch": {"launch", "session", "ending", "compose", "answers", "own_yaml", "resume"},
+    "launch": {"launch", "session", "ending", "lost", "compose", "answers", "own_yaml", "resume"},
     "sweeps": {"sweeps"},
     "main": {"__main__", "evaluate", "export", "rerun"},
 }
 # What a person sees, and what is settled before TensorFlow loads: outside the maths, neither side knows the other.
 OUTSIDE = {"build", "display", "hardware", "loggers", "review", "rundir", "provenance", "signals"}
 OUTSIDE |= {"checkpoint", "tensor_files", "durable", "rewinding", "mirrors", "redaction", "trial"}
+OUTSIDE |= {"plain_yaml", "overdue"}
 KNOWN_OUTSIDE = {*LAYERS["ground"], *LAYERS["types"], "trees", *OUTSIDE}
 MAY_USE_OUTSIDE = {*LAYERS["running"], *LAYERS["launch"], *LAYERS["sweeps"], *LAYERS["main"]}
 
@@ -36,7 +37,7 @@ VAGUE = {"utils", "util", "common", "base", "helpers", "helper", "manager", "mis
 
 LINES_OF_A_FILE = 400
 LINES_OF_AN_ALGORITHM = 200
-LINES_OF_A_STEP = 3_600
+LINES_OF_A_STEP = 3_700
 
 
 def _modules() -> dict[str, Path]:

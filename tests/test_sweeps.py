@@ -1,5 +1,6 @@
 """A sweep plans its jobs once, isolates them, forgets none, and can be gone on with."""
 
+import importlib.util
 import json
 import os
 import re
@@ -9,12 +10,14 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow as tf
 import yaml
-from conftest import ROOT, without_xla
+from conftest import ALGORITHMS, NEEDED, ROOT, home, without_xla
 from counting import QUICK, folder_with
 
-from rlresearch import compose, rundir
+from rlresearch import checkpoint, compose, rundir
 from rlresearch.__main__ import main
 from rlresearch.sweeps import jobs, ledger
 from rlresearch.sweeps.ledger import FAILED, FINISHED, INTERRUPTED, KILLED, PENDING, RUNNING, TIMED_OUT
@@ -126,6 +129,15 @@ def test_a_bad_sweep_fails_before_its_first_job_with_one_line(folder, tmp_path, 
     out, err = capsys.readouterr()
     assert err.count("\n") == 1 and err.startswith("rlresearch: ") and said in err
     assert out == "" and not runs.exists()
+
+
+@pytest.mark.parametrize("launcher, module, extra", [("ray", "ray", "ray"), ("submitit_slurm", "submitit", "slurm")])
+def test_a_launcher_whose_library_is_missing_says_how_to_install_it(capsys, monkeypatch, launcher, module, extra):
+    found = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == module else found(name, *rest))
+    assert main(["-m", "seed=0,1", f"hydra/launcher={launcher}"]) == 2
+    err = capsys.readouterr().err
+    assert f"pip install 'rlresearch[{extra}]'" in err and err.count("\n") == 1
 
 
 # The ledger.
@@ -254,9 +266,22 @@ def test_a_sweep_told_to_stop_says_how_to_go_on_and_goes_on_at_the_checkpoint(fo
     assert len(list((runs).glob("20*/*"))) == 3
 
 
-def test_two_controllers_do_not_meet(folder, tmp_path, capsys):
-    swept(folder, tmp_path / "runs", "seed=0,1")
+def test_no_secret_is_written_and_a_sweep_that_goes_on_asks_for_it(folder, tmp_path, capsys):
+    shipped = folder / "runner" / "counting.yaml"
+    shipped.write_text(shipped.read_text() + "token: none\n")
+    secret = ["seed=0,1", "runner.token=hunter2hunter2", "runner.fault=exception"]
+    swept(folder, tmp_path / "runs", *secret, code=1)
     path = sweep_in(tmp_path / "runs")
+    assert all(b"hunter2" not in each.read_bytes() for each in path.rglob("*") if each.is_file())
+    again = [f"--config-dir={folder}", f"resume={path}", "retry=failed"]
+    assert main(again) == 2
+    assert "runner.token: is a secret" in capsys.readouterr().err
+    assert main([*again, "runner.token=hunter2hunter2"]) == 1
+    assert [job.attempts for job in ledger.read(path).jobs] == [2, 2]
+
+
+def test_two_controllers_do_not_meet(folder, tmp_path, capsys):
+    path = made_ledger(tmp_path / "sweep")
     held = ledger.held(path)
     assert main([f"--config-dir={folder}", f"resume={path}"]) == 2
     assert "another process is at work on this sweep" in capsys.readouterr().err
@@ -273,10 +298,8 @@ def test_two_controllers_do_not_meet(folder, tmp_path, capsys):
     ],
 )
 def test_a_wrong_word_where_a_sweep_goes_on_is_one_line(folder, tmp_path, capsys, words, said):
-    swept(folder, tmp_path / "runs", "seed=0,1")
-    path = sweep_in(tmp_path / "runs")
+    path = made_ledger(tmp_path / "sweep")
     before = (path / ledger.LEDGER).read_bytes()
-    capsys.readouterr()
     assert main([f"--config-dir={folder}", f"resume={path}", *words]) == 2
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1
@@ -379,9 +402,10 @@ def processes_of(folder):
 
 # Fused.
 
+STEADY = ["env.max_episode_steps=13", "checkpoint.every_minutes=null"]  # whatever a busy machine does
 LAKE = ["env=frozen_lake", "total_steps=60", "eval.every_steps=20", "eval.episodes=2", "eval.final_episodes=3"]
 LAKE += ["logger.every_steps=20", "checkpoint.every_steps=20", "device=cpu", "compile_cache=false"]
-LAKE += ["algo.learning_starts=0", "tuned=none", "env.max_episode_steps=13", "algo=q_learning", "algo.alpha=0.5"]
+LAKE += [*STEADY, "algo.learning_starts=0", "tuned=none", "algo=q_learning", "algo.alpha=0.5"]
 TIMES = {"time", "speed/steps_per_second"}
 RUN_TIMES = {"started_at", "finished_at", "training_time_s", "wall_time_s", "steps_per_second", "pid", "command"}
 
@@ -417,31 +441,86 @@ def check_equal(fused, alone):
     assert differing <= {"state_digest", "final_evaluation"}
 
 
+def stray(patch):
+    """The first member of any population holds NaN from step 30 on."""
+    from rlresearch.runners.population import PopulationRunner
+
+    real = PopulationRunner.advance
+
+    def advance(self, iterations, fresh):
+        real(self, iterations, fresh)
+        if self.iteration == 30:
+            state = self.state()
+            broken = tf.concat([state.algo.tables[:1] * np.nan, state.algo.tables[1:]], 0)
+            self.restore(30, state._replace(algo=state.algo._replace(tables=broken)), {})
+
+    patch.setattr(PopulationRunner, "advance", advance)
+    patch.setattr("rlresearch.training._Pace.iterations", lambda self, seconds: 10)
+
+
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory):
-    """(jobs of a fused sweep, the same of a basic one)"""
+    """(jobs of a fused sweep, of which the first goes astray; the others run by the basic launcher)"""
     made = []
-    for launcher in ("fused", "basic"):
+    for launcher, gammas, code in (("fused", "0.9,0.5,0.7", 1), ("basic", "0.5,0.7", 0)):
         runs = tmp_path_factory.mktemp(launcher)
-        sweep = ["seed=3", "algo.gamma=0.9,0.5", f"hydra/launcher={launcher}", f"runs_dir={runs}"]
-        with without_xla():
-            assert main(["-m", *LAKE, *sweep]) == 0
+        sweep = ["seed=3", f"algo.gamma={gammas}", f"hydra/launcher={launcher}", f"runs_dir={runs}"]
+        with without_xla(), pytest.MonkeyPatch.context() as patch:
+            stray(patch)
+            assert main(["-m", *LAKE, *sweep]) == code
         made.append(ledger.read(sweep_in(runs)).jobs)
     return made
 
 
 def test_each_fused_job_is_its_run_alone_in_files_and_numbers(lake):
-    for fused, alone in zip(*lake):
+    for fused, alone in zip(lake[0][1:], lake[1], strict=True):
         check_equal(fused.run, alone.run)
         assert fused.objective == pytest.approx(alone.objective, rel=1e-3)
-    assert record(lake[0][0])["sweep"]["fused"] is True and len({job.run for job in lake[0]}) == 2
+    assert record(lake[0][1])["sweep"]["fused"] is True and len({job.run for job in lake[0]}) == 3
+
+
+def test_a_member_that_goes_astray_fails_alone(lake):
+    """The others go on beside it; nothing more of it is logged, and the checkpoints before it are its own."""
+    bad, *good = lake[0]
+    assert [job.status for job in lake[0]] == [FAILED, FINISHED, FINISHED] and {job.attempts for job in lake[0]} == {1}
+    assert "NaN by step 40" in bad.reason and record(bad)["reason"]["error"] == bad.reason
+    assert record(bad)["status"] == "failed" and record(bad)["total_steps"] == 40
+    assert [row["step"] for row in rows(bad.run, "metrics")] == [20]
+    assert checkpoint.names(bad.run) == ["000000000020"]
+    tables = [checkpoint.load(job.run, "000000000020").arrays["state.algo.tables"] for job in lake[0]]
+    assert np.isfinite(tables).all()
 
 
 @pytest.mark.slow
 def test_a_fused_job_can_be_gone_on_with_alone(lake):
-    ours, theirs = (made[1] for made in lake)
+    ours, theirs = lake[0][1], lake[1][0]
     for job in (ours, theirs):
         with without_xla():
             assert main([f"resume={job.run}", "total_steps=80"]) == 0
     check_equal(ours.run, theirs.run)
     assert record(ours)["total_steps"] == 80 and record(ours)["resumes"][0]["step"] == 60
+
+
+def small(name):
+    """A short run of a shipped algorithm with small networks."""
+    env = [f"algo={name}", f"env={home(name)}", *NEEDED.get(name, []), "tuned=none"]
+    config = compose.compose(env).config
+    own = {"batch_size": 8, "learning_starts": 16, "rollout_steps": 8, "epochs": 2, "minibatches": 2}
+    words = [f"algo.{key}={value}" for key, value in own.items() if key in config["algo"]]
+    words += [f"network.{part}.hidden=[8]" for part in config["network"]]
+    words += ["buffer.capacity=50"] if "capacity" in config["buffer"] else []
+    words += ["eval.every_steps=32", "eval.episodes=1", "eval.final_episodes=2", "logger.every_steps=16"]
+    return [*env, *words, "total_steps=64", "device=cpu", "checkpoint.every_steps=32", *STEADY]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_fused_is_its_run_alone(name, tmp_path):
+    gamma = [f"algo.gamma={value}" for value in (0.9, 0.8)]
+    words = ["seed=3", "algo.gamma=0.9,0.8", "hydra/launcher=fused", f"runs_dir={tmp_path / 'fused'}"]
+    assert main(["-m", *small(name), *words]) == 0
+    first, second = ledger.read(sweep_in(tmp_path / "fused")).jobs
+    assert main([*small(name), "seed=3", gamma[1], f"runs_dir={tmp_path / 'alone'}"]) == 0
+    (alone,) = (path.parent for path in (tmp_path / "alone").glob("*/*/run.json"))
+    check_equal(second.run, alone)
+    assert record(first)["sweep"]["fused"] is True and first.attempts == 1

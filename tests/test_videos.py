@@ -170,7 +170,7 @@ def test_wandb_gets_the_video_with_its_evaluation(tmp_path, monkeypatch):
     with fake_wandb() as server:
         for name, value in server.environment(tmp_path).items():
             monkeypatch.setenv(name, value)
-        weights_biases.fill(path, Following(path).rest(), WandbSettings(entity="lab"), 10.0)
+        weights_biases.fill(path, Following(path).rest(), WandbSettings(entity="lab"), 120.0)
         first, second = server.history(path.name)
         assert "eval/video" not in first and second["eval/video"]["_type"] == "video-file"
         sent = server.runs[path.name]["files"][second["eval/video"]["path"]]

@@ -17,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
+from rlresearch import pulse
 from rlresearch.envs.tape import Tape, Tapes, wound
 from rlresearch.envs.task import Task
 from rlresearch.envs.worker import leave_to_the_parent
@@ -52,25 +53,36 @@ class Unit(gym.Wrapper):
             self._low, self._high, self._middle, self._half = low, high, (high + low) / 2, (high - low) / 2
             self.action_space = gym.spaces.Box(-1.0, 1.0, env.action_space.shape, np.float32)
         self._shape = env.observation_space.shape
-        self._steps = 0
+        self._steps, self._seed, self._action = 0, -1, ()
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, self._shape, np.float32)
 
     def reset(self, **kwargs) -> tuple[np.ndarray, dict]:
-        self._steps = 0
+        self._steps, self._action = 0, ()
+        self._seed = -1 if kwargs.get("seed") is None else kwargs["seed"]
+        pulse.enter(self._seed, 0, ())
         try:
             obs, info = self.env.reset(**kwargs)
         except Exception as error:
             raise self._failed("raised in reset", error) from error
+        finally:
+            pulse.leave()
         return self._checked(obs), info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         self._steps += 1
+        self._action = self.own_units(action)
+        pulse.enter(self._seed, self._steps, self._action)
         try:
-            obs, reward, terminated, truncated, info = self.env.step(self.own_units(action))
+            obs, reward, terminated, truncated, info = self.env.step(self._action)
         except Exception as error:
             raise self._failed("raised", error) from error
+        finally:
+            pulse.leave()
         if not _is_finite_number(reward):
             raise self._failed(f"returned reward {reward!r}, expected one finite number")
+        if not (isinstance(terminated, _FLAGS) and isinstance(truncated, _FLAGS)):
+            told = f"terminated {terminated!r} and truncated {truncated!r}"
+            raise self._failed(f"returned {told}, expected true or false")
         return self._checked(obs), float(reward), bool(terminated), bool(truncated), info
 
     def replay(self, seed: int, actions: np.ndarray) -> Tape:
@@ -104,7 +116,12 @@ class Unit(gym.Wrapper):
 
     def _failed(self, what: str, error: Exception | None = None) -> RunError:
         cause = f": {type(error).__name__}: {error}" if error is not None else ""
-        return RunError(f"environment '{self._name}' {what} at step {self._steps} of its episode{cause}")
+        action = f", action {np.array2string(np.asarray(self._action), threshold=8)}" if self._steps else ""
+        where = f"at step {self._steps} of its episode{cause} (episode seed {self._seed}{action})"
+        return RunError(f"environment '{self._name}' {what} {where}")
+
+
+_FLAGS = (bool, np.bool_, int, np.integer)
 
 
 def _is_finite_number(value: object) -> bool:
@@ -157,6 +174,7 @@ class HostEnv:
         self._task, self._keys = task, keys
         self._episode = np.zeros(task.num_envs, np.int64)
         self._tapes: list[Tape] = []
+        self._lost = False
 
     def reset(self) -> np.ndarray:
         """First observations float32[N, ...]."""
@@ -168,7 +186,7 @@ class HostEnv:
         """Applies actions [-1, 1] float32[N, A], or discrete ones from 0 int32[N]; copies whose episode ended begin the
         next one.
         """
-        next_obs, reward, terminated, truncated, _ = self._envs.step(action)
+        next_obs, reward, terminated, truncated, _ = self._stepped(action)
         reward = reward.astype(np.float32)
         for tape, *step in zip(self._tapes, action, next_obs, reward, strict=True):
             tape.note(*step)
@@ -180,6 +198,18 @@ class HostEnv:
             for i in np.flatnonzero(done):
                 self._tapes[i] = Tape(obs[i])
         return HostStep(reward, terminated, truncated, next_obs, obs)
+
+    def _stepped(self, action: np.ndarray) -> tuple:
+        if isinstance(self._envs, InProcess):  # whose units tell of themselves
+            return self._envs.step(action)
+        try:
+            with pulse.waiting(action=action):
+                return self._envs.step(action)
+        except (EOFError, ConnectionError) as error:
+            self._lost = True
+            what = "a process that steps one of its copies is gone; was it killed, for want of memory?"
+            actions = np.array2string(action, threshold=8)
+            raise RunError(f"environment '{self._task.id}': {what} (actions {actions})") from error
 
     @property
     def between_episodes(self) -> bool:
@@ -221,7 +251,14 @@ class HostEnv:
                 )
 
     def close(self) -> None:
-        self._envs.close()
+        """Closes the environments; where a process of theirs is gone, ends the others."""
+        if not self._lost:
+            self._envs.close()
+            return
+        for process in self._envs.processes:
+            process.kill()
+            process.join()
+        self._envs.closed = True
 
     def _seeds(self) -> list[int]:
         return episode_seeds(self._keys, self._episode)

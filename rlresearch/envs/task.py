@@ -45,7 +45,8 @@ class Task:
     or one process each. physics: the compiled twin. What algorithms see of an observation: discrete ones
     are one-hot; flatten: any shape as one vector; time_aware: the share of the time limit that is used up
     appended to the vector (Pardo et al. 2018); frame_stack: the newest so many, oldest first, at an
-    episode's start the first repeated.
+    episode's start the first repeated. timeout_s: how long a reset or a step on the host may take in seconds, None for
+    however long; it tells nothing about what is learned.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Task:
     flatten: bool = False
     time_aware: bool = False
     frame_stack: Annotated[int, at.Gt(0)] = 1
+    timeout_s: Annotated[float, at.Gt(0)] | None = None
 
     @cached_property
     def _registered(self) -> gym.envs.registration.EnvSpec:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import IO
 
 import rlresearch
 from rlresearch.mirrors import WandbSettings
@@ -38,14 +39,13 @@ class Beside:
         try:
             # A session of its own: Ctrl-C and what else is sent to the run's group is not for it.
             self._process = subprocess.Popen(command, **pipes, env=_environment(), start_new_session=True)
+            self._listener = threading.Thread(target=self._listen, args=[self._process.stdout], daemon=True)
+            self._listener.start()
             order = {"runs": [str(run.absolute()) for run in runs], "settings": asdict(settings)}
             self._process.stdin.write(json.dumps(order).encode() + b"\n")
             self._process.stdin.flush()
         except OSError as error:
             self._warn(_GONE, error.strerror or error, self._sync)
-            return
-        self._listener = threading.Thread(target=self._listen, name="W&B", daemon=True)
-        self._listener.start()
 
     def close(self) -> None:
         """Waits until all is sent, at most `exit_wait_s`; may be called again."""
@@ -63,12 +63,14 @@ class Beside:
                 os.killpg(ending.pid, signal.SIGKILL)
             ending.wait()
         self._listener.join(1.0)
+        if not self._listener.is_alive():
+            ending.stdout.close()
         if ending.returncode not in (0, -signal.SIGKILL):
             self._warn(_GONE, f"its process ended with code {ending.returncode}", self._sync)
 
-    def _listen(self) -> None:
+    def _listen(self, told: IO[bytes]) -> None:
         with contextlib.suppress(OSError, ValueError):
-            for line in self._process.stdout if self._process else ():
+            for line in told:
                 self._hear(json.loads(line))
 
     def _hear(self, told: dict) -> None:

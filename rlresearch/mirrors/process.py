@@ -26,7 +26,7 @@ from rlresearch.mirrors.weights_biases import Connection, confirmed
 
 POLL_S = 1.0
 RETRY_S = 30.0  # after a server did not answer
-_BEHIND = 10  # how much lower its priority is than training's
+_BEHIND = 5  # how much lower its priority is than training's
 
 Tell = Callable[..., None]
 
@@ -58,7 +58,9 @@ def mirror(runs: Sequence[Path], settings: WandbSettings, ended: threading.Event
     end = time.monotonic() + settings.exit_wait_s
     server.last_chance()
     for member in members:
-        server.tries(lambda member=member: member.end(end))
+        # A run that goes on may find the process beside its earlier part still at work.
+        while server.tries(lambda member=member: member.end(end)) == "busy" and time.monotonic() < end:
+            time.sleep(POLL_S)
     if not all(member.complete for member in members):
         server.lacks_rows()
 
@@ -115,14 +117,14 @@ class _Server:
         """The next try does not wait for its time."""
         self._not_before = 0.0
 
-    def tries(self, send: Callable[[], str | None]) -> None:
-        """Calls `send`, unless the server failed a moment ago."""
+    def tries(self, send: Callable[[], str | None]) -> str:
+        """Calls `send`, unless the server failed a moment ago. Returns sent, gone, or busy where another mirrors it."""
         if time.monotonic() < self._not_before:
-            return
+            return "gone"
         try:
             page = send()
         except weights_biases.Busy:
-            self._not_before = time.monotonic() + POLL_S
+            return "busy"
         except Exception as error:  # noqa: BLE001 (whatever W&B's library does, it is no reason to stop)
             self._not_before = time.monotonic() + RETRY_S
             if not isinstance(error, weights_biases.NoAnswer):
@@ -132,13 +134,14 @@ class _Server:
                 why = redaction.text(f"{name}{error}")
                 self._tell("gone", why=one_line(why)[:200], sync=_sync(self._members))
                 self._said_gone = True
-        else:
-            if self._said_gone:
-                self._tell("back")
-                self._said_gone = False
-            if page is not None and self._page is None:
-                self._page = page
-                self._tell("page", page=page)
+            return "gone"
+        if self._said_gone:
+            self._tell("back")
+            self._said_gone = False
+        if page is not None and self._page is None:
+            self._page = page
+            self._tell("page", page=page)
+        return "sent"
 
     def forget(self) -> None:
         """Begins anew with W&B's library, for all members."""

@@ -85,6 +85,7 @@ def _train(run: Run, arguments: argparse.Namespace) -> Path:
     command = [sys.executable, "-m", "rlresearch.rerun", str(run.path), "--runs-dir", arguments.runs_dir]
     command += [f"--package={name}" for name in arguments.package]
     command += [f"--config-dir={arguments.config_dir}"] if arguments.config_dir else []
+    command += [f"--init-from={arguments.init_from}"] if arguments.init_from else []
     with subprocess.Popen(command) as process:
         try:
             code = process.wait()

@@ -262,6 +262,7 @@ def _reproduce(parser: argparse.ArgumentParser) -> None:
     package = "a package of yours that the configuration may name"
     parser.add_argument("--package", action="append", default=[], metavar="NAME", help=package)
     parser.add_argument("--config-dir", metavar="FOLDER", help="where that package lies")
+    parser.add_argument("--init-from", metavar="RUN", help="the run whose parameters it began with, if it did")
 
 
 def _sync(parser: argparse.ArgumentParser) -> None:
@@ -301,5 +302,5 @@ COMMANDS = {
     "rm": Command("upkeep", "delete runs", _rm),
     "reproduce": Command("again", "run one again from its stored configuration, and compare", _reproduce),
     "sync": Command("sync", "mirror runs into W&B or TensorBoard afterwards, each row once", _sync),
-    "import": Command("foreign", "runs made elsewhere: SB3 monitor.csv, evaluations.npz, TensorBoard files", _import),
+    "import": Command("foreign", "runs made elsewhere: SB3's files, TensorBoard's, W&B's offline ones", _import),
 }

@@ -21,6 +21,7 @@ from rlresearch.review.reader import Run
 from rlresearch.review.tables import Column, Grid
 
 _LOG_LINES = 40
+_LONGEST_VALUE = 60
 _POLL_S = 0.5
 _MOST_READ = 1 << 20  # bytes at once: who follows a run does not want its whole past
 _BARS = "▁▂▃▄▅▆▇█"
@@ -50,7 +51,7 @@ def diff(arguments: argparse.Namespace) -> int:
         runs = [query.one(index, everything, word) for word in arguments.runs]
     if len(runs) < 2:
         raise ConfigError(f"diff {arguments.runs[0]}: needs two runs or more.")
-    columns = [Column("about"), Column("key"), *(Column(run.name) for run in runs)]
+    columns = [Column("about"), Column("key"), *(Column(run.name, _brief) for run in runs)]
     told = keys.ABOUT if arguments.all else [name for name in keys.ABOUT if name not in ("origin", "time", "metrics")]
     rows = []
     for key in query.keys(runs):
@@ -62,6 +63,12 @@ def diff(arguments: argparse.Namespace) -> int:
     if not rows and arguments.format == "table":
         print("no difference in configuration, code, machine or result")
     return 0
+
+
+def _brief(value: Any) -> str:
+    """So that the runs stay side by side."""
+    line = tables.text(value)
+    return line if len(line) <= _LONGEST_VALUE else f"{line[: _LONGEST_VALUE - 1]}…"
 
 
 def tail(arguments: argparse.Namespace) -> int:
@@ -106,7 +113,7 @@ class _Growing:
     def _line(self, line: bytes) -> tuple[float, str, Any]:
         if self._path.suffix == ".jsonl":
             row = reader.one_row(line) or {}
-            self._time = float(row.get("time") or self._time)
+            self._time = reader.real(row.get("time"), self._time)
             return self._time, self._path.name, row
         text = line.decode(errors="replace")
         written = reader.moment(text.partition(" ")[0])
@@ -118,9 +125,10 @@ class _Growing:
 def _tail_line(kind: str, line: Any, wanted: Sequence[str] | None) -> str:
     if kind == "log.txt":
         return tables.text(line)
-    head = f"{duration(line.get('time') or 0):>8}  step {tables.count(line.get('step')):>9}"
+    head = f"{duration(reader.real(line.get('time'), 0.0)):>8}  step {tables.count(line.get('step')):>9}"
     if kind == "evaluations.jsonl":
-        returns = [each for each in line.get("returns") or [] if isinstance(each, int | float)]
+        told = line.get("returns")
+        returns = [reader.real(each, np.nan) for each in told] if isinstance(told, list) else []
         mean, std = (float(np.mean(returns)), float(np.std(returns))) if returns else (None, None)
         return f"{head}  eval {number(mean)} ± {number(std)} ({len(returns)} episodes)"
     values = {name: value for name, value in line.items() if "/" in name and (not wanted or name in wanted)}

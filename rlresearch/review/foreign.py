@@ -1,7 +1,7 @@
 """`import`: runs made elsewhere become run directories, to be listed and compared beside one's own.
 
-Read are Stable-Baselines3's monitor.csv and evaluations.npz and TensorBoard's event files; what lies in one folder is
-one run. Names that mean the same as one of ours are changed to it, others are kept.
+Read are Stable-Baselines3's monitor.csv and evaluations.npz, TensorBoard's event files and W&B's offline files; what
+lies in one folder is one run. Names that mean the same as one of ours are changed to it, others are kept.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import yaml
 
 from rlresearch.errors import ConfigError, RunError, shown
 from rlresearch.redaction import redacted
-from rlresearch.review import query, tfevents
+from rlresearch.review import query, tfevents, wandb_files
 from rlresearch.review.index import Index
 from rlresearch.rundir import JsonLines, RunDirectory, timestamp
 
@@ -79,6 +79,8 @@ def read(files: Sequence[Path]) -> Foreign:
             _read_monitor(run, file)
         elif file.suffix == ".npz":
             _read_evaluations(run, file)
+        elif file.suffix == ".wandb":
+            _read_wandb(run, file)
         else:
             _read_events(run, file)
     return run
@@ -92,7 +94,7 @@ def _folders(sources: Sequence[Path]) -> Iterator[list[Path]]:
         within = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
         known = [path for path in within if _is_known(path)]
         if not known:
-            kinds = "monitor.csv, evaluations.npz or events.out.tfevents.*"
+            kinds = "monitor.csv, evaluations.npz, events.out.tfevents.* or *.wandb"
             raise ConfigError(f"{source}: holds none of {kinds}.")
         for path in known:
             found.setdefault(path.parent, []).append(path)
@@ -100,7 +102,8 @@ def _folders(sources: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 def _is_known(path: Path) -> bool:
-    return path.name.endswith("monitor.csv") or path.name == "evaluations.npz" or ".tfevents." in path.name
+    named = path.name.endswith(("monitor.csv", ".wandb")) or path.name == "evaluations.npz"
+    return named or ".tfevents." in path.name
 
 
 def _read_monitor(run: Foreign, path: Path) -> None:
@@ -144,6 +147,29 @@ def _read_events(run: Foreign, path: Path) -> None:
             continue
         name = _SAME.get(each.tag, each.tag if "/" in each.tag else f"imported/{each.tag}")
         run.metrics.setdefault(each.step, {"time": elapsed})[name] = each.value
+
+
+def _read_wandb(run: Foreign, path: Path) -> None:
+    """Rows under their step; of a run of ours every evaluation with its episodes, as it was."""
+    config, rows = wandb_files.read(path)
+    env = config.get("env")
+    own = env.get("id") if isinstance(env, dict) else env
+    run.env = run.env or next((each for each in (own, config.get("env_id")) if isinstance(each, str)), None)
+    run.began = min([each.wall_time for each in rows if each.wall_time is not None], default=run.began)
+    for each in rows:
+        elapsed = None if each.wall_time is None or run.began is None else round(each.wall_time - run.began, 3)
+        told = {"time": each.values.get("time", elapsed)}
+        if isinstance(each.values.get("eval/returns"), list):
+            lengths = each.values.get("eval/lengths")
+            row = told | {"returns": each.values["eval/returns"]} | ({"lengths": lengths} if lengths else {})
+            run.evaluations[each.step] = row
+            continue
+        for name, value in each.values.items():
+            if name in _EVALUATED and not isinstance(value, list):
+                run.evaluations.setdefault(each.step, dict(told)).setdefault(_EVALUATED[name], [value])
+            elif name not in ("step", "global_step", "time") and not isinstance(value, list):
+                ours = _SAME.get(name, name if "/" in name else f"imported/{name}")
+                run.metrics.setdefault(each.step, dict(told))[ours] = value
 
 
 def _write(run: Foreign, arguments: argparse.Namespace, settings: dict[str, Any], digest: str) -> Path:

@@ -25,7 +25,7 @@ from rlresearch.errors import ConfigError, RunError
 from rlresearch.review import reader
 from rlresearch.review.reader import Columns, Run
 
-VERSION = 1  # of the cache's tables and of what `reader.read` returns; another one is built anew
+VERSION = 2  # of the cache's tables and of what `reader.read` returns; another one is built anew
 _TABLES = """
 CREATE TABLE runs (key TEXT PRIMARY KEY, stamps TEXT, vals BLOB) WITHOUT ROWID;
 CREATE TABLE columns (name TEXT, key TEXT, stamps TEXT, vals BLOB, PRIMARY KEY (name, key));
@@ -192,13 +192,16 @@ def cache_folder() -> Path:
 
 
 def _found(root: str, known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(key, stamps) of every run below `root`. A run's own folders are not entered, links are not followed."""
+    """(key, stamps) of every run below `root`. A run's own folders are not entered, links are not followed, and a name
+    that is no UTF-8 is nobody's run.
+    """
     ahead = [""]
     while ahead:
         above = ahead.pop()
         try:
             with os.scandir(f"{root}/{above}") as entries:
                 folders = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+            folders = [name for name in folders if _is_utf8(name)]
         except OSError:
             continue
         for name in folders:
@@ -208,6 +211,13 @@ def _found(root: str, known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 yield key, stamps
             elif not name.startswith("."):
                 ahead.append(f"{key}/")
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        return name.isascii() or bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _read_columns(source: str, path: Path) -> Columns:

@@ -20,6 +20,8 @@ import numpy as np
 import orjson
 import yaml
 
+from rlresearch import plain_yaml
+from rlresearch.durable import read_file
 from rlresearch.errors import RunError
 from rlresearch.rundir import RunDirectory, read_rows
 
@@ -30,7 +32,6 @@ LONG = 64 << 20  # bytes of rows from which on a drawing is made of a sample, so
 _STRETCH, _STRETCHES = 4_096, 4_000  # bytes of the sample's parts, and their number
 _PIECE = 32 << 20  # bytes of a JSON lines file that are parsed at once
 _NOT_NUMBERS = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # 15 times as fast, where libyaml is there
 
 Columns = dict[str, np.ndarray]
 
@@ -86,7 +87,7 @@ def read(path: Path) -> tuple[dict[str, Any], Columns]:
     values |= _derived(record, newest, evaluated)
     if problems:
         values["problem"] = "; ".join(dict.fromkeys(problems))
-    return values, evaluated
+    return {_utf8(key): _kept(value) for key, value in values.items()}, evaluated
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -105,12 +106,10 @@ def read_config(path: Path) -> dict[str, Any]:
     file = path / "config.yaml"
     if not is_file(file):
         return {}
-    if file.stat().st_size > LARGEST_TEXT:
-        raise RunError(f"{file} is too large to be a configuration")
     try:
-        config = yaml.load(file.read_text(encoding="utf-8"), _LOADER)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise RunError(f"{file} cannot be read: {error}") from error
+        config = plain_yaml.load(read_file(file, plain_yaml.LARGEST + 1))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RunError(f"{file} cannot be read: {plain_yaml.why(error)}") from error
     if not isinstance(config, dict):
         raise RunError(f"{file} is not a mapping")
     return config
@@ -134,7 +133,8 @@ def evaluations(path: Path) -> Columns:
         "eval/length": _moments([row["lengths"] if are_numbers(row.get("lengths")) else [] for row in rows])[0],
         "eval/episodes": np.array([len(row["returns"]) for row in rows], dtype=np.float64),
     }
-    return _in_order(columns)
+    ordered = _in_order(columns)
+    return ordered if len(ordered["step"]) else {}
 
 
 def metrics(path: Path, names: Iterable[str] | None = None) -> Columns:
@@ -229,6 +229,12 @@ def moment(text: Any) -> datetime | None:
     return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
+def real(value: Any, otherwise: float) -> float:
+    """A finite number as it stands in a row; anything else is `otherwise`."""
+    number = _real(value)
+    return number if np.isfinite(number) else otherwise
+
+
 def status(values: Mapping[str, Any]) -> str:
     """As run.json has it; `killed` where that says running, but was written here by a process that is gone."""
     recorded = str(values.get("status", "damaged"))
@@ -265,9 +271,9 @@ def _derived(record: Mapping[str, Any], newest: Mapping[str, Any], evaluated: Co
     steps = _largest(ends) if np.isnan(steps) else steps
     seconds = _largest([_real(record.get("wall_time_s")), _real(newest.get("time"))])
     derived = {"final": final, "best": _largest(returns), "steps": steps, "duration": seconds}
-    found = {name: float(value) for name, value in derived.items() if not np.isnan(value)}
+    found = {name: float(value) for name, value in derived.items() if np.isfinite(value)}
     if "steps" in found:
-        found["steps"] = int(found["steps"])
+        found["steps"] = _kept(int(found["steps"]))
     return found
 
 
@@ -290,7 +296,7 @@ def _columns(rows: Sequence[Mapping[str, Any]], wanted: set[str] | None) -> Colu
         if wanted is None or name in wanted:
             try:
                 columns[name] = np.array(list(map(itemgetter(name), rows)), dtype=np.float64)
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, OverflowError):
                 columns[name] = np.array([_real(row.get(name)) for row in rows])
     return columns
 
@@ -345,6 +351,17 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _kept(value: Any) -> Any:
+    """A plain value as the cache can hold it: whole numbers of 64 bits, text that UTF-8 can say."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return str(value) if value.bit_length() < 4_000 else "a number of many digits"
+    return _utf8(value) if isinstance(value, str) else value
+
+
+def _utf8(text: str) -> str:
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
 def _decoded(value: Any) -> Any:
     if isinstance(value, list):
         return [_decoded(each) for each in value]
@@ -368,7 +385,10 @@ def are_numbers(values: Any) -> bool:
 
 def _real(value: Any) -> float:
     value = _decoded(value)
-    return float(value) if isinstance(value, int | float) else np.nan
+    try:
+        return float(value) if isinstance(value, int | float) else np.nan
+    except OverflowError:
+        return np.inf if value > 0 else -np.inf
 
 
 def _largest(values: Iterable[float]) -> float:

@@ -44,11 +44,19 @@ def sync(arguments: argparse.Namespace) -> int:
 def _chosen(arguments: argparse.Namespace) -> list[Run]:
     if not arguments.runs and not arguments.since and not arguments.status:
         raise ConfigError("sync: name the runs, by name, number or filter; all of them are 'name~.'")
+    paths = [Path(word) for word in arguments.runs]
+    if all((path / "run.json").is_file() for path in paths):  # as a run that ended says it, wherever one stands
+        return [_run(path) for path in paths]
     with Index(arguments.runs_dir, arguments.cache) as index:
         runs = query.choose(index, arguments.runs, arguments.since, arguments.status).runs
     if not runs:
         raise ConfigError(f"sync: no run in {arguments.runs_dir} is meant.")
     return runs
+
+
+def _run(path: Path) -> Run:
+    values, _ = reader.read(path)
+    return Run(path, path.name, values | {"status": reader.status(values)})
 
 
 def _to_wandb(run: Run, arguments: argparse.Namespace) -> str:

@@ -41,7 +41,8 @@ def opened(run: Path, name: str) -> tuple[int, int]:
 
 
 def _is_video(entry: os.DirEntry[str]) -> bool:
-    return entry.name.endswith(".mp4") and not entry.name.startswith(".") and entry.is_file(follow_symlinks=False)
+    fit = entry.name.endswith(".mp4") and entry.name.isprintable() and not entry.name.startswith(".")
+    return fit and entry.is_file(follow_symlinks=False)
 
 
 def _in_order(name: str) -> list[tuple[int, int, str]]:

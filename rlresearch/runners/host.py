@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 import tensorflow as tf
 
-from rlresearch import rng
+from rlresearch import pulse, rng
 from rlresearch.envs.host import HostEnv, HostStep
 from rlresearch.envs.tape import Tapes
 from rlresearch.envs.task import Task
@@ -79,6 +79,7 @@ class HostRunner:
         if fresh:
             self._fresh()
         for _ in range(iterations):
+            pulse.total(self.iteration * self._action.shape[0])
             packed = tf.constant(_packed(self._env.step(self._action)))
             silent = self._trainer.silent_iterations
             transit = self._transit(self.iteration >= silent, self.iteration + 1 >= silent)

@@ -25,17 +25,24 @@ from rlresearch.trainer import RunState, Trainer
 class PopulationRunner:
     """One member for each seed.
 
-    values: by dotted path in the algorithm (`gamma`, `optimizer.lr`, `noise.sigma`), one value a member.
+    values: by dotted path in the algorithm (`gamma`, `optimizer.lr`, `noise.sigma`), one value a member. changing: the
+    paths among them whose values may change while it runs; the others are constants of the program.
     """
 
     def __init__(
-        self, trainer: Trainer, task: Task, seeds: Sequence[int], values: Mapping[str, Sequence[float]] | None = None
+        self,
+        trainer: Trainer,
+        task: Task,
+        seeds: Sequence[int],
+        values: Mapping[str, Sequence[float]] | None = None,
+        changing: Sequence[str] = (),
     ) -> None:
         self.members, self.silent, self.exact = tuple(seeds), trainer.silent_iterations, True
         values = dict(values or {})
         check_values(trainer.algo, values, len(self.members))
         env = DeviceEnv(task)
         self._values = {path: tf.constant(list(each), tf.float32) for path, each in values.items()}
+        self._values |= {path: tf.Variable(self._values[path]) for path in changing}
         collect = {
             learning: _mapped(lambda state, own, t, on=learning: device_collect(_with(trainer, own), env, on, state, t))
             for learning in (False, True)
@@ -44,20 +51,24 @@ class PopulationRunner:
         fresh_row = _mapped(lambda state, own: _with(trainer, own).fresh_row(state))
         self._loop = CompiledLoop(
             self._init(trainer, env),
-            lambda learning, state, iteration: collect[learning](state, self._values, iteration),
-            lambda state, iteration: learn(state, self._values, iteration),
+            lambda learning, state, iteration: collect[learning](state, self.values(), iteration),
+            lambda state, iteration: learn(state, self.values(), iteration),
             trainer.silent_iterations,
             trainer.algo.update_every,
-            lambda state: fresh_row(state, self._values),
+            lambda state: fresh_row(state, self.values()),
         )
         self._row = tf.function(
-            lambda: _mapped(lambda state, own: trainer.row(state))(self.state(), self._values), autograph=False
+            lambda: _mapped(lambda state, own: trainer.row(state))(self.state(), self.values()), autograph=False
         )
         self._policy = tf.function(
-            lambda obs: _mapped(lambda pair, own: trainer.policy(*pair))((self._acting(), obs), self._values),
+            lambda obs: _mapped(lambda pair, own: trainer.policy(*pair))((self._acting(), obs), self.values()),
             autograph=False,
             reduce_retracing=True,
         )
+
+    def values(self) -> dict[str, tf.Tensor]:
+        """The members' hyperparameters by path, float32[M] each."""
+        return {path: tf.convert_to_tensor(each) for path, each in self._values.items()}
 
     def _acting(self) -> RunState:
         """The members' states without replay, of which acting needs nothing."""
@@ -67,7 +78,7 @@ class PopulationRunner:
         """Members begin one by one, as Keras draws parameters; the empty replay is the same for all."""
         states = []
         for index, seed in enumerate(self.members):
-            own = {path: each[index] for path, each in self._values.items()}
+            own = {path: each[index] for path, each in self.values().items()}
             states.append(device_init(_with(trainer, own), env, rng.key(seed)))
         buffer = trees.repeat(states[0].buffer, len(states))
         return trees.stack([state._replace(buffer=()) for state in states])._replace(buffer=buffer)

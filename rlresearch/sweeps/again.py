@@ -7,7 +7,9 @@ from pathlib import Path
 
 from rlresearch.compose import Change
 from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.redaction import MASK
 from rlresearch.resume import named_packages
+from rlresearch.runners import flattened
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps.controller import RETRIED, Sweep
 from rlresearch.sweeps.launchers import made
@@ -27,17 +29,26 @@ def go_on(changes: Sequence[Change], folder: str | None, argv: Sequence[str]) ->
     if retry not in RETRIED:
         raise ConfigError(f"retry={shown(retry)}: must be one of {', '.join(RETRIED)}.")
     packages = ["rlresearch", *named_packages(asked.pop("packages", []), folder)]
-    header = ledger.read(path).header
+    account = ledger.read(path)
+    header = account.header
+    secrets = {key: asked.pop(key) for key in _masked(account) if key in asked}
     name, settings = _launcher(header, asked)
     if (sweeper := header.get("sweeper", "basic")) != "basic":
         raise ConfigError(f"resume={path}: was proposed by hydra/sweeper={sweeper}, which goes on by itself.")
     sweep = Sweep(made(name, settings), name, str(path.parent), argv, folder, packages)
+    sweep.secrets = secrets
     try:
         sweep.reopen(path, retry)
         sweep.run_rest()
         sweep.finish()
     finally:
         sweep.close()
+
+
+def _masked(account: ledger.Account) -> set[str]:
+    """The keys of secrets, which the ledger leaves out."""
+    own = [*(flattened(base.config) for base in account.bases), *(job.values for job in account.jobs)]
+    return {key for values in own for key, value in values.items() if MASK in str(value)}
 
 
 def _launcher(header: dict, asked: dict) -> tuple[str, dict]:

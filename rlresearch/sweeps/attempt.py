@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlresearch import ending, launch, resume
+from rlresearch.compose import Change
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.plan import Plan, plan
-from rlresearch.provenance import redacted
+from rlresearch.redaction import redacted
 from rlresearch.rundir import RunDirectory
 from rlresearch.runners import flattened
 from rlresearch.sweeps import ledger
@@ -26,7 +27,7 @@ class Task(NamedTuple):
     """An attempt at a job, as plain data that goes to any process. run: where it goes on, None for a new directory.
 
     packages: where components may come from, None for anywhere; folder: what --config-dir names; command: as typed;
-    cwd: what a relative runs_dir starts from.
+    cwd: what a relative runs_dir starts from; secrets: what stored configurations leave out, by key.
     """
 
     job: int
@@ -41,6 +42,7 @@ class Task(NamedTuple):
     run: str | None = None
     packages: list[str] | None = None
     folder: str | None = None
+    secrets: dict[str, Any] = {}
 
 
 class Outcome(NamedTuple):
@@ -85,7 +87,8 @@ def _carried_out(tasks: Sequence[Task], book: Ledger, fused: Mapping[str, Any] |
     try:
         if begun_already:
             begun(begun_already)
-            made, going_on = resume.resumption(str(begun_already[0]), [], first.packages or [])
+            told_again = [Change(key, value) for key, value in first.secrets.items()]
+            made, going_on = resume.resumption(str(begun_already[0]), told_again, first.packages or [])
             mean = launch.launch(_quiet(made), _request(tasks, going_on.config, begun), going_on)
         else:
             ledger.begun(book, [task.job for task in tasks], [task.attempt for task in tasks])
@@ -97,23 +100,35 @@ def _carried_out(tasks: Sequence[Task], book: Ledger, fused: Mapping[str, Any] |
         return _failed(tasks, ending.told(cause), tuple(getattr(cause, "members", ())))
     if len(tasks) == 1 and not begun_already:
         return [Outcome(ended_as(runs[0])[0] or FINISHED if runs else FINISHED, objective=mean)]
-    outcomes = [Outcome(status or FAILED, objective=mean) for status, mean in map(ended_as, runs)]
-    if len(tasks) > 1:
-        _part(runs, book)
+    outcomes = [_outcome(run) for run in runs]
+    _part(runs[0], book)
     return outcomes
 
 
-def _part(runs: Sequence[Path], book: Ledger) -> None:
+def _outcome(run: Path) -> Outcome:
+    """Of a member: one may fail, and the others go on."""
+    status, mean = ended_as(run)
+    if status is not None:
+        return Outcome(status, objective=mean)
+    reason = RunDirectory(run).recorded().get("reason") or {}
+    return Outcome(FAILED, str(reason.get("error") or "it has no final evaluation"))
+
+
+def _part(run: Path, book: Ledger) -> None:
+    """Where a run is a member of a fused program of which every member has an end, each gets checkpoints of its own."""
     from rlresearch.sweeps.parting import part
     from rlresearch.tensor_files import Damaged
 
-    together = RunDirectory(runs[0]).recorded().get("population") or {}
-    if together.get("members") != [run.name for run in runs]:
+    record = RunDirectory(run).recorded()
+    members = (record.get("population") or {}).get("members") or []
+    runs = [run.parent / name for name in members]
+    if not (record.get("sweep") or {}).get("fused"):
         return
-    try:
-        part(runs)
-    except (OSError, Damaged, RunError) as error:  # the results are there, and checkpoints of all together
-        book.write("not_parted", run=str(runs[0]), why=str(error))
+    if all(RunDirectory(each).recorded()["status"] in (*DONE, FAILED) for each in runs):
+        try:
+            part(runs)
+        except (OSError, Damaged, RunError) as error:  # the results are there, and checkpoints of all together
+            book.write("not_parted", run=str(run), why=str(error))
 
 
 def _failed(tasks: Sequence[Task], why: str, members: tuple[int, ...]) -> list[Outcome]:

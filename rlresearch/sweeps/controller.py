@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlresearch import resume
+from rlresearch import redaction, resume
 from rlresearch.durable import hold
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.provenance import provenance
+from rlresearch.redaction import MASK, redacted
 from rlresearch.rundir import RunDirectory, timestamp
+from rlresearch.runners import flattened
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps.attempt import Outcome, Task, attempt, ended_as
 from rlresearch.sweeps.jobs import Composer, check, frozen
@@ -62,7 +64,10 @@ class Sweep:
         self._composer = Composer(folder)
         self._unwritten: list[Job] = []
         self._written_bases = 0
-        self._goes_on: set[int] = set()
+        self._values: dict[int, dict[str, Any]] = {}  # of jobs, with what the ledger leaves out
+        self.secrets: dict[str, Any] = {}  # by key, told again where a sweep goes on
+        self._goes_on: set[int] = set()  # from their checkpoints
+        self._again: set[int] = set()  # from their beginning
         self._table: Table | None = None
         self._held: int | None = None
 
@@ -86,11 +91,13 @@ class Sweep:
 
     def config(self, job: Job) -> dict[str, Any]:
         """A job's frozen configuration."""
-        return frozen(job, self.bases)
+        own = self._values.get(job.number, job.values) | self.secrets
+        return frozen(replace(job, values=own), self.bases)
 
     def task(self, job: Job) -> Task:
         """The next attempt at a job."""
         base = self.bases[job.base]
+        self._again.discard(job.number)
         return Task(
             job=job.number,
             attempt=job.attempts + 1,
@@ -104,6 +111,7 @@ class Sweep:
             run=str(job.run) if job.number in self._goes_on and job.run is not None else None,
             packages=self.packages,
             folder=self.folder,
+            secrets=self.secrets,
         )
 
     # What a launcher does.
@@ -153,7 +161,7 @@ class Sweep:
         ConfigError before the first begins where one is wrong. What fails is in the jobs' status.
         """
         known = self.jobs[first : first + len(batch)]
-        if [job.overrides for job in known] != [list(each) for each in batch[: len(known)]]:
+        if [job.overrides for job in known] != [redacted(each) for each in batch[: len(known)]]:
             raise ConfigError(f"resume={self.path}: the sweeper proposes other jobs than it did before.")
         jobs = self.plan(batch[len(known) :])
         if self.path is None:
@@ -212,8 +220,11 @@ class Sweep:
     def run_rest(self) -> None:
         """Runs every job that has no end yet."""
         self.launcher.check()
-        left = [job for job in self.jobs if job.status == PENDING]
-        check(left, self.bases, self.packages)
+        fresh = [job for job in self.jobs if self._is_fresh(job)]
+        masked = [key for job in fresh for key, value in flattened(self.config(job)).items() if MASK in str(value)]
+        if masked:
+            raise ConfigError(f"{masked[0]}: is a secret, which no ledger holds; say it again with {masked[0]}=VALUE.")
+        check([replace(job, values=job.values | self.secrets) for job in fresh], self.bases, self.packages)
         self._run(self.jobs)
 
     def _create(self) -> None:
@@ -223,7 +234,8 @@ class Sweep:
         fields = provenance(self._command, []) | {"config_dir": self.folder, "launcher": self._name}
         fields |= {"settings": asdict(self.launcher), "schema_version": ledger.SCHEMA_VERSION, "at": timestamp()}
         fields |= {"cwd": self._cwd}
-        self._book.write("sweep", **(fields | self._header))
+        own = {name: redacted(each) if isinstance(each, list) else each for name, each in self._header.items()}
+        self._book.write("sweep", **(fields | own))
         self._reader = ledger.Reader(self.path)
 
     def _write(self, jobs: Sequence[Job]) -> None:
@@ -231,12 +243,10 @@ class Sweep:
         if not jobs:
             return
         bases = self.bases[self._written_bases :]
-        self.book.write_all({"event": "base", **asdict(base)} for base in bases)
+        self.book.write_all({"event": "base", **redaction.settings(asdict(base))} for base in bases)
         self._written_bases += len(bases)
-        self.book.write_all(
-            {"event": "job", "job": job.number, "base": job.base, "values": job.values, "overrides": job.overrides}
-            for job in jobs
-        )
+        self._values |= {job.number: job.values for job in jobs}
+        self.book.write_all(_written(job) for job in jobs)
         self.book.write("planned", jobs=jobs[-1].number + 1)
         self.book.sync()
         self.refresh()
@@ -244,7 +254,7 @@ class Sweep:
     def _run(self, jobs: Sequence[Job]) -> None:
         if self._table is None:
             self._table = Table(self.path)
-        fresh = [job for job in jobs if job.status == PENDING]
+        fresh = [job for job in jobs if self._is_fresh(job)]
         going_on = self._together([job for job in jobs if job.number in self._goes_on])
         for line in self.launcher.describe(self, fresh):
             self._table.say(line)
@@ -257,6 +267,9 @@ class Sweep:
                 self.book.after = None
                 self.refresh()
 
+    def _is_fresh(self, job: Job) -> bool:
+        return job.status == PENDING or job.number in self._again
+
     def _together(self, jobs: Sequence[Job]) -> list[list[Job]]:
         """Jobs that were one program, by their place in it."""
         units: dict[Path, dict[int, Job]] = {}
@@ -267,18 +280,23 @@ class Sweep:
 
     def _reconcile(self, retry: str) -> None:
         """What the run directories say of jobs that had no end, and which jobs are to be run again or to go on."""
-        again = RETRIED[retry]
         for job in self.jobs:
-            if job.status in (RUNNING, INTERRUPTED) or job.status in again:
-                status, mean = ended_as(job.run) if job.run is not None else (None, None)
-                if status is not None:
-                    ledger.ended(self.book, job.number, job.attempts, status, objective=mean)
-                    continue
-                if job.status != FAILED and job.run is not None and _can_go_on(job.run):
-                    self._goes_on.add(job.number)
-                else:
-                    job.status = PENDING
+            if job.run is not None and job.status in (RUNNING, INTERRUPTED):
+                status, mean = ended_as(job.run)
+                failure = _failure(job.run) if job.status == RUNNING else None
+                if status is not None or failure is not None:
+                    ledger.ended(self.book, job.number, job.attempts, status or FAILED, failure, mean)
         self.refresh()
+        for job in self.jobs:
+            if job.status in (RUNNING, INTERRUPTED) or job.status in RETRIED[retry]:
+                goes_on = job.status != FAILED and job.run is not None and _can_go_on(job.run)
+                (self._goes_on if goes_on else self._again).add(job.number)
+
+
+def _written(job: Job) -> dict[str, Any]:
+    """The event that makes a job, without secrets."""
+    values = {key: redaction.settings(value, key) for key, value in job.values.items()}
+    return {"event": "job", "job": job.number, "base": job.base, "values": values, "overrides": redacted(job.overrides)}
 
 
 def _wait_for_orphans(jobs: Sequence[Job]) -> None:
@@ -302,6 +320,15 @@ def _is_held(run: Path) -> bool:
     if file is not None:
         os.close(file)
     return file is None
+
+
+def _failure(run: Path) -> str | None:
+    """Why a run failed, as it says itself."""
+    try:
+        record = RunDirectory(run).recorded()
+    except RunError:
+        return None
+    return str((record.get("reason") or {}).get("error")) if record.get("status") == FAILED else None
 
 
 def _can_go_on(run: Path) -> bool:

@@ -15,7 +15,7 @@ from rlresearch.errors import ConfigError, shown
 from rlresearch.plan import member_configs, plan
 from rlresearch.rundir import timestamp
 from rlresearch.runners import Device, Population, flattened
-from rlresearch.sweeps.ledger import DONE
+from rlresearch.sweeps.ledger import INTERRUPTED
 from rlresearch.trial import without_trial
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ class Fused:
             if group.config is None:
                 alone.setdefault(group.why, []).append(group.jobs[0].number)
                 continue
-            keys = [_SEED, *flattened(group.config["runner"].get("values") or {})]
+            runner = group.config["runner"]
+            keys = [_SEED] * (len(set(runner["seeds"])) > 1) + list(runner["values"] or {})
             parts = len(list(_split(group.jobs, self.members)))
             programs = f", in {parts} programs of at most {self.members}" if parts > 1 else ""
             lines.append(
@@ -82,14 +83,15 @@ class Fused:
             sweep.attempt(jobs)
             return
         outcomes = sweep.attempt(jobs, config)
-        if outcomes[0].status in DONE:
+        rest = [job for job, outcome in zip(jobs, outcomes) if outcome.status == INTERRUPTED]
+        if not rest:
             return
-        bad = set(outcomes[0].members)
-        rest = [job for place, job in enumerate(jobs) if place not in bad]
         why = outcomes[0].reason or ""
-        if bad:
-            sweep.say(f"{len(bad)} of {len(jobs)} jobs failed; the other {len(rest)} begin again without them")
-            again = [rest] if rest else []
+        if len(rest) < len(jobs):
+            sweep.say(
+                f"{len(jobs) - len(rest)} of {len(jobs)} jobs failed; the other {len(rest)} begin again without them"
+            )
+            again = [rest]
         elif "ResourceExhausted" in why or "out of memory" in why.lower():
             sweep.say(f"{len(jobs)} jobs in one program need too much memory: once more in two halves")
             again = [rest[: len(rest) // 2], rest[len(rest) // 2 :]]

@@ -50,6 +50,8 @@ def _loaded(home: Path, name: str) -> tuple[Loaded, bool]:
 def _write(into: Path, run: Path, place: int, every: Sequence[tuple[Loaded, bool]]) -> None:
     """One member's part of each checkpoint, the oldest first."""
     config = read_config(run / "config.yaml")
+    last = _failed_at(run)
+    every = [pair for pair in every if last is None or pair[0].about.step < last]
     scores = {row["step"]: float(np.mean(row["returns"])) for row in read_rows(run / "evaluations.jsonl")}
     writer = Writer(into, **_kept(config["checkpoint"]))
     try:
@@ -70,6 +72,12 @@ def _write(into: Path, run: Path, place: int, every: Sequence[tuple[Loaded, bool
             writer.rotate()
     finally:
         writer.close()
+
+
+def _failed_at(run: Path) -> int | None:
+    """The step at which a member went astray: its place in later checkpoints holds another's state."""
+    record = RunDirectory(run).recorded()
+    return record.get("total_steps") if record.get("status") == "failed" else None
 
 
 def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -95,9 +95,14 @@ class Prepared(NamedTuple):
         return own
 
 
+def settings_of(values: Mapping[str, Any]) -> SearchSettings:
+    """The checked settings of a sweeper. ConfigError, one line, on the first that is wrong."""
+    return make(SearchSettings, {key: each for key, each in values.items() if key != "_target_"}, WHERE)
+
+
 def prepare(asked: Sought, extra_folder: str | None = None) -> Prepared:
     """What was asked for, checked. ConfigError, one line, where no run of it should begin."""
-    settings = make(SearchSettings, {key: each for key, each in asked.settings.items() if key != "_target_"}, WHERE)
+    settings = settings_of(asked.settings)
     ranges = space(asked.swept)
     _check_space(settings, ranges)
     first = [f"{key}={each.ends[0]}" for key, each in ranges.items()]

@@ -1,11 +1,11 @@
 """What a search varies, from Hydra's own way of writing it.
 
-    algo=ddpg,td3                                  one of these
-    algo.batch_size=range(32,257,32)               32, 64, ..., 256: a range leaves out its end
-    algo.tau=range(0.005,0.055,0.005)              steps of a real number
-    algo.gamma=interval(0.9,0.999)                 any number between, the ends among them
-    optimizer.lr='tag(log,interval(1e-5,1e-2))'    the same, even on a logarithmic scale
-    algo.batch_size='int(interval(16,256))'        whole numbers; with tag(log,...) on a logarithmic scale
+algo=ddpg,td3                                  one of these
+algo.batch_size=range(32,257,32)               32, 64, ..., 256: a range leaves out its end
+algo.tau=range(0.005,0.055,0.005)              steps of a real number
+algo.gamma=interval(0.9,0.999)                 any number between, the ends among them
+optimizer.lr='tag(log,interval(1e-5,1e-2))'    the same, even on a logarithmic scale
+algo.batch_size='int(interval(16,256))'        whole numbers; with tag(log,...) on a logarithmic scale
 """
 
 from __future__ import annotations

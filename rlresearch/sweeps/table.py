@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -67,7 +68,7 @@ class Table:
 
     def say(self, line: str) -> None:
         """A line, above the table where there is one."""
-        self._console.print(line, markup=False, soft_wrap=True)
+        self._print(line, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """Gives the terminal back; may be called again."""
@@ -81,9 +82,13 @@ class Table:
         self._swept = swept(jobs)
         for table in (_best(jobs, self._swept), _grouped(jobs, self._swept), _bad(jobs, self._swept)):
             if table is not None:
-                self._console.print(table)
+                self._print(table)
         done = sum(job.status == FINISHED for job in jobs)
         self.say(f"{done} of {len(jobs)} jobs finished; {os.path.join(path or '', 'ledger.jsonl')}")
+
+    def _print(self, what: object, **how: bool) -> None:
+        with contextlib.suppress(OSError):  # a terminal or a pipe that goes away ends no job
+            self._console.print(what, **how)
 
     def _line(self, job: Job, ended: int, total: int) -> str:
         about = " ".join(own(job, self._swept or set()))

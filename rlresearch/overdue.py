@@ -1,0 +1,168 @@
+"""Ends a run whose environment does not come back, and says which, where and with what action.
+
+A process of its own watches: nothing in the run's process is sure to get its turn, since a call into a library may hold
+the interpreter for ever. It needs no package, takes some 10 MB, and leaves with the run. It counts its own ticks, not
+the time of day: a run that was stopped for a while, or a machine that slept, is not overdue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import mmap
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+TICK_S = 0.25
+_DUMP = signal.SIGUSR2  # by which Python writes down where each thread is, whatever that waits for
+_DUMPED_S = 0.5
+
+
+@contextlib.contextmanager
+def watched(timeout_s: float | None, environment: str, runs: Sequence[Path] = ()) -> Iterator[None]:
+    """Within it an environment that takes longer ends this process; run.json and log.txt of `runs` then say why.
+
+    timeout_s: of one call, None for however long. The process ends by SIGKILL, those it forked before it.
+    """
+    if timeout_s is None or not hasattr(os, "memfd_create"):
+        yield
+        return
+    import numpy as np
+
+    from rlresearch import pulse
+
+    memory = os.memfd_create("pulse")
+    os.ftruncate(memory, 8 * pulse.NUMBERS)
+    block = mmap.mmap(memory, 8 * pulse.NUMBERS)
+    names = {name: getattr(pulse, name) for name in ("COUNT", "INSIDE", "STEP", "SEED", "TOTAL", "WIDTH", "ACTION")}
+    told = {"memory": memory, "size": pulse.NUMBERS, "places": names, "timeout_s": timeout_s, "parent": os.getpid()}
+    told |= {"environment": environment, "runs": [str(run) for run in runs]}
+    with contextlib.ExitStack() as left:
+        if runs:
+            log = left.enter_context(open(Path(runs[0]) / "log.txt", "a", encoding="utf-8"))
+            faulthandler.register(_DUMP, log, all_threads=True)
+            left.callback(faulthandler.unregister, _DUMP)
+        command = [sys.executable, "-I", "-S", __file__, json.dumps(told)]
+        watcher = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[memory], start_new_session=True)
+        left.callback(_end, watcher)
+        pulse.tell(np.frombuffer(block, np.float64))
+        left.callback(pulse.tell, None)
+        left.callback(os.close, memory)
+        yield
+
+
+def _end(watcher: subprocess.Popen) -> None:
+    watcher.stdin.close()
+    try:
+        watcher.wait(4 * TICK_S)
+    except subprocess.TimeoutExpired:
+        watcher.kill()
+        watcher.wait()
+
+
+class _Pulse:
+    """What the run's process tells. See `rlresearch.pulse`."""
+
+    def __init__(self, told: dict) -> None:
+        self._block = mmap.mmap(told["memory"], 8 * told["size"], prot=mmap.PROT_READ)
+        self._size, self._places = told["size"], told["places"]
+
+    def read(self) -> dict[str, float]:
+        numbers = struct.unpack(f"{self._size}d", self._block[:])
+        return {name: numbers[place] for name, place in self._places.items()} | {"numbers": numbers}
+
+    def described(self) -> str:
+        """Where the environment is."""
+        now = self.read()
+        begin = self._places["ACTION"]
+        action = [float(f"{each:.6g}") for each in now["numbers"][begin : begin + int(now["WIDTH"])]]
+        step, seed = int(now["STEP"]), int(now["SEED"])
+        place = {-1: "a step of its copies", 0: "reset"}.get(step, f"step {step} of its episode")
+        known = [f"seed {seed}"] if seed >= 0 else []
+        known += [f"action {action}"] if action else []
+        return f"{place}{f' ({chr(44).join(known)})' if known else ''}".replace(",action", ", action")
+
+
+def main() -> None:
+    """Watches until standard input ends, which it does with the process that opened it."""
+    told = json.loads(sys.argv[1])
+    pulse, still, seen = _Pulse(told), 0.0, -1.0
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # they are for the run, which says when this is over
+    while os.getppid() == told["parent"]:
+        if select.select([0], [], [], TICK_S)[0]:
+            return
+        now = pulse.read()
+        inside = now["INSIDE"] == 1 and now["COUNT"] == seen
+        still = (still + TICK_S if not _stopped(told["parent"]) else still) if inside else 0.0
+        seen = now["COUNT"]
+        if still >= told["timeout_s"]:
+            _give_up(told, pulse)
+            return
+
+
+def _stopped(process: int) -> bool:
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+    return False
+
+
+def _give_up(told: dict, pulse: _Pulse) -> None:
+    parent, children = told["parent"], _children(told["parent"])
+    if told["runs"]:
+        for process in [parent, *children]:
+            with contextlib.suppress(OSError):
+                os.kill(process, _DUMP)
+        time.sleep(_DUMPED_S)
+    name = told["environment"]
+    line = f"environment '{name}' did not come back within {told['timeout_s']:g} s from {pulse.described()}"
+    for run in told["runs"]:
+        with contextlib.suppress(OSError, ValueError):
+            _record(Path(run), line, name, int(pulse.read()["TOTAL"]))
+    where = f" (what was logged is in {told['runs'][0]})" if told["runs"] else ""
+    print(f"rlresearch: {line}{where}", file=sys.stderr, flush=True)
+    for process in [*children, parent]:
+        with contextlib.suppress(OSError):
+            os.kill(process, signal.SIGKILL)
+
+
+def _children(process: int) -> list[int]:
+    """The processes that one has forked, which step environments; not those with a program of their own, as mirrors."""
+    found, own = [], _command(process)
+    for file in Path(f"/proc/{process}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(each) for each in file.read_text().split() if _command(int(each)) == own]
+    return found
+
+
+def _command(process: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    return b""
+
+
+def _record(run: Path, line: str, environment: str, step: int) -> None:
+    """What `launch` would have written down."""
+    now = datetime.now(UTC)
+    with open(run / "log.txt", "a", encoding="utf-8") as log:
+        log.write(f"{now:%Y-%m-%dT%H:%M:%S}Z ERROR rlresearch: failed: {line}\n")
+    record = json.loads((run / "run.json").read_text())
+    reason = {"kind": "TimeoutError", "environment": environment, "step": step, "error": line}
+    ended = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    record |= {"status": "failed", "reason": reason, "finished_at": ended, "total_steps": step}
+    fresh = run / ".run.json.overdue"
+    fresh.write_text(json.dumps(record, indent=2) + "\n")
+    os.replace(fresh, run / "run.json")
+
+
+if __name__ == "__main__":
+    main()
