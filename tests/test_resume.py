@@ -408,7 +408,7 @@ HOSTILE = {
     "code": ("_target_: rlresearch.noise.Gaussian", "_target_: os.system", "must be inside rlresearch"),
     "environment": ("id: Pendulum-v1", "id: evil:Pendulum-v1", "its module must be inside rlresearch"),
     "tag": ("seed: 0", "seed: !!python/object/apply:os.system [true]", "could not determine a constructor"),
-    "alias": ("seed: 0", "seed: &a 0\nthreads: *a", "refers to another part of it"),
+    "alias": ("seed: 0", "seed: &a 0\nthreads: *a", "it refers to a part of itself"),
     "secret": ("device: cpu", "device: ${oc.env:HOME}", "device=${oc.env:HOME}: must be one of auto"),
     "no mapping": (None, "- 1", "it holds no settings"),
     "deep": (None, "[" * 1_500, "cannot be read"),
