@@ -13,7 +13,7 @@ from hydra._internal.sources_registry import SourcesRegistry
 from hydra.plugins.config_source import ConfigResult
 
 from rlresearch import plain_yaml
-from rlresearch.errors import ConfigError
+from rlresearch.errors import ConfigError, shown
 
 SCHEME = "own"
 
@@ -41,13 +41,14 @@ def check(file: Path) -> None:
     try:
         tree = plain_yaml.load(_content(file), references=True)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: is no YAML of settings: {plain_yaml.why(error)}.") from None
+        raise ConfigError(f"{file}: must hold settings, a line each as KEY: VALUE: {plain_yaml.why(error)}.") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: cannot be read: {plain_yaml.why(error)}.") from None
     if tree is not None and not (isinstance(tree, dict) and all(isinstance(key, str) for key in tree)):
         raise ConfigError(f"{file}: must hold settings, a line each as KEY: VALUE.")
     if isinstance(tree, dict):
         _check_defaults(file, tree.get("defaults", []))
+        _check_values(file, tree)
 
 
 def _content(file: Path) -> bytes:
@@ -65,3 +66,11 @@ def _check_defaults(file: Path, defaults: Any) -> None:
         wrong |= isinstance(each, dict) and not all(isinstance(key, str) for key in each)
     if wrong:
         raise ConfigError(f"{file}: defaults must be a list of GROUP: OPTION.")
+
+
+def _check_values(file: Path, tree: Any) -> None:
+    if isinstance(tree, dict | list):
+        for each in tree.values() if isinstance(tree, dict) else tree:
+            _check_values(file, each)
+    elif isinstance(tree, set | tuple):
+        raise ConfigError(f"{file}: {shown(str(tree))} is no setting; allowed: numbers, text, true, null, lists.")
