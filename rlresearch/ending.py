@@ -31,6 +31,8 @@ def finish(session: Session, evaluations: list[Evaluation], trained: float, dige
         summary["steps_per_second"] = round(all_steps / trained, 1)
         summaries.append(summary)
         if session.lost is not None and directory in session.lost:
+            own = directory.recorded()
+            summaries[-1] = summary | {name: own.get(name) for name in ("status", "reason", "total_steps")}
             continue
         directory.record(finished_at=timestamp(), **summary)
         if directory.recorded().get("nondeterminism") is None:

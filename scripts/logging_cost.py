@@ -3,11 +3,12 @@
     python scripts/logging_cost.py                     every kind of server, some six minutes on two cores
     python scripts/logging_cost.py hang 500 --rounds 3
 
-DDPG on Pendulum-v1, networks of [64, 64], one row every 1,000 steps (the default), files, TensorBoard and W&B at once.
+DDPG on Pendulum-v1, networks of [64, 64], a row every 1,000 steps (the default), files, TensorBoard and W&B at once.
 The server is a fake one on the loopback address (tests/fake_wandb.py). Intervals of 1,000 steps with logging and
 without alternate, so that other work on the machine falls on both alike.
 
 - ratio: time of an interval with logging over that of the next one, without; median of all pairs
+- processor: the same of processor time, which other work on the machine changes less
 - told: median share of telling the loggers in the processor time of an interval, which other work does not change
 - beside: processor time of the processes beside it, as a share of one core, once they are running
 - exit: seconds that the end of the run waited for W&B, of 10 that it may
@@ -51,12 +52,13 @@ SERVERS = ("none", "ok", "gone", "hang", "reset", "garbage", "429", "500", "dies
 
 
 class Found(NamedTuple):
-    """Of one server. on, off: seconds of each interval; told: the share of loggers in its processor time; measured_s:
-    of all together; beside_s: of processors.
+    """Of one server. on, off: seconds of each interval; computed: processor time of one with logging over that of the
+    next; told: the share of loggers in it; measured_s: of all together; beside_s: of processors.
     """
 
     on: list[float]
     off: list[float]
+    computed: list[float]
     told: list[float]
     measured_s: float
     beside_s: float
@@ -117,6 +119,7 @@ def measured(training: Training, name: str, seconds: float) -> Found:
         rows = settle(training, logger)
         group, began = os.getpgid(beside._process.pid) if beside else None, time.perf_counter()
         before, on, off, told = processor_s(group), [], [], []
+        ratios: list[float] = []
         while (passed := time.perf_counter() - began) < seconds:
             if name == "dies and comes back":
                 server.does("ok" if passed > seconds * 0.7 else "reset" if passed > seconds * 0.3 else "ok")
@@ -124,7 +127,9 @@ def measured(training: Training, name: str, seconds: float) -> Found:
             on.append(spent)
             told.append(telling / computed)
             rows += 1
-            off.append(training.interval(None)[0])
+            without, computed_without, _ = training.interval(None)
+            off.append(without)
+            ratios.append(computed / computed_without)
         beside_s, passed = processor_s(group) - before, time.perf_counter() - began
         logger.close()
         directory.record(status="finished")
@@ -132,7 +137,7 @@ def measured(training: Training, name: str, seconds: float) -> Found:
         written = sum(1 for _ in read_rows(directory.path / "metrics.jsonl"))
         mirrored = None if name == "none" else synced(server, directory.path, Path(folder) / "runs")
         directory.close()
-        return Found(on, off, told, passed, beside_s, exit_s, rows, written, mirrored)
+        return Found(on, off, ratios, told, passed, beside_s, exit_s, rows, written, mirrored)
 
 
 def settle(training: Training, logger: Logger) -> int:
@@ -207,18 +212,20 @@ def processor_s(group: int | None) -> float:
 def table(servers: list[str], rounds: list[dict[str, Found]]) -> Table:
     made = Table(box=SIMPLE_HEAD, title="logging, one row every 1,000 steps")
     made.add_column("server")
-    for name in ("ratio", "told", "beside", "exit", "rows: told", "in files", "in W&B"):
+    for name in ("ratio", "processor", "told", "beside", "exit", "rows: told", "in files", "in W&B"):
         made.add_column(name, justify="right")
     for name in servers:
         found = [each[name] for each in rounds]
         ratio = statistics.median(on / off for each in found for on, off in zip(each.on, each.off, strict=True))
+        computed = statistics.median(ratio for each in found for ratio in each.computed)
         told = statistics.median(statistics.median(each.told) for each in found)
         beside = sum(each.beside_s for each in found) / sum(each.measured_s for each in found)
         counts = [sum(each.rows for each in found), sum(each.written for each in found)]
         mirrored = [each.mirrored for each in found]
         there = "" if None in mirrored else f"{sum(mirrored):,}" if min(mirrored) >= 0 else "differs"
         made.add_row(
-            *(name, f"{ratio:.3f}", f"{told:.2%}", f"{beside:.1%}", f"{max(each.exit_s for each in found):.1f} s"),
+            *(name, f"{ratio:.3f}", f"{computed:.3f}", f"{told:.2%}", f"{beside:.1%}"),
+            f"{max(each.exit_s for each in found):.1f} s",
             *(f"{count:,}" for count in counts),
             there,
         )

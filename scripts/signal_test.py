@@ -64,7 +64,7 @@ PHASES = {
     "ending": (["-m", "seed=0,1", *SHORT], None),
 }
 ADVANCING = {"compiling": (0, 1), "silent": (1, 1_000_000), "training": (550, 60_000)}  # from and to which iteration
-CALLS = {"evaluating": 60, "saving": 60, "ending": 4}  # of the policy, or changing the disk: at which of so many
+CALLS = {"evaluating": 20, "saving": 60, "ending": 4}  # of the policy, or changing the disk: at which of so many
 EXACT = ("silent", "training", "evaluating", "saving")  # phases after which there is something to go on from
 FRESH = ("composing", "importing")  # for which a forked process would be too old
 MOST_SECONDS, LONGEST_LIFE_S, MISSES = 5.0, 600.0, 6

@@ -13,15 +13,18 @@ import time
 from functools import cache
 from types import SimpleNamespace
 
+import numpy as np
 import optuna
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from rlresearch import compose, trial
+from rlresearch import compose, redaction, training, trial
 from rlresearch.__main__ import main
+from rlresearch.envs.pendulum import Pendulum
+from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, RunError
-from rlresearch.plan import plan
+from rlresearch.plan import EvalSettings, plan
 from rlresearch.sweeps import findings, search, trials
 from rlresearch.sweeps.space import Choice, Number
 from rlresearch.trial import Reporter, Share, Trial
@@ -123,9 +126,10 @@ SAMPLERS = {
     "cmaes": "hydra.sweeper.sampler=cmaes",
     "grid": "hydra.sweeper.sampler=grid",
 }
+REST = ("random", "cmaes", "grid")
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ["tpe", "qmc", *(pytest.param(name, marks=pytest.mark.slow) for name in REST)])
 def test_a_search_that_was_killed_proposes_what_it_would_have_proposed(sampler, tmp_path):
     space = (
         ["optimizer.lr=range(0.001,0.004,0.001)", "algo.gamma=0.9,0.99,0.999"]
@@ -145,6 +149,31 @@ def test_a_search_that_was_killed_proposes_what_it_would_have_proposed(sampler, 
     assert sorted(finished) == list(range(9)), "each trial was trained to its end once"
 
 
+def test_a_search_that_was_killed_between_two_proposals_completes_its_batch(tmp_path, monkeypatch):
+    words = [LR, "hydra.sweeper.sampler_options={n_startup_trials:1}"]
+    words += ["hydra.sweeper.n_trials=8", "hydra.sweeper.n_jobs=4"]
+    _, undisturbed = searched(tmp_path, Launcher(), *words, name="whole")
+    asks, real = iter(range(99)), optuna.Study.ask
+
+    def ask(study, *args):
+        if next(asks) == 6:
+            raise KeyboardInterrupt
+        return real(study, *args)
+
+    monkeypatch.setattr(optuna.Study, "ask", ask)
+    with pytest.raises(KeyboardInterrupt):
+        searched(tmp_path, Launcher(), *words, name="killed")
+    launcher, sizes = Launcher(), []
+
+    def launch(jobs, first):
+        sizes.append(len(jobs))
+        return launcher(jobs, first)
+
+    _, resumed = searched(tmp_path, launch, *words, name="killed")
+    assert [each["params"] for each in resumed] == [each["params"] for each in undisturbed]
+    assert [number for number, _, _ in launcher.jobs] == [4, 5, 6, 7] and sizes == [4]
+
+
 def test_another_seed_proposes_something_else(tmp_path):
     def params(seed):
         words = [LR, "hydra.sweeper.sampler=random", "hydra.sweeper.n_trials=2", f"hydra.sweeper.seed={seed}"]
@@ -153,7 +182,10 @@ def test_another_seed_proposes_something_else(tmp_path):
     assert params(1) != params(2)
 
 
-@pytest.mark.parametrize("pruner", ["median", "percentile", "successive_halving", "hyperband"])
+OTHER = [pytest.param(name, marks=pytest.mark.slow) for name in ("percentile", "hyperband")]
+
+
+@pytest.mark.parametrize("pruner", ["median", "successive_halving", *OTHER])
 def test_a_pruner_saves_steps_and_keeps_the_best(pruner, tmp_path):
     options = {"percentile": "{percentile:25.0,n_startup_trials:3}", "median": "{n_startup_trials:3}"}.get(
         pruner, "null"
@@ -233,8 +265,10 @@ def test_a_search_goes_on_only_as_what_it_was(tmp_path):
     searched(tmp_path, Launcher(), LR, "hydra.sweeper.n_trials=2")
     with pytest.raises(ConfigError, match="was begun with sampler tpe, not random"):
         searched(tmp_path, Launcher(), LR, "hydra.sweeper.sampler=random")
-    with pytest.raises(ConfigError, match="was begun with space"):
+    with pytest.raises(ConfigError, match="was begun with space optimizer.lr {low:1e-05,high:0.1"):
         searched(tmp_path, Launcher(), "optimizer.lr=interval(0.1,0.2)")
+    with pytest.raises(ConfigError, match="was begun with nothing where algo.tau=0.1 stands; for that, begin another"):
+        searched(tmp_path, Launcher(), LR, "algo.tau=0.1")
 
 
 def shared(tmp_path, *words):
@@ -271,6 +305,14 @@ def test_two_controllers_share_a_study_and_its_budget(tmp_path):
     assert one.jobs and other.jobs
 
 
+def test_who_asks_for_one_more_than_the_budget_gives_it_back(tmp_path, monkeypatch):
+    prepared = search.prepare(asked(*SHORT, *shared(tmp_path)))
+    with trials._study(prepared, tmp_path / "a") as one, trials._study(prepared, tmp_path / "b") as other:
+        monkeypatch.setattr(other, "_counted", lambda: 0)  # it looked a moment before the first one asked
+        assert len(one.batch(1, 1)) == 1 and other.batch(1, 1) == []
+        assert one.counts() == {"running": 1} and len(one.optuna.trials) == 2
+
+
 def _control(prepared, folder, launch):
     folder.mkdir()
     with trials._study(prepared, folder) as study:
@@ -300,6 +342,48 @@ def test_a_study_out_of_reach_is_warned_of_and_the_run_goes_on(tmp_path, caplog)
     assert reporter.goes_on(100, [SimpleNamespace(mean=-1.0)])
     reporter.record([{"status": "finished", "total_steps": 1}], [{"path": "x"}])
     assert "cannot be reached" in caplog.text
+
+
+def test_members_that_are_judged_to_stop_are_neither_logged_nor_trained_on():
+    class Fake:
+        iteration, members, silent = 0, (0, 1), 0
+
+        def advance(self, iterations, fresh):
+            self.iteration += iterations
+
+        def rows(self):
+            return [{"train/return": 0.0}] * 2
+
+        def policy(self, obs):
+            return np.zeros((*obs.shape[:2], 1), np.float32)
+
+        def state(self):
+            return None
+
+    class Log:
+        def __init__(self):
+            self.told = []
+
+        def metrics(self, row):
+            self.told.append(("row", row["step"]))
+
+        def evaluation(self, row):
+            self.told.append(("evaluation", row["step"]))
+
+    class Stopped(training.AllGoOn):
+        def at_evaluation(self, step, evaluations):
+            self.going[0] = self.going[0] and step < 100
+            self.going[1] = self.going[1] and step < 200
+
+    logs, runner = [Log(), Log()], Fake()
+    kept = training.NothingKept(soundness=SimpleNamespace(check=lambda step: None))
+    settings = EvalSettings(every_steps=100, episodes=1, final_episodes=1)
+    task = Task("Pendulum-v1", physics=Pendulum(), max_episode_steps=5)
+    finals = training.train(runner, task, 400, settings, 50, logs, None, kept, Stopped([True, True]))
+    assert runner.iteration == 200 and len(finals) == 2
+    first = [("row", 50), ("row", 100), ("evaluation", 100)]
+    assert logs[0].told == first
+    assert logs[1].told == [*first, ("row", 150), ("row", 200), ("evaluation", 200)]
 
 
 def test_ranges_are_read_as_hydra_writes_them():
@@ -387,6 +471,13 @@ def test_a_search_is_gone_on_with_by_its_directory(tmp_path, monkeypatch):
     (made / "search.json").write_text("{")
     with pytest.raises(ConfigError, match=r"resume=.*: its search.json cannot be read"):
         trials.again(str(made), [])
+
+
+def test_runs_are_told_of_a_database_in_words_that_no_redaction_changes():
+    told = trials.without_at("postgresql+psycopg://me@127.0.0.1:5432/studies")
+    assert told == "postgresql+psycopg://127.0.0.1:5432/studies?user=me"
+    assert redaction.settings({"storage": told}) == {"storage": told}
+    assert trials.without_at("postgresql://host/x?sslmode=require") == "postgresql://host/x?sslmode=require"
 
 
 def test_the_interquartile_mean_and_the_area_are_what_they_say():

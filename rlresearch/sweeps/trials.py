@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -82,6 +83,12 @@ def own_directory(root: str, overrides: Sequence[str], config_dir: str | None) -
     except OSError as error:
         raise ConfigError(f"hydra.sweep.dir={root}: cannot be written: {error.strerror or error}.") from error
     return folder
+
+
+def leave(folder: Path) -> None:
+    """Takes away the directory of a search that never began."""
+    if [each.name for each in folder.iterdir()] == [ASKED]:
+        durable.discard(folder)
 
 
 def is_search(path: str) -> bool:
@@ -182,7 +189,8 @@ class Controller:
             own.append(f"env={run['env']}")
         if self._settings.seeds_per_trial > 1:
             own.append(f"seed={run['seed']}")
-        where = [f"trial.storage={_quoted(self._study.storage)}", f"trial.study={_quoted(self._study.name)}"]
+        study = self._study
+        where = [f"trial.storage={_quoted(without_at(study.storage))}", f"trial.study={_quoted(study.name)}"]
         return [*self._prepared.fixed, *own, *where, f"trial.number={trial.number}", f"trial.part={part}"]
 
     def _started(self, due: Sequence[Any], part: int) -> None:
@@ -205,6 +213,17 @@ def _failure(result: Any) -> str | None:
     except Exception as error:  # noqa: BLE001 (whatever the job raised)
         return one_line(str(error) or type(error).__name__)
     return None
+
+
+def without_at(storage: str) -> str:
+    """The URL of a database with its user among the parameters: what stands before an @ is taken for a secret, and left
+    out of all that is stored of a run.
+    """
+    found = re.fullmatch(r"([\w+]+://)([^/@:]+)@(.*)", storage)
+    if found is None:
+        return storage
+    begin, user, rest = found.groups()
+    return f"{begin}{rest}{'&' if '?' in rest else '?'}user={user}"
 
 
 def _quoted(text: str) -> str:
