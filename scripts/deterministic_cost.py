@@ -1,11 +1,10 @@
-"""What `deterministic=true` costs: speed with it beside speed without it, in turn.
+"""What `deterministic=true` costs: the processor's time for a step with it, beside that without it, in turn.
 
     python scripts/deterministic_cost.py                  five rounds of every case
     python scripts/deterministic_cost.py --rounds 3 --only device host
 
-TensorFlow's switch holds for a whole process, so every run has one of its own. Speed is that of the fastest row of
-metrics.jsonl, of some tens of milliseconds in which no other program may have disturbed it, without compilation and
-evaluation; the ratio is taken within rounds.
+TensorFlow's switch holds for a whole process, so each measurement has one of its own. Time is the process' own, of all
+its threads, so that other programs matter little: the median of some calls, after the program is compiled and learning.
 On a CPU two runs with the same seed are equal without the switch as well, see `tests/test_determinism.py`.
 """
 
@@ -16,6 +15,8 @@ import os
 import statistics
 import sys
 import tempfile
+import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from rich.console import Console
@@ -26,16 +27,17 @@ for each in (ROOT, ROOT / "scripts"):
     if str(each) not in sys.path:
         sys.path.insert(0, str(each))
 
-from kill_test import PRELOAD, life  # noqa: E402
+from kill_test import PRELOAD  # noqa: E402
 from planted_bugs import FORKS, start_forking  # noqa: E402
 
-QUIET = ["device=cpu", "logger.console=none", "eval=final", "eval.final_episodes=1", "checkpoint=none"]
+# For each case the command, and how many iterations a call has.
 CASES = {
-    "device": ["algo=ddpg", "total_steps=20000", "logger.every_steps=250"],
-    "host": ["algo=ddpg", "runner=host", "total_steps=5000", "logger.every_steps=50"],
-    "population": ["algo=ddpg", "runner=population", "runner.seeds=8", "total_steps=8000", "logger.every_steps=50"],
-    "rollouts": ["algo=ppo", "env=cartpole", "total_steps=200000", "logger.every_steps=2048"],
+    "device": (["algo=ddpg"], 1_000),
+    "host": (["algo=ddpg", "runner=host"], 250),
+    "population": (["algo=ddpg", "runner=population", "runner.seeds=8"], 200),
+    "rollouts": (["algo=ppo", "env=cartpole"], 2_000),
 }
+CALLS = 15
 
 
 def main() -> int:
@@ -44,42 +46,61 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
     options = parser.parse_args()
-    speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in options.only}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in options.only}
     with tempfile.TemporaryDirectory(prefix="deterministic_cost_") as folder:
         os.environ |= {"XDG_CACHE_HOME": folder, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-        start_forking(PRELOAD)
+        start_forking([*PRELOAD, "deterministic_cost"])
         for round_ in range(options.rounds):
             for name in options.only:
-                pair = {}
-                for value in sorted(("false", "true"), reverse=bool(round_ % 2)):
-                    pair[value] = speed(name, value, Path(folder) / f"{name}_{round_}_{value}")
-                speeds[name].append((pair["false"], pair["true"]))
-                print(f"{name}, round {round_ + 1}: {pair['false']:,.0f} without, {pair['true']:,.0f} with", flush=True)
-    show(speeds)
+                pair = {value: forked(name, value) for value in sorted((False, True), reverse=bool(round_ % 2))}
+                times[name].append((pair[False], pair[True]))
+                print(f"{name}, round {round_ + 1}: {told(pair[False])} without, {told(pair[True])} with", flush=True)
+    show(times)
     return 0
 
 
-def speed(name: str, deterministic: str, folder: Path) -> float:
-    """Steps per second of one run."""
-    from rlresearch.rundir import read_rows
-
-    command = [*CASES[name], *QUIET, f"deterministic={deterministic}", f"runs_dir={folder}"]
-    child = FORKS.Process(target=life, args=[command, None, f"{folder}.log"])
+def forked(name: str, deterministic: bool) -> float:
+    """Seconds of the processor for one iteration."""
+    ours, theirs = FORKS.Pipe(duplex=False)
+    child = FORKS.Process(target=measured, args=[name, deterministic, theirs])
     child.start()
+    theirs.close()
+    seconds = ours.recv()
     child.join()
-    if child.exitcode != 0:
-        raise RuntimeError(Path(f"{folder}.log").read_text())
-    (rows,) = folder.glob("*/*_s0_*/metrics.jsonl")
-    every = [row["speed/steps_per_second"] for row in read_rows(rows)]
-    return max(every[len(every) // 2 :])
+    return seconds
 
 
-def show(speeds: dict[str, list[tuple[float, float]]]) -> None:
-    table = Table(title="environment steps per second, medians")
+def measured(name: str, deterministic: bool, pipe: Connection) -> None:
+    """What a process does."""
+    from rlresearch import hardware
+    from rlresearch.compose import compose
+    from rlresearch.plan import plan
+
+    command, iterations = CASES[name]
+    made = plan(compose(command).config)
+    hardware.prepare("cpu", None, deterministic, True)
+    runner = made.runner.start(made.trainer, made.task, 0)
+    runner.advance(runner.silent + 1, True)
+    runner.advance(iterations, False)
+    seconds = []
+    for _ in range(CALLS):
+        began = time.process_time()
+        runner.advance(iterations, False)
+        seconds.append((time.process_time() - began) / iterations)
+    pipe.send(statistics.median(seconds))
+    os._exit(0)  # a forked copy of TensorFlow need not be taken down in good order
+
+
+def told(seconds: float) -> str:
+    return f"{1e6 * seconds:,.1f} us"
+
+
+def show(times: dict[str, list[tuple[float, float]]]) -> None:
+    table = Table(title="processor time of one iteration, medians")
     for column in ("case", "without", "with", "with / without", "of the rounds"):
         table.add_column(column, justify="left" if column == "case" else "right")
-    for name, pairs in speeds.items():
-        without, with_it = (f"{statistics.median(column):,.0f}" for column in zip(*pairs, strict=True))
+    for name, pairs in times.items():
+        without, with_it = (told(statistics.median(column)) for column in zip(*pairs, strict=True))
         ratios = sorted(b / a for a, b in pairs)
         spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
         table.add_row(name, without, with_it, f"{statistics.median(ratios):.2f}", spread)
@@ -87,4 +108,6 @@ def show(speeds: dict[str, list[tuple[float, float]]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    import deterministic_cost  # what is forked must find its functions there by name
+
+    sys.exit(deterministic_cost.main())
