@@ -36,12 +36,13 @@ class OptunaSweeper(Sweeper):
         own = prepared.settings.directory
         home = trials.own_directory(hydras.sweep.dir, asked, folder) if own is None else Path(own)
         hydras.sweep.dir = str(home)  # where launchers put what is theirs
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=self.hydra_context, task_function=self._task, config=self.config
-        )
         try:
+            self.launcher = Plugins.instance().instantiate_launcher(
+                hydra_context=self.hydra_context, task_function=self._task, config=self.config
+            )
             return trials.search(prepared, self.launcher.launch, home)
         finally:
+            trials.leave(home)
             if (launched := getattr(self.launcher, "sweep", None)) is not None:
                 launched.close()
 

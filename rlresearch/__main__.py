@@ -174,8 +174,11 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     for name in ("config_name", "config_path"):
         if (value := getattr(args, name)) is not None:
-            option = name.replace("_", "-")
-            raise ConfigError(f"--{option}={shown(value)}: there is one configuration; --config-dir=FOLDER adds to it.")
+            where = f"--{name.replace('_', '-')}={shown(value)}"
+            raise ConfigError(f"{where}: there is no other configuration; --config-dir=FOLDER adds to it.")
+    if args.experimental_rerun is not None:
+        where = f"--experimental-rerun={shown(args.experimental_rerun)}"
+        raise ConfigError(f"{where}: there is no such option here; rlresearch-review reproduce RUN runs a run again.")
     kinds = {"--run": args.run, "--multirun": args.multirun, "--cfg": args.cfg, "--info": args.info}
     asked = [name for name, given in (kinds | {"--shell-completion": args.shell_completion}).items() if given]
     if len(asked) > 1:

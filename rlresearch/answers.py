@@ -40,7 +40,7 @@ def reworded(error: Exception, parsed: Sequence[Override] = ()) -> str:
             return words(found, parsed, error)
     mark = getattr(error, "problem_mark", None)
     if mark is not None:
-        return f"{mark.name}, line {mark.line + 1}: is no YAML of settings: {error.problem}."
+        return f"{mark.name}, line {mark.line + 1}: must be KEY: VALUE: {error.problem}."
     key = getattr(error, "full_key", None)
     if not text:
         return "there is something in it that is no setting."

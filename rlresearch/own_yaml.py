@@ -41,7 +41,7 @@ def check(file: Path) -> None:
     try:
         tree = plain_yaml.load(_content(file), references=True)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: is no YAML of settings: {plain_yaml.why(error)}.") from None
+        raise ConfigError(f"{file}: must hold settings, a line each as KEY: VALUE: {plain_yaml.why(error)}.") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: cannot be read: {plain_yaml.why(error)}.") from None
     if tree is not None and not (isinstance(tree, dict) and all(isinstance(key, str) for key in tree)):

@@ -47,7 +47,7 @@ def _check(content: bytes, references: bool) -> None:
         size, anchor = 1, getattr(event, "anchor", None)
         if isinstance(event, yaml.AliasEvent):
             if not references or anchor in (each for each, _ in begun):
-                raise ValueError(f"'*{anchor}' refers to another part of it")
+                raise ValueError(f"it refers to a part of itself, '*{anchor}'")
             size = sizes.get(anchor, 1)
         elif isinstance(event, yaml.CollectionStartEvent):
             begun.append([anchor, 1])

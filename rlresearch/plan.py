@@ -115,8 +115,8 @@ def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None) -> Pl
     _refuse_unknown(own, [field.name for field in fields(Settings)] + list(GROUPS))
     settings = make(Settings, own, "")
     _check_writable(settings.runs_dir)
-    if trial_of(config) is not None:
-        make(Trial, settings.trial, "trial")
+    if make(Trial, settings.trial or {}, "trial").study is None and trial_of(config) is not None:
+        raise ConfigError("trial.study: must be the study's name, where trial.storage is set; a search sets both.")
     if settings.resume is not None:
         raise ConfigError(f"resume={shown(settings.resume)}: must stand on the command line, it makes no new run.")
     task = _task(config["env"], packages)

@@ -41,9 +41,9 @@ class Trial:
     trial's parts.
     """
 
-    storage: str
-    study: str
-    number: Annotated[int, at.Ge(0)]
+    storage: str | None = None
+    study: str | None = None
+    number: Annotated[int, at.Ge(0)] = 0
     part: Annotated[int, at.Ge(0)] = 0
 
 

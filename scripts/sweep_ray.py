@@ -40,8 +40,8 @@ def main() -> int:
     environment |= {"RAY_health_check_initial_delay_ms": "2000"}
     nodes = []
     try:
-        nodes.append(node(environment, LOOPBACK[0], "--head", f"--port={address.rpartition(':')[2]}", "--num-cpus=0"))
-        time.sleep(8)
+        begin = ["--head", f"--port={address.rpartition(':')[2]}", "--num-cpus=0", "--include-dashboard=false"]
+        nodes.append(node(environment, LOOPBACK[0], *begin))
         nodes += [node(environment, own, f"--address={address}", "--num-cpus=2") for own in LOOPBACK[1:]]
         return swept(folder, address, environment, nodes)
     finally:
@@ -87,12 +87,20 @@ def waited(runs: Path, condition, sweep: subprocess.Popen) -> list[ledger.Job]:
 
 
 def node(environment: dict[str, str], own: str, *arguments: str) -> subprocess.Popen:
-    """A node of a cluster, all of its processes in one session."""
+    """A node of a cluster, once it has started; one after the other, as they choose the names of their sockets then."""
     ray = Path(sys.executable).with_name("ray")
-    command = [str(ray), "start", "--block", f"--node-ip-address={own}", "--object-store-memory=100000000"]
-    head = ["--include-dashboard=false"] if "--head" in arguments else []
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen([*command, *head, *arguments], env=environment, start_new_session=True, **quiet)
+    command = [str(ray), "start", "--block", f"--node-ip-address={own}", "--object-store-memory=100000000", *arguments]
+    folder = Path(environment["RAY_TMPDIR"])
+    folder.mkdir(exist_ok=True)
+    for number in range(3):  # a busy machine may need several tries
+        log = folder / f"{own}.{number}.log"
+        with open(log, "w") as told:
+            started = subprocess.Popen(command, env=environment, start_new_session=True, stdout=told, stderr=told)
+        while started.poll() is None:
+            if "Ray runtime started" in log.read_text():
+                return started
+            time.sleep(0.5)
+    raise SystemExit(f"Ray does not start: {log.read_text()[-2000:]}")
 
 
 def kill(node: subprocess.Popen) -> None:

@@ -265,8 +265,10 @@ def test_a_search_goes_on_only_as_what_it_was(tmp_path):
     searched(tmp_path, Launcher(), LR, "hydra.sweeper.n_trials=2")
     with pytest.raises(ConfigError, match="was begun with sampler tpe, not random"):
         searched(tmp_path, Launcher(), LR, "hydra.sweeper.sampler=random")
-    with pytest.raises(ConfigError, match="was begun with space"):
+    with pytest.raises(ConfigError, match="was begun with space optimizer.lr {low:1e-05,high:0.1"):
         searched(tmp_path, Launcher(), "optimizer.lr=interval(0.1,0.2)")
+    with pytest.raises(ConfigError, match="was begun with nothing where algo.tau=0.1 stands; for that, begin another"):
+        searched(tmp_path, Launcher(), LR, "algo.tau=0.1")
 
 
 def shared(tmp_path, *words):

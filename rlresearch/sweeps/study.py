@@ -192,8 +192,9 @@ class Study:
             return
         for name, value in json.loads(json.dumps(ours)).items():
             if theirs.get(name) != value:
-                was = f"was begun with {name} {shown(theirs.get(name))}, not {shown(value)}"
-                raise ConfigError(f"study {self.name} in {shown(self.storage)}: {was}; use another name.")
+                was = f"was begun with {_apart(name, theirs.get(name), value)}"
+                way = "give it another name" if self._shared else "begin another, without resume"
+                raise ConfigError(f"the search {was}; for that, {way}.")
 
     def _ask(self, budget: int) -> Any | None:
         """A new trial; None where other controllers were faster."""
@@ -314,6 +315,17 @@ class Heart:
                     self._storage.record_heartbeat(trial)
                 except Exception:  # noqa: BLE001 (the next beat may reach the database again)
                     pass
+
+
+def _apart(name: str, theirs: Any, ours: Any) -> str:
+    """What a setting was, and is not now; of lists and mappings only what differs."""
+    if name == "fixed":
+        was, now = [each for each in theirs if each not in ours], [each for each in ours if each not in theirs]
+        return f"{shown(' '.join(was)) if was else 'nothing'} where {shown(' '.join(now)) if now else 'nothing'} stands"
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        key = next(key for key in [*theirs, *ours] if theirs.get(key) != ours.get(key))
+        name, theirs, ours = f"{name} {key}", theirs.get(key), ours.get(key)
+    return f"{name} {shown(theirs)}, not {shown(ours)}"
 
 
 def _short(error: BaseException) -> str:

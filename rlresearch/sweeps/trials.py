@@ -85,6 +85,12 @@ def own_directory(root: str, overrides: Sequence[str], config_dir: str | None) -
     return folder
 
 
+def leave(folder: Path) -> None:
+    """Takes away the directory of a search that never began."""
+    if [each.name for each in folder.iterdir()] == [ASKED]:
+        durable.discard(folder)
+
+
 def is_search(path: str) -> bool:
     """Whether a search lies at `path`."""
     return (Path(path) / ASKED).is_file()
