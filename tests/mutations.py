@@ -380,7 +380,7 @@ max_episode_steps
 
 def _other_value(draw: random.Random) -> list[str] | None:
     base = Base.of(draw.choice(OPTIONS))
-    keys = [key for key in base.types if key.rpartition(".")[2] not in _BOUND]
+    keys = [key for key in base.types if key.rpartition(".")[2] not in _BOUND and not key.startswith("trial")]
     chosen = draw.sample(keys, min(len(keys), draw.randint(1, 4)))
     argv = list(base.argv)
     for key in chosen:
