@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -254,15 +255,15 @@ def _check_fit(made: Plan) -> None:
 
 def _check_writable(runs_dir: str) -> None:
     """The folder, or the nearest above it that exists, takes files: tried with one that has no name."""
-    folder = Path(runs_dir).absolute()
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    why = None if runs_dir else "is empty"
+    folder, why = Path(runs_dir).absolute(), None if runs_dir else "is empty"
     try:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        why = f"'{folder}' {'cannot be written' if folder.is_dir() else 'is not a folder'} ({error.strerror})"
+    except (OSError, ValueError) as error:
+        wrong = "cannot be written" if os.path.isdir(folder) else "is not a folder"
+        why = f"'{shown(str(folder))}' {wrong} ({getattr(error, 'strerror', None) or error})"
     if why:
         raise ConfigError(f"runs_dir={shown(runs_dir)}: {why}; choose another with runs_dir=PATH.")
 

@@ -16,6 +16,7 @@ import time
 import typing
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from mutations import Case, right, wrong
 
 from rlresearch import launch
@@ -33,6 +34,7 @@ def answer(case: Case, folder: Path) -> dict[str, typing.Any]:
     out, err = io.StringIO(), io.StringIO()
     sys.argv, began = ["rlresearch", *argv], time.process_time()
     path = list(sys.path)
+    HydraConfig.instance().cfg = None  # as in a process of its own
     signal.signal(signal.SIGALRM, _too_long)
     signal.alarm(LONGEST_ANSWER_S)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

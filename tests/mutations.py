@@ -87,7 +87,7 @@ def _misspelt_option(draw: random.Random, base: Base) -> Case | None:
     place = "schedule@optimizer.schedule" if group == "schedule" else group
     new = draw.choice([_misspelt(draw, name), "null" if group not in ("experiment", "tuned") else "x", f"{name}.yaml"])
     new = draw.choice([new, f"{name}/", f"../{group}/{name}", f"[{name}]", f"/etc/{name}", f"{{a:{name}}}"])
-    if new in ("", name) or f"{group}/{new}" in OPTIONS:
+    if new in ("", name) or f"{group}/{new}" in OPTIONS or (group, new[:1]) == ("experiment", "["):  # may be several
         return None
     return Case([f"{place}={new}"], "option", (place,))
 
@@ -380,7 +380,7 @@ max_episode_steps
 
 def _other_value(draw: random.Random) -> list[str] | None:
     base = Base.of(draw.choice(OPTIONS))
-    keys = [key for key in base.types if key.rpartition(".")[2] not in _BOUND]
+    keys = [key for key in base.types if key.rpartition(".")[2] not in _BOUND and not key.startswith("trial")]
     chosen = draw.sample(keys, min(len(keys), draw.randint(1, 4)))
     argv = list(base.argv)
     for key in chosen:
