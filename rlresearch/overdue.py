@@ -24,7 +24,7 @@ from pathlib import Path
 
 TICK_S = 0.25
 _DUMP = signal.SIGUSR2  # by which Python writes down where each thread is, whatever that waits for
-_DUMPED_S = 0.5
+_DUMPED_S, _ALL_DUMPED_S = 0.4, 2.0  # for one process, and at most for all: they write into the same file
 
 
 @contextlib.contextmanager
@@ -129,7 +129,7 @@ def _give_up(told: dict, pulse: _Pulse) -> None:
         for process in [parent, *children]:
             with contextlib.suppress(OSError):
                 os.kill(process, _DUMP)
-        time.sleep(_DUMPED_S)
+            time.sleep(min(_DUMPED_S, _ALL_DUMPED_S / (1 + len(children))))
     name = told["environment"]
     line = f"environment '{name}' did not come back within {told['timeout_s']:g} s from {pulse.described()}"
     for run in told["runs"]:
