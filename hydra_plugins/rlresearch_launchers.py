@@ -5,7 +5,8 @@ every module in it at every start: this one stays light.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -40,6 +41,10 @@ class _Launched(Launcher):
         """Runs a batch; a job that did not finish is FAILED, and its `return_value` raises."""
         jobs = self.sweep.launch([list(each) for each in job_overrides], initial_job_idx)
         return [_returned(job) for job in jobs]
+
+    def take_up(self, folder: Path, storage: str, trials: Collection[int]) -> int:
+        """See `Sweep.take_up`."""
+        return self.sweep.take_up(folder, storage, trials)
 
 
 def _returned(job: Any) -> JobReturn:

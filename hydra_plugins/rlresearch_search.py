@@ -40,7 +40,10 @@ class OptunaSweeper(Sweeper):
             self.launcher = Plugins.instance().instantiate_launcher(
                 hydra_context=self.hydra_context, task_function=self._task, config=self.config
             )
-            return trials.search(prepared, self.launcher.launch, home)
+            if (launched := getattr(self.launcher, "sweep", None)) is not None:
+                launched.packages = prepared.packages
+            take_up = getattr(self.launcher, "take_up", None)  # other people's launchers keep no ledger
+            return trials.search(prepared, self.launcher.launch, home, take_up)
         finally:
             trials.leave(home)
             if (launched := getattr(self.launcher, "sweep", None)) is not None:

@@ -66,7 +66,7 @@ def _go_on(args: argparse.Namespace, argv: list[str]) -> int:
         named = [each.partition("=")[2] for each in overrides if each.startswith("resume=")]
         if named and trials.is_search(named[-1].strip("'\"")):
             rest = [each for each in overrides if not each.startswith("resume=")]
-            _run(trials.again(named[-1].strip("'\""), rest))
+            _run(trials.again(named[-1].strip("'\""), rest, args.config_dir))
             continue
         if named and ledger.is_sweep(named[-1].strip("'\"")):
             again.go_on(compose.changes(overrides, args.config_dir, ()), args.config_dir, argv)
@@ -126,7 +126,9 @@ def check(args: argparse.Namespace) -> None:
 def _plan(composed: compose.Composed, extra_folder: str | None) -> Plan:
     """A plan of what was composed. ConfigError; of a tuned setting, which nobody typed, it says where that is from."""
     try:
-        return plan(composed.config)
+        made = plan(composed.config)
+        resume.check_source(made)
+        return made
     except ConfigError as error:
         name, key = composed.choices.get("tuned"), str(error).partition("=")[0]
         tuned = compose.tuned_values(name, composed.config, extra_folder)
@@ -170,6 +172,7 @@ class _Ended(BaseException):
 def _arguments(argv: list[str]) -> argparse.Namespace:
     """Hydra's command line, understood by Hydra's own parser."""
     parser = get_args_parser()
+    parser.allow_abbrev = False  # --multi is a typo, and must not start a sweep
     parser.error = partial(_refuse, parser)  # argparse's own would print the usage and leave
     args = parser.parse_args(argv)
     for name in ("config_name", "config_path"):

@@ -76,22 +76,32 @@ class Evaluator:
         """One episode for each seed, all stepped together until the last one ends."""
         envs = self._made(len(seeds[0]))
         obs = np.stack([[env.reset(seed=s)[0] for env, s in zip(*pair, strict=True)] for pair in zip(envs, seeds)])
-        returns = np.zeros(obs.shape[:2])
-        lengths = np.zeros(obs.shape[:2], int)
-        alive = np.ones(obs.shape[:2], bool)
+        # Python's own numbers and lists: what stands around an environment's step would else take longer than it does.
+        units = [env for each in envs for env in each]
+        rows = obs.reshape(len(units), *obs.shape[2:])
+        returns, lengths, alive = [0.0] * len(units), [0] * len(units), list(range(len(units)))
+        count = len(seeds[0])
         done: list[list[np.ndarray]] = [[] for _ in seeds]
-        while alive.any():
+        while alive:
             actions = policy(obs)
-            for m in np.flatnonzero(alive[:, 0]) if self._keep_first else ():
-                done[m].append(np.array(actions[m, 0]))
-            for m, i in zip(*np.nonzero(alive), strict=True):
-                obs[m, i], reward, terminated, truncated, _ = envs[m][i].step(actions[m, i])
-                returns[m, i] += reward
-                lengths[m, i] += 1
-                alive[m, i] = not (terminated or truncated)
+            actions, going = actions.reshape(len(units), *actions.shape[2:]), []
+            for k in alive if self._keep_first else ():
+                if k % count == 0:
+                    done[k // count].append(np.array(actions[k]))
+            for k in alive:
+                rows[k], reward, terminated, truncated, _ = units[k].step(actions[k])
+                returns[k] += reward
+                lengths[k] += 1
+                if not (terminated or truncated):
+                    going.append(k)
+            alive = going
+        results = [
+            Evaluation(returns[m * count : (m + 1) * count], lengths[m * count : (m + 1) * count])
+            for m in range(len(seeds))
+        ]
         if self._keep_first and not self.firsts:
-            self.firsts = [Episode(s[0], a, float(r[0])) for s, a, r in zip(seeds, done, returns, strict=True)]
-        return [Evaluation(r.tolist(), n.tolist()) for r, n in zip(returns, lengths, strict=True)]
+            self.firsts = [Episode(s[0], a, each.returns[0]) for s, a, each in zip(seeds, done, results, strict=True)]
+        return results
 
     def _made(self, count: int) -> list[list[Unit]]:
         for envs in self._envs:

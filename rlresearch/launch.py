@@ -253,19 +253,27 @@ def _title(session: Session) -> list[str]:
 def _judge(session: Session) -> Judge:
     """Which members are trials of a search, and whether those go on."""
     shares: dict[Trial, list[int]] = {}
-    told = _trials(session.request, len(session.directories))
-    if session.resumption is not None:
-        told = [directory.recorded().get("trial") for directory in session.directories]
+    told = _trials(session.request, len(session.directories), session.resumption is not None)
     for index, own in enumerate(told):
         if own is not None:
             shares.setdefault(Trial(**own), []).append(index)
     together = [Share(trial, tuple(members)) for trial, members in shares.items()]
-    return Judge(together, len(session.directories), last_step(session.plan))
+    judge = Judge(together, len(session.directories), last_step(session.plan))
+    if session.resumption is not None and session.resumption.loaded is not None:
+        every = [read_rows(directory.path / "evaluations.jsonl") for directory in session.directories]
+        returns = [[float(np.mean(row["returns"])) for row in rows] for rows in every]
+        judge.go_on(session.resumption.loaded.about.step, returns)
+    return judge
 
 
-def _trials(request: Request, members: int) -> Sequence[Mapping[str, Any] | None]:
-    """The trial that each member is."""
-    return request.trials if len(request.trials) == members else [trial_of(request.config)] * members
+def _trials(request: Request, members: int, goes_on: bool = False) -> Sequence[Mapping[str, Any] | None]:
+    """The trial that each member is. Where a run goes on, only as its search says: what is stored with a run may be
+    anybody's, and name a study that lies anywhere.
+    """
+    if len(request.trials) == members:
+        return request.trials
+    whole = request.trials[0] if request.trials else None if goes_on else trial_of(request.config)
+    return [whole] * members
 
 
 def _yaml(config: dict[str, Any]) -> str:

@@ -86,7 +86,7 @@ def open_run(path: str, key: str) -> Stored:
     """The run in a directory, or of a population the whole of it. ConfigError, about `key`, where there is none."""
     run = Path(path).absolute()
     where = f"{key}={shown(path)}"
-    if not (run / "run.json").is_file():
+    if not os.path.isfile(run / "run.json"):  # where Path.is_file raises, as on a name that is too long, this is false
         newest = max(_below(run), default=None)
         hint = f"; the newest below it is {newest}" if newest else ""
         raise ConfigError(f"{where}: must be a run directory, one with a run.json{hint}.")
@@ -103,6 +103,12 @@ def open_run(path: str, key: str) -> Stored:
         raise ConfigError(f"{where}: {error}") from None
     except (ValueError, TypeError, AttributeError, LookupError):
         raise ConfigError(f"{where}: its run.json does not say which runs it was trained with.") from None
+
+
+def check_source(plan: Plan) -> None:
+    """ConfigError where a run is to begin with what another has learned, and that is not there."""
+    if plan.settings.init_from is not None:
+        open_run(plan.settings.init_from, "init_from")
 
 
 def _below(folder: Path) -> Iterator[Path]:

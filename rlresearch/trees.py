@@ -14,6 +14,13 @@ def stack(trees: Sequence[Tree]) -> Tree:
     return tf.nest.map_structure(lambda *leaves: tf.stack(leaves), *trees)
 
 
+def concat(trees: Sequence[Tree]) -> Tree:
+    """One tree whose leaves have the rows of all `trees`, one after the other."""
+    if len(trees) == 1:
+        return trees[0]
+    return tf.nest.map_structure(lambda *leaves: tf.concat(leaves, axis=0), *trees)
+
+
 def repeat(tree: Tree, times: int) -> Tree:
     """The tree with a new leading axis of `times` equal rows."""
     return tf.nest.map_structure(lambda leaf: tf.repeat(leaf[None], times, axis=0), tree)

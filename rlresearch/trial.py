@@ -27,7 +27,8 @@ import numpy as np
 from rlresearch.errors import ConfigError, alternatives, shown
 from rlresearch.review.stats import STATISTICS
 
-SEARCH, PART = "search", "part {}"  # where a study keeps its settings, and a trial the record of each part
+# Where a study keeps its settings, and a trial the record of each part, and the step at which it was pruned.
+SEARCH, PART, PRUNED_AT = "search", "part {}", "pruned in part {}"
 FROM_EVALUATIONS = ("return", "best", "auc")  # objectives that are known while a run goes on
 FROM_TIMES = {"wall_time": "wall_time_s", "training_time": "training_time_s", "steps_per_second": "steps_per_second"}
 PRUNERS = ("none", "median", "percentile", "successive_halving", "hyperband")
@@ -82,6 +83,16 @@ class Judge:
         """For each member whether it trains on."""
         return [step is None for step in self.ended]
 
+    def go_on(self, step: int, returns: Sequence[Sequence[float]]) -> None:
+        """For a run that goes on from a checkpoint at `step`. returns: the mean of each evaluation that it had by then,
+        of each member. What was pruned stays so.
+        """
+        for each in self._reporters:
+            each.heard([returns[index] for index in each.members])
+            if each.pruned_at is not None and each.pruned_at <= step:
+                for member in each.members:
+                    self.ended[member] = each.pruned_at
+
     def at_evaluation(self, step: int, evaluations: Sequence[Any]) -> None:
         """Hears of every member's evaluation at `step`, and ends the members of trials that are pruned."""
         for each in self._reporters:
@@ -98,11 +109,16 @@ class Judge:
 
 
 class Reporter:
-    """One trial's line to its study."""
+    """One trial's line to its study. pruned_at: the step at which an earlier attempt was.
+
+    What an earlier attempt was told at a step stays so: trials that have ended since would change the pruner's mind,
+    and the run would not be the one that was interrupted.
+    """
 
     def __init__(self, share: Share) -> None:
         self.members, self._trial = share.members, share.trial
-        self._study, self._id, self._before = None, 0, ()
+        self.pruned_at: int | None = None
+        self._study, self._id, self._before, self._decided = None, 0, (), -1
         self._offset, self._scores, self._settings, self._part = 0, [], {}, {}
         with self._patience("nothing of this run is told to it"):
             study = load_study(self._trial.storage, self._trial.study)
@@ -113,21 +129,31 @@ class Reporter:
             self._part = self._settings["parts"][self._trial.part]
             self._before = [frozen.user_attrs[PART.format(part)] for part in range(self._trial.part)]
             self._offset = sum(each["step"] for each in self._before)
+            self.pruned_at = frozen.user_attrs.get(PRUNED_AT.format(self._trial.part))
+            self._decided = max(frozen.intermediate_values, default=-1) - 1  # at the last it may not have been told
             self._study = None if frozen.state.is_finished() else study  # a run that goes on when all is over
+
+    def heard(self, returns: Sequence[Sequence[float]]) -> None:
+        """Takes in evaluations that were told before: for each member the mean of each."""
+        self._scores = [self._score(own) for own in zip(*returns, strict=True)]
 
     def goes_on(self, step: int, evaluations: Sequence[Any]) -> bool:
         """Tells the score at `step` and asks the pruner."""
-        own = [evaluations[index].mean for index in self.members]
-        self._scores.append(normalised(aggregated(own, self._settings.get("aggregate", "mean")), self._part))
+        self._scores.append(self._score([evaluations[index].mean for index in self.members]))
         if self._study is None or self._settings["pruner"] == "none":
             return True
+        if self._offset + step <= self._decided or step == self.pruned_at:
+            return step != self.pruned_at
         with self._patience("it is not asked any more whether this run goes on"):
             name = self._settings["objectives"][0]
             before = [each["values"][name] for each in self._before]
             score = aggregated([*before, from_evaluations(name, self._scores)], self._settings["aggregate"])
             storage = self._study._storage
             storage.set_trial_intermediate_value(self._id, self._offset + step, float(score))
-            return not self._study.pruner.prune(self._study, storage.get_trial(self._id))
+            if not self._study.pruner.prune(self._study, storage.get_trial(self._id)):
+                return True
+            storage.set_trial_user_attr(self._id, PRUNED_AT.format(self._trial.part), step)
+            return False
         self._study = None
         return True
 
@@ -140,6 +166,9 @@ class Reporter:
             told["values"] = {name: self._value(name, summaries, runs) for name in self._settings["objectives"]}
         with self._patience("its score is lost"):
             self._study._storage.set_trial_user_attr(self._id, PART.format(self._trial.part), told)
+
+    def _score(self, returns: Sequence[float]) -> float:
+        return normalised(aggregated(returns, self._settings.get("aggregate", "mean")), self._part)
 
     def _value(self, name: str, summaries: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]) -> float:
         if name in FROM_EVALUATIONS:

@@ -1,10 +1,13 @@
 """Kills the controller of a sweep at random moments, goes on with it, and looks whether anything was lost.
 
-    python scripts/sweep_kills.py --kills 10 --launchers basic,fused,local
+    python scripts/sweep_kills.py                                  10 kills of basic, fused, local, optuna and ray each
+    python scripts/sweep_kills.py --kills 3 --launchers basic,fused,local
 
 Each round starts a sweep of quick jobs, sends SIGKILL to its controller after a random time, resumes, and kills again,
 until the sweep has finished; then every job must have finished exactly once, in a directory that nothing else was
-written to, with every row once, and no process may be left.
+written to, with every row once, and no process may be left. `optuna` is a search whose trials are pruned and fused: it
+must have proposed, pruned and found what it does undisturbed. `ray` needs a cluster, which is started on the loopback
+address.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -28,68 +33,103 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import tensorflow as tf  # noqa: E402, F401 (loaded once; each controller is forked)
 from counting import QUICK, folder_with  # noqa: E402
+from sweep_ray import LOOPBACK, cluster  # noqa: E402
 
 from rlresearch.rundir import parsed_rows, read_rows  # noqa: E402
 from rlresearch.sweeps import ledger  # noqa: E402
+from rlresearch.sweeps.trials import ASKED  # noqa: E402
 
-LAKE = ["algo=q_learning", "env=frozen_lake", "total_steps=3000", "eval.every_steps=1000", "eval.episodes=1"]
+LAKE = ["algo=q_learning", "env=frozen_lake", "total_steps=3000", "eval.every_steps=1000", "eval.episodes=5"]
 LAKE += ["eval.final_episodes=1", "logger.every_steps=500", "checkpoint.every_steps=500", "device=cpu", "tuned=none"]
 COUNTED = [*QUICK, "runner.step_s=0.02", "checkpoint.every_steps=10"]
+SEARCH = ["algo.gamma=interval(0.9,0.999)", "algo.alpha=0.1,0.3", "hydra/sweeper=optuna"]
+SEARCH += ["hydra.sweeper.n_trials=9", "hydra.sweeper.n_jobs=3", "hydra.sweeper.pruner=median"]
+SEARCH += ["hydra.sweeper.pruner_options={n_startup_trials:2}", "hydra/launcher=fused"]
 JOBS = 6
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=10, help="of each launcher")
-    parser.add_argument("--launchers", default="basic,fused,local")
+    parser.add_argument("--launchers", default="basic,fused,local,optuna,ray")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     random.seed(options.seed)
     wrong = 0
     for launcher in options.launchers.split(","):
-        kills = sweeps = 0
-        began = time.monotonic()
-        while kills < options.kills:
-            folder = Path(tempfile.mkdtemp(prefix="sweep-kills-"))
-            more, problems = killed_sweep(launcher, folder, options.kills - kills)
-            kills, sweeps = kills + more, sweeps + 1
-            wrong += len(problems)
-            for problem in problems:
-                print(f"  {launcher}: {problem} ({folder})", flush=True)
-            if not problems:
-                shutil.rmtree(folder)
-        print(f"{launcher}: {kills} kills in {sweeps} sweeps, {time.monotonic() - began:.0f} s", flush=True)
+        with ExitStack() as stack:
+            words = commanded(launcher, stack)
+            wrong += killed(launcher, words, options.kills)
     print("nothing was lost" if not wrong else f"{wrong} problems")
     return int(wrong > 0)
 
 
-def killed_sweep(launcher: str, folder: Path, most: int) -> tuple[int, list[str]]:
-    """Runs one sweep to its end, with at most so many kills on the way. Returns their number and what is wrong."""
-    own, runs = folder_with(folder / "own"), folder / "runs"
+def commanded(launcher: str, stack: ExitStack) -> list[str]:
+    """What the sweep is, for its command line; a cluster that it needs is there until the stack is closed."""
+    if launcher == "optuna":
+        return [*LAKE, *SEARCH]
+    own = folder_with(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sweep-kills-"))) / "own")
     jobs = LAKE if launcher == "fused" else COUNTED
-    begin = [f"--config-dir={own}", "-m", *jobs, f"seed=range(0,{JOBS})", f"hydra/launcher={launcher}"]
-    begin += [f"runs_dir={runs}", *(["hydra.launcher.workers=2"] if launcher == "local" else [])]
+    words = [f"--config-dir={own}", *jobs, f"seed=range(0,{JOBS})", f"hydra/launcher={launcher}"]
+    if launcher == "local":
+        words.append("hydra.launcher.workers=2")
+    if launcher == "ray":
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)))
+        address, environment, _ = stack.enter_context(cluster(folder, LOOPBACK[:2]))
+        os.environ |= environment
+        words.append(f"hydra.launcher.address='{address}'")
+    return words
+
+
+def killed(launcher: str, words: list[str], most: int) -> int:
+    """Sweeps of one kind, until there have been so many kills. Returns how many problems there are, after telling."""
+    kills = sweeps = wrong = 0
+    began, undisturbed = time.monotonic(), None
+    if launcher == "optuna":
+        with tempfile.TemporaryDirectory(prefix="sweep-kills-") as folder:
+            killed_sweep(words, Path(folder), 0)
+            undisturbed = findings_of(found(Path(folder) / "runs"))
+    while kills < most:
+        folder = Path(tempfile.mkdtemp(prefix="sweep-kills-"))
+        more, code = killed_sweep(words, folder, most - kills)
+        kills, sweeps = kills + more, sweeps + 1
+        time.sleep(0.5)
+        problems = [f"exit code {code}"] if code else []
+        if found(folder / "runs") is not None:
+            problems += problems_of(folder / "runs", undisturbed)
+        if left := processes_of(folder):
+            problems.append(f"processes are left: {left}")
+        for problem in problems:
+            print(f"  {launcher}: {problem} ({folder})", flush=True)
+        wrong += len(problems)
+        if not problems:
+            shutil.rmtree(folder)
+    print(f"{launcher}: {kills} kills in {sweeps} sweeps, {time.monotonic() - began:.0f} s", flush=True)
+    return wrong
+
+
+def killed_sweep(words: list[str], folder: Path, most: int) -> tuple[int, int]:
+    """Runs one sweep to its end, with at most so many kills on the way. Returns their number and the exit code."""
+    runs = folder / "runs"
+    own = [word for word in words if word.startswith("--config-dir")]
+    begin = ["-m", *words, f"runs_dir={runs}"]
     kills, command, usual = 0, begin, 12.0
     while True:
         pid, started = forked(command, folder / "log"), time.monotonic()
         code = waited(pid, random.uniform(0.0, usual) if kills < most else 600.0)
-        if code is None:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            kills += 1
-        elif command is begin and not found(runs):
-            return kills, [f"exit code {code} before there was a sweep"]
-        else:
-            break
+        if code is not None:
+            return kills, code if found(runs) else 1
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        kills += 1
         usual = max(2.0, min(usual, 1.2 * (time.monotonic() - started) + 4.0))
         sweep = found(runs)
-        planned = sweep is not None and ledger.read(sweep).planned
-        if planned:
-            command = [f"--config-dir={own}", f"resume={sweep}"]
+        if sweep is not None and (sweep / ASKED).exists():
+            command = [f"resume={sweep}"]
+        elif sweep is not None and (sweep / ledger.LEDGER).exists() and ledger.read(sweep).planned:
+            command = [*own, f"resume={sweep}"]
         elif sweep is not None:
             shutil.rmtree(sweep)  # killed before anything ran: it is started again
-    time.sleep(0.5)
-    return kills, ([f"exit code {code}"] if code else []) + problems_of(found(runs), runs, folder)
 
 
 def forked(command: list[str], log: Path) -> int:
@@ -121,11 +161,17 @@ def found(runs: Path) -> Path | None:
     return next(iter((runs / "sweeps").glob("*/")), None) if (runs / "sweeps").is_dir() else None
 
 
-def problems_of(sweep: Path, runs: Path, folder: Path) -> list[str]:
-    """What is not as it must be."""
+def problems_of(runs: Path, undisturbed: list[Any] | None) -> list[str]:
+    """What is not as it must be. undisturbed: what a search found that nobody killed."""
+    if undisturbed is not None:
+        found_out = findings_of(found(runs))
+        pairs = zip(undisturbed, found_out, strict=False)
+        return [f"trial {n}: {theirs}, not {ours}" for n, (ours, theirs) in enumerate(pairs) if ours != theirs] + (
+            [] if len(found_out) == len(undisturbed) else [f"{len(found_out)} trials"]
+        )
     problems = []
-    account = ledger.read(sweep)
-    events = [event for file in sweep.glob("ledger*.jsonl") for event in parsed_rows(file.read_bytes())]
+    account = ledger.read(found(runs))
+    events = [event for file in found(runs).glob("ledger*.jsonl") for event in parsed_rows(file.read_bytes())]
     ends = Counter(event["job"] for event in events if event["event"] == "ended" and event["status"] == "finished")
     if len(account.jobs) != JOBS or any(job.status != ledger.FINISHED for job in account.jobs):
         problems.append(f"jobs are {[job.status for job in account.jobs]}")
@@ -144,8 +190,13 @@ def problems_of(sweep: Path, runs: Path, folder: Path) -> list[str]:
             steps = [row["step"] for row in read_rows(job.run / f"{name}.jsonl")]
             if steps != sorted(set(steps)) or not steps:
                 problems.append(f"job {job.number}: {name} at {steps}")
-    left = processes_of(folder)
-    return problems + ([f"processes are left: {left}"] if left else [])
+    return problems
+
+
+def findings_of(search: Path) -> list[Any]:
+    """Of each trial what was proposed, and what came of it."""
+    rows = [json.loads(line) for line in (search / "trials.jsonl").read_text().splitlines()]
+    return [[row[name] for name in ("params", "state", "values", "evaluations")] for row in rows]
 
 
 def processes_of(folder: Path) -> list[str]:

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -32,22 +33,34 @@ LOOPBACK = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]  # Ray takes 127.0.0.1 for th
 
 def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="sweep-ray-"))
-    address = f"{LOOPBACK[0]}:{free_port()}"
+    try:
+        with cluster(folder / "ray", LOOPBACK) as (address, environment, nodes):
+            return swept(folder, address, environment, nodes)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def cluster(folder: Path, places: Sequence[str]) -> Iterator[tuple[str, dict[str, str], list[subprocess.Popen]]]:
+    """A Ray cluster with a head at the first of `places` and a node of two CPUs at each other: its address, the
+    environment of who joins it, and its nodes, the head first. folder: where Ray puts what is its own.
+    """
+    address = f"{places[0]}:{free_port()}"
     environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    environment |= {"RAY_USAGE_STATS_ENABLED": "0", "CUDA_VISIBLE_DEVICES": "-1", "RAY_TMPDIR": str(folder / "ray")}
+    environment |= {"RAY_USAGE_STATS_ENABLED": "0", "CUDA_VISIBLE_DEVICES": "-1", "RAY_TMPDIR": str(folder)}
     environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])}
     environment |= {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3"}
     environment |= {"RAY_health_check_initial_delay_ms": "2000"}
     nodes = []
     try:
         begin = ["--head", f"--port={address.rpartition(':')[2]}", "--num-cpus=0", "--include-dashboard=false"]
-        nodes.append(node(environment, LOOPBACK[0], *begin))
-        nodes += [node(environment, own, f"--address={address}", "--num-cpus=2") for own in LOOPBACK[1:]]
-        return swept(folder, address, environment, nodes)
+        nodes.append(node(environment, places[0], *begin))
+        for own in places[1:]:
+            nodes.append(node(environment, own, f"--address={address}", "--num-cpus=2"))
+        yield address, environment, nodes
     finally:
         for each in reversed(nodes):
             kill(each)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def swept(folder: Path, address: str, environment: dict[str, str], nodes: list[subprocess.Popen]) -> int:

@@ -87,7 +87,8 @@ def _misspelt_option(draw: random.Random, base: Base) -> Case | None:
     place = "schedule@optimizer.schedule" if group == "schedule" else group
     new = draw.choice([_misspelt(draw, name), "null" if group not in ("experiment", "tuned") else "x", f"{name}.yaml"])
     new = draw.choice([new, f"{name}/", f"../{group}/{name}", f"[{name}]", f"/etc/{name}", f"{{a:{name}}}"])
-    if new in ("", name) or f"{group}/{new}" in OPTIONS or (group, new[:1]) == ("experiment", "["):  # may be several
+    several = new[:1] == "[" and group in ("experiment", "logger")
+    if new in ("", name) or f"{group}/{new}" in OPTIONS or several:
         return None
     return Case([f"{place}={new}"], "option", (place,))
 

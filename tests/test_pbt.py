@@ -62,9 +62,9 @@ def test_a_copy_is_whole_parts_from_its_model_and_learns_with_its_own_values(run
     assert row["copied"]["algo.gamma"] == values["gamma"][0] and own["gamma"][0] == values["gamma"][0]
     assert runner.replaced == 1 and runner.evaluated(60, [1.0, 1.0, 1.0]) == []
 
-    compiled = runner._loop._chunks.experimental_get_tracing_count()
+    compiled = runner._loops[0]._chunks.experimental_get_tracing_count()
     runner.advance(20, False)
-    assert runner._loop._chunks.experimental_get_tracing_count() == compiled, "new values need no new program"
+    assert runner._loops[0]._chunks.experimental_get_tracing_count() == compiled, "new values need no new program"
     tables = runner.state().algo.tables
     assert np.any(tables[0] != tables[1]), "copy and model have parted"
 

@@ -337,7 +337,7 @@ def test_a_store_gives_back_what_was_written():
 
 
 def test_a_large_leaf_has_a_variable_of_its_own_and_small_ones_share():
-    count = lambda tree: len(Store(tree)._variables)  # noqa: E731
+    count = lambda tree: len(Store(tree).variables)  # noqa: E731
     edge = LARGE // 4
     assert count([tf.zeros(edge), tf.zeros(edge), tf.zeros(3), tf.zeros(3)]) == 3
     assert count([tf.zeros(edge - 1), tf.zeros(3)]) == 1

@@ -88,7 +88,7 @@ def composed_once(monkeypatch, request):
     """Composing takes longer than all else here."""
     monkeypatch.setattr(search, "compose", lambda words, _: SimpleNamespace(config=tuple(words)))
     monkeypatch.setattr(
-        search, "plan", lambda words: plan_of(tuple(w for w in words if not w.startswith("optimizer.lr")))
+        search, "plan", lambda words, _=None: plan_of(tuple(w for w in words if not w.startswith("optimizer.lr")))
     )
     if "capsys" not in request.fixturenames:  # drawing charts loads plotly and matplotlib
         monkeypatch.setattr(findings, "_page", lambda *_: None)
@@ -337,6 +337,33 @@ def test_trials_of_a_dead_controller_are_trained_by_another(tmp_path):
     assert len(launcher.jobs) == 2
 
 
+def test_a_trial_that_goes_on_keeps_its_scores_and_what_it_was_told(tmp_path, monkeypatch):
+    words = [LR, "hydra.sweeper.pruner=median", "hydra.sweeper.objective=auc", "hydra.sweeper.n_trials=1"]
+    answers, scores = iter([False, False, True]), {100: -3.0, 200: -2.0, 300: -1.0}
+    monkeypatch.setattr(optuna.pruners.MedianPruner, "prune", lambda *_: next(answers))
+    with trials._study(search.prepare(asked(*SHORT, *words)), tmp_path) as study:
+        (trial_,) = study.batch(1, 1)
+        share = Share(Trial(study.storage, study.name, trial_.number), (0,))
+
+        def told(judge, steps):
+            for step in steps:
+                judge.at_evaluation(step, [SimpleNamespace(mean=scores[step])])
+            return judge.ended
+
+        assert told(trial.Judge([share], 1, 400), [100, 200, 300]) == [300]
+        # The pruner, which has no more answers, is not asked again: not from the beginning, not from a checkpoint.
+        assert told(trial.Judge([share], 1, 400), [100, 200]) == [None]
+        assert told(trial.Judge([share], 1, 400), [100, 200, 300]) == [300]
+        later, at_end = trial.Judge([share], 1, 400), trial.Judge([share], 1, 400)
+        later.go_on(100, [[-3.0]])
+        assert later.ended == [None] and told(later, [200, 300]) == [300]
+        at_end.go_on(300, [[-3.0, -2.0, -1.0]])
+        assert at_end.ended == [300]
+        for judge in (later, at_end):
+            judge.record([{"status": "pruned", "total_steps": 300}], [{"path": "x", "row": None}])
+            assert study.record(trial_.number, 0)["values"] == {"auc": -2.0}
+
+
 def test_a_study_out_of_reach_is_warned_of_and_the_run_goes_on(tmp_path, caplog):
     reporter = Reporter(Share(Trial(f"sqlite:///{tmp_path}/none/study.db", "x", 0), (0,)))
     assert reporter.goes_on(100, [SimpleNamespace(mean=-1.0)])
@@ -464,12 +491,34 @@ def test_both_ends_are_checked_before_the_first_run_with_exit_code_2(capsys, tmp
 def test_a_search_is_gone_on_with_by_its_directory(tmp_path, monkeypatch):
     """`resume=DIRECTORY` asks for what was asked for before, with what is new."""
     made = trials.own_directory(str(tmp_path), ["algo=td3", LR, "hydra/sweeper=optuna"], "lab")
-    command = trials.again(str(made), ["hydra.sweeper.n_trials=9"])
+    command = trials.again(str(made), ["hydra.sweeper.n_trials=9"], "lab")
     own = ["algo=td3", LR, "hydra/sweeper=optuna"]
     assert command[:-1] == ["-m", "--config-dir=lab", *own, "hydra.sweeper.n_trials=9"]
     assert command[-1] == f"hydra.sweeper.directory='{made}'" and trials.is_search(str(made))
     (made / "search.json").write_text("{")
     with pytest.raises(ConfigError, match=r"resume=.*: its search.json cannot be read"):
+        trials.again(str(made), [])
+
+
+HARMLESS = ["hydra/launcher=fused", "hydra.launcher.members=4", "hydra.sweeper.seed=3", "hydra.sweep.dir=x", "algo=td3"]
+HARMLESS += ["hydra.sweeper.pruner_options={n_startup_trials:2}", "hydra.sweeper.params.algo.gamma=1", "hydrant.x=1"]
+NOT_TAKEN = ["hydra.sweeper._target_=os.system", "hydra.launcher._target_=os.system", "hydra=x"]
+NOT_TAKEN += ["hydra/launcher=joblib", "++hydra.searchpath=[x]"]
+NOT_TAKEN += ["hydra.launcher.address='1.2.3.4:5'", "hydra.launcher.setup=[ls]", "hydra.sweeper.storage='sqlite:////x'"]
+NOT_TAKEN += ["hydra.callbacks.x._target_=os.system", "+hydra.callbacks.x=1", "hydra/job_logging=x"]
+NOT_TAKEN += ["hydra.launcher.a.b=1", "hydra.sweeper.x=1"]
+
+
+def test_nothing_that_runs_code_or_reaches_out_is_taken_from_a_stored_search(tmp_path):
+    made = trials.own_directory(str(tmp_path), [*HARMLESS, "packages=[evil]"], None)
+    assert trials.again(str(made), [])[1:-1] == HARMLESS
+    for word in NOT_TAKEN:
+        made = trials.own_directory(str(tmp_path), [word], None)
+        with pytest.raises(ConfigError, match="not taken from a file; say it again"):
+            trials.again(str(made), [])
+        assert trials.again(str(made), [word])[1:-1] == [word]
+    made = trials.own_directory(str(tmp_path), ["algo=td3"], "lab")
+    with pytest.raises(ConfigError, match="was begun with --config-dir=lab"):
         trials.again(str(made), [])
 
 

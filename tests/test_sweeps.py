@@ -266,6 +266,38 @@ def test_a_sweep_told_to_stop_says_how_to_go_on_and_goes_on_at_the_checkpoint(fo
     assert len(list((runs).glob("20*/*"))) == 3
 
 
+def test_a_search_told_to_stop_goes_on_at_the_checkpoint_of_its_trial(folder, tmp_path, monkeypatch):
+    from counting import FAULTS
+
+    words = [f"--config-dir={folder}", "-m", *QUICK, "runner.scale=interval(1,2)", "runner.fault=exception"]
+    words += ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=2", "runner.step_s=0.01"]
+    stops, runs = iter([False, True, False, False]), tmp_path / "runs"
+    monkeypatch.setitem(FAULTS, "exception", lambda _: next(stops) and os.kill(os.getpid(), signal.SIGTERM))
+    assert main([*words, f"runs_dir={runs}", "runner.at=30"]) == 143
+    search = sweep_in(runs)
+    assert main([f"resume={search}"]) == 2  # code is run from the folder, which only the user may name
+    assert main([f"--config-dir={folder}", f"resume={search}"]) == 0
+    (accounts,) = [ledger.read(path.parent) for path in search.glob("*/ledger.jsonl")]
+    assert [(job.status, job.attempts) for job in accounts.jobs] == [(FINISHED, 1), (FINISHED, 2), (FINISHED, 1)]
+    assert record(accounts.jobs[1])["resumes"][0]["step"] >= 30
+    assert len(list(runs.glob("20*/*"))) == 3
+    assert [json.loads(line)["state"] for line in open(search / "trials.jsonl")] == ["complete"] * 3
+
+
+def test_a_run_that_goes_on_does_not_open_the_study_that_it_names(folder, tmp_path, monkeypatch):
+    from counting import FAULTS
+
+    monkeypatch.setitem(FAULTS, "exception", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    words = [f"--config-dir={folder}", *QUICK, f"runs_dir={tmp_path / 'runs'}", "runner.fault=exception"]
+    assert main(words) == 143
+    (run,) = (tmp_path / "runs").glob("20*/*")
+    told = json.loads((run / "run.json").read_text())
+    told["trial"] = {"storage": str(tmp_path / "outside"), "study": "x", "number": 0, "part": 0}
+    (run / "run.json").write_text(json.dumps(told))
+    assert main([f"--config-dir={folder}", f"resume={run}"]) == 0
+    assert not (tmp_path / "outside").exists() and "study" not in (run / "log.txt").read_text()
+
+
 def test_no_secret_is_written_and_a_sweep_that_goes_on_asks_for_it(folder, tmp_path, capsys):
     shipped = folder / "runner" / "counting.yaml"
     shipped.write_text(shipped.read_text() + "token: none\n")

@@ -53,6 +53,7 @@ class Unit(gym.Wrapper):
             self._low, self._high, self._middle, self._half = low, high, (high + low) / 2, (high - low) / 2
             self.action_space = gym.spaces.Box(-1.0, 1.0, env.action_space.shape, np.float32)
         self._shape = env.observation_space.shape
+        self._few = len(self._shape) == 1 and self._shape[0] <= _FEW
         self._steps, self._seed, self._action = 0, -1, ()
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, self._shape, np.float32)
 
@@ -110,7 +111,7 @@ class Unit(gym.Wrapper):
             raise self._failed(f"returned {type(obs).__name__} as observation, expected numbers") from None
         if obs.shape != self._shape:
             raise self._failed(f"returned an observation of shape {obs.shape}, expected {self._shape}")
-        if not np.isfinite(obs).all():
+        if not (all(map(math.isfinite, obs.tolist())) if self._few else np.isfinite(obs).all()):
             raise self._failed(f"returned the observation {np.array2string(obs, threshold=8)}, expected finite numbers")
         return obs
 
@@ -122,11 +123,12 @@ class Unit(gym.Wrapper):
 
 
 _FLAGS = (bool, np.bool_, int, np.integer)
+_FEW = 16  # numbers that Python looks at sooner than NumPy begins
 
 
 def _is_finite_number(value: object) -> bool:
     try:
-        return math.isfinite(value) and np.ndim(value) == 0
+        return math.isfinite(value) and (isinstance(value, float) or np.ndim(value) == 0)
     except TypeError:  # text, None, a vector
         return False
 

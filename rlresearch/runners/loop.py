@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from functools import cached_property
 
 import tensorflow as tf
 
@@ -12,8 +12,8 @@ from rlresearch.types import Tree
 
 
 class CompiledLoop:
-    """One XLA program that applies `collect(learning, state, iteration) -> state` until it is told to stop, and
-    after every `every`-th iteration, but for the first `silent` ones, `learn(state, iteration) -> state`.
+    """One XLA program that applies `collect(learning, state, iteration, *own) -> state` until it is told to stop, and
+    after every `every`-th iteration, but for the first `silent` ones, `learn(state, iteration, *own) -> state`.
 
     It holds two loops, one without learning and one with it, and where learning is not due every time, the
     second holds a loop up to the next time: a condition inside the innermost loop would copy parameters
@@ -32,9 +32,15 @@ class CompiledLoop:
         self._silent, self._every = silent, every
         self._chunks = tf.function(self._chunk, jit_compile=True, autograph=False)
 
-    def advance(self, iterations: int, fresh: bool) -> None:
-        """Runs that many iterations; `fresh` first begins a new metrics row."""
-        self._compiled(tf.constant(iterations, tf.int64), tf.constant(fresh))
+    def over(self, state: Tree) -> CompiledLoop:
+        """The same loop over another state of the same shapes, by the same program: it is compiled once."""
+        other = copy.copy(self)
+        other.store, other._iteration = Store(state), tf.Variable(self._iteration)
+        return other
+
+    def advance(self, iterations: int, fresh: bool, *own: Tree) -> None:
+        """Runs that many iterations; `fresh` first begins a new metrics row. own: passed on to the functions."""
+        self._chunks(self.store.variables, self._iteration, tf.constant(iterations, tf.int64), tf.constant(fresh), *own)
         self.iteration += iterations
 
     def restore(self, iteration: int, state: Tree) -> None:
@@ -43,39 +49,41 @@ class CompiledLoop:
         self._iteration.assign(iteration)
         self.store.write(state)
 
-    @cached_property
-    def _compiled(self) -> Callable:
-        # Concrete, which halves what calling it costs; and only when it is called, as tracing takes seconds.
-        return self._chunks.get_concrete_function(tf.TensorSpec((), tf.int64), tf.TensorSpec((), tf.bool))
-
-    def _chunk(self, iterations: tf.Tensor, fresh: tf.Tensor) -> None:
-        begin, state = self._iteration.read_value(), self.store.read()
-        emptied = self._fresh_row(state)
+    def _chunk(
+        self, variables: list[tf.Variable], counter: tf.Variable, iterations: tf.Tensor, fresh: tf.Tensor, *own: Tree
+    ) -> None:
+        store = self.store.at(variables)
+        begin, state = counter.read_value(), store.read()
+        emptied = self._fresh_row(state, *own)
         state = tf.nest.map_structure(
             lambda old, new: old if new is old else tf.where(fresh, new, old), state, emptied
         )
         end = begin + iterations
         if self._silent:  # otherwise there is no first loop to compile
-            state = self._collected(False, begin, tf.minimum(end, self._silent), state)
-        state = self._learned(tf.maximum(begin, self._silent), end, state)
-        self._iteration.assign_add(iterations)
-        self.store.write(state)
+            state = self._collected(False, begin, tf.minimum(end, self._silent), state, own)
+        state = self._learned(tf.maximum(begin, self._silent), end, state, own)
+        counter.assign_add(iterations)
+        store.write(state)
 
-    def _learned(self, begin: tf.Tensor, end: tf.Tensor, state: Tree) -> Tree:
+    def _learned(self, begin: tf.Tensor, end: tf.Tensor, state: Tree, own: tuple) -> Tree:
         """The state at `end`, rounds of learning included."""
         if self._every == 1:
-            return _loop(begin, end, state, lambda t, state: (t + 1, self._learn(self._collect(True, state, t), t)))
+
+            def both(t: tf.Tensor, state: Tree) -> tuple[tf.Tensor, Tree]:
+                return t + 1, self._learn(self._collect(True, state, t, *own), t, *own)
+
+            return _loop(begin, end, state, both)
 
         def round_of_learning(begin: tf.Tensor, state: Tree) -> tuple[tf.Tensor, Tree]:
             until = tf.minimum(end, (begin // self._every + 1) * self._every)
-            state = self._collected(True, begin, until, state)
+            state = self._collected(True, begin, until, state, own)
             due = tf.equal(until % self._every, 0)
-            return until, tf.cond(due, lambda: self._learn(state, until - 1), lambda: state)
+            return until, tf.cond(due, lambda: self._learn(state, until - 1, *own), lambda: state)
 
         return _loop(begin, end, state, round_of_learning)
 
-    def _collected(self, learning: bool, begin: tf.Tensor, end: tf.Tensor, state: Tree) -> Tree:
-        return _loop(begin, end, state, lambda t, state: (t + 1, self._collect(learning, state, t)))
+    def _collected(self, learning: bool, begin: tf.Tensor, end: tf.Tensor, state: Tree, own: tuple) -> Tree:
+        return _loop(begin, end, state, lambda t, state: (t + 1, self._collect(learning, state, t, *own)))
 
 
 def _loop(begin: tf.Tensor, end: tf.Tensor, state: Tree, body: Callable) -> Tree:

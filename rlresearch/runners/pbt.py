@@ -78,7 +78,9 @@ class PBTRunner(PopulationRunner):
 
     def _copied(self, sources: tf.Tensor) -> None:
         old = self.state()
-        self._loop.store.write(_own_kept(old, tf.nest.map_structure(lambda leaf: tf.gather(leaf, sources), old)))
+        new = _own_kept(old, tf.nest.map_structure(lambda leaf: tf.gather(leaf, sources), old))
+        for loop, share in zip(self._loops, self._shares, strict=True):
+            loop.store.write(tf.nest.map_structure(lambda leaf, own=share: leaf[own], new))
 
     def _row_of(
         self, step: int, index: int, source: int, scores: Sequence[float], before: Mapping, after: Mapping

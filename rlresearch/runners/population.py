@@ -2,12 +2,18 @@
 
 Members differ in their seed and in any floating-point hyperparameter; what changes shapes or the
 moment of learning (integers, networks) is shared. A member draws exactly what it would draw alone.
+
+A GPU computes all members at once. On a CPU a matrix product of small networks does not keep several cores busy: there
+members are in shares of a few, and the program, compiled once, runs for as many shares at a time as there are cores.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,6 +26,9 @@ from rlresearch.errors import ConfigError, nearest
 from rlresearch.runners.device import device_collect, device_init
 from rlresearch.runners.loop import CompiledLoop
 from rlresearch.trainer import RunState, Trainer
+
+_SHARE = 4  # members: measured, smaller shares compute no faster
+_MOST_SHARES = 32  # each has a call of its own
 
 
 class PopulationRunner:
@@ -49,14 +58,19 @@ class PopulationRunner:
         }
         learn = _mapped(lambda state, own, t: _with(trainer, own).learn_now(state, t))
         fresh_row = _mapped(lambda state, own: _with(trainer, own).fresh_row(state))
-        self._loop = CompiledLoop(
-            self._init(trainer, env),
-            lambda learning, state, iteration: collect[learning](state, self.values(), iteration),
-            lambda state, iteration: learn(state, self.values(), iteration),
-            trainer.silent_iterations,
-            trainer.algo.update_every,
-            lambda state: fresh_row(state, self.values()),
+        self._shares = shares(len(self.members), bool(tf.config.list_logical_devices("GPU")))
+        self._loops = self._started(
+            [self._init(trainer, env, share) for share in self._shares],
+            lambda state: CompiledLoop(
+                state,
+                lambda learning, state, iteration, own: collect[learning](state, own, iteration),
+                lambda state, iteration, own: learn(state, own, iteration),
+                trainer.silent_iterations,
+                trainer.algo.update_every,
+                fresh_row,
+            ),
         )
+        self._threads = ThreadPoolExecutor(min(len(self._loops), _cores()), "members")
         self._row = tf.function(
             lambda: _mapped(lambda state, own: trainer.row(state))(self.state(), self.values()), autograph=False
         )
@@ -74,23 +88,34 @@ class PopulationRunner:
         """The members' states without replay, of which acting needs nothing."""
         return self.state()._replace(buffer=())
 
-    def _init(self, trainer: Trainer, env: DeviceEnv) -> RunState:
+    @staticmethod
+    def _started(states: Sequence[RunState], made: Callable[[RunState], CompiledLoop]) -> list[CompiledLoop]:
+        """A loop for each state; those of as many members share one program."""
+        loops: dict[int, CompiledLoop] = {}
+        started = []
+        for state in states:
+            members = len(state.key)
+            loops[members] = loops[members].over(state) if members in loops else made(state)
+            started.append(loops[members])
+        return started
+
+    def _init(self, trainer: Trainer, env: DeviceEnv, share: slice) -> RunState:
         """Members begin one by one, as Keras draws parameters; the empty replay is the same for all."""
         states = []
-        for index, seed in enumerate(self.members):
+        for index in range(share.start, share.stop):
             own = {path: each[index] for path, each in self.values().items()}
-            states.append(device_init(_with(trainer, own), env, rng.key(seed)))
+            states.append(device_init(_with(trainer, own), env, rng.key(self.members[index])))
         buffer = trees.repeat(states[0].buffer, len(states))
         return trees.stack([state._replace(buffer=()) for state in states])._replace(buffer=buffer)
 
     @property
     def iteration(self) -> int:
         """Iterations run so far, each of `num_envs` transitions a member."""
-        return self._loop.iteration
+        return self._loops[0].iteration
 
     def state(self) -> RunState:
         """The members' states, stacked: every leaf has a leading axis of members."""
-        return self._loop.store.read()
+        return trees.concat([loop.store.read() for loop in self._loops])
 
     def beside(self) -> dict[str, np.ndarray]:
         """Nothing but the state is needed to go on."""
@@ -98,11 +123,20 @@ class PopulationRunner:
 
     def restore(self, iteration: int, state: RunState, beside: Mapping[str, np.ndarray]) -> None:
         """Goes on from saved states, stacked."""
-        self._loop.restore(iteration, state)
+        for loop, share in zip(self._loops, self._shares, strict=True):
+            loop.restore(iteration, tf.nest.map_structure(lambda leaf, own=share: leaf[own], state))
 
     def advance(self, iterations: int, fresh: bool) -> None:
         """Runs iterations of every member; `fresh` first begins a new metrics row."""
-        self._loop.advance(iterations, fresh)
+        values = self.values()
+        own = [{path: each[share] for path, each in values.items()} for share in self._shares]
+        running = [
+            self._threads.submit(loop.advance, iterations, fresh, each)
+            for loop, each in zip(self._loops, own, strict=True)
+        ]
+        wait(running)
+        for each in running:
+            each.result()
 
     def rows(self) -> list[dict[str, float]]:
         """The metrics since the row was begun, one dictionary a member."""
@@ -114,7 +148,24 @@ class PopulationRunner:
         return self._policy(obs).numpy()
 
     def close(self) -> None:
-        """Nothing is held outside this process."""
+        """Ends the threads."""
+        self._threads.shutdown()
+
+
+def shares(members: int, on_gpu: bool) -> list[slice]:
+    """Which members are computed together. It does not depend on how many cores there are: their number should not
+    change a result, and in smaller shares products are added up in another order.
+    """
+    most = 1 if on_gpu else min(max(members // _SHARE, 1), _MOST_SHARES)
+    even = [count for count in range(most, 0, -1) if members % count == 0 and members // count <= 2 * _SHARE]
+    count = (even or [most])[0]  # even ones, if there are some, share one program
+    ends = [index * members // count for index in range(count + 1)]
+    return [slice(begin, end) for begin, end in pairwise(ends)]
+
+
+def _cores() -> int:
+    """How many threads may compute: what `threads` says, or all cores."""
+    return tf.config.threading.get_intra_op_parallelism_threads() or len(os.sched_getaffinity(0))
 
 
 def check_values(algo: Any, values: Mapping[str, Sequence[float]], members: int) -> None:

@@ -8,7 +8,9 @@ the only place where state is packed.
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -18,18 +20,24 @@ LARGE = 2**16  # bytes from which a variable of its own costs less than copying 
 
 
 class Store:
-    """Holds one tree. `read` and `write` are for use inside a `tf.function`, or eagerly."""
+    """Holds one tree. `read` and `write` are for use inside a `tf.function`, or eagerly. variables: in which it is."""
 
     def __init__(self, tree: Tree) -> None:
         leaves = [tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(tree)]
         self._structure = tf.nest.map_structure(lambda _: 0, tree)
         self._kinds = [(tuple(leaf.shape), leaf.dtype) for leaf in leaves]
         self._groups = _groups(leaves)
-        self._variables = [tf.Variable(_laid_out(leaves, group)) for group in self._groups]
+        self.variables = [tf.Variable(_laid_out(leaves, group)) for group in self._groups]
+
+    def at(self, variables: Sequence[tf.Variable]) -> Store:
+        """The store of a tree alike, in variables of its own."""
+        other = copy.copy(self)
+        other.variables = list(variables)
+        return other
 
     def read(self) -> Tree:
         leaves: list = [None] * len(self._kinds)
-        for group, variable in zip(self._groups, self._variables, strict=True):
+        for group, variable in zip(self._groups, self.variables, strict=True):
             if len(group) == 1:
                 parts = [variable.read_value()]
             else:
@@ -41,7 +49,7 @@ class Store:
 
     def write(self, tree: Tree) -> None:
         leaves = tf.nest.flatten(tree)
-        for group, variable in zip(self._groups, self._variables, strict=True):
+        for group, variable in zip(self._groups, self.variables, strict=True):
             variable.assign(_laid_out(leaves, group))
 
 

@@ -12,7 +12,7 @@ from rlresearch.resume import named_packages
 from rlresearch.runners import flattened
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps.controller import RETRIED, Sweep
-from rlresearch.sweeps.launchers import made
+from rlresearch.sweeps.launchers import check_outward, made
 
 ALLOWED = ("retry", "packages", "hydra/launcher", "hydra.launcher.SETTING")
 
@@ -63,5 +63,7 @@ def _launcher(header: dict, asked: dict) -> tuple[str, dict]:
             f"{alternatives(key, ALLOWED)}"
         )
     if chosen is None or chosen == header.get("launcher"):
-        return str(header.get("launcher", "basic")), {**header.get("settings", {}), **own}
+        name, stored = str(header.get("launcher", "basic")), header.get("settings", {})
+        check_outward(name, stored, own)
+        return name, {**stored, **own}
     return str(chosen), own

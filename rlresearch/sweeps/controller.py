@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -217,15 +217,32 @@ class Sweep:
         self._book.write("resumed", at=timestamp(), retry=retry, launcher=self._name, **about)
         self._reconcile(retry)
 
-    def run_rest(self) -> None:
-        """Runs every job that has no end yet."""
+    def run_rest(self, only: Callable[[Mapping[str, Any]], bool] = lambda config: True) -> None:
+        """Runs every job that has no end yet and `only` whose configuration is so."""
         self.launcher.check()
-        fresh = [job for job in self.jobs if self._is_fresh(job)]
+        jobs = [job for job in self.jobs if only(self.config(job))]
+        fresh = [job for job in jobs if self._is_fresh(job)]
         masked = [key for job in fresh for key, value in flattened(self.config(job)).items() if MASK in str(value)]
         if masked:
             raise ConfigError(f"{masked[0]}: is a secret, which no ledger holds; say it again with {masked[0]}=VALUE.")
         check([replace(job, values=job.values | self.secrets) for job in fresh], self.bases, self.packages)
-        self._run(self.jobs)
+        self._run(jobs)
+
+    def take_up(self, folder: Path, storage: str, trials: Collection[int]) -> int:
+        """Runs what is left of these `trials` of the study in `storage` in the newest sweep below `folder`, and stays
+        with it for further jobs.
+
+        Returns how many jobs it has; 0 where there is none that can be gone on with, and all begins anew.
+        """
+        path = ledger.newest(folder)
+        if path is None:
+            return 0
+        account = ledger.read(path)
+        if not account.planned or any(MASK in str(value) for value in (account.bases, account.jobs)):
+            return 0
+        self.reopen(path)
+        self.run_rest(lambda config: config["trial"]["storage"] == storage and config["trial"]["number"] in trials)
+        return len(self.jobs)
 
     def _create(self) -> None:
         self.path = ledger.create(self._root)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -57,7 +57,7 @@ class Fused:
                 continue
             runner = group.config["runner"]
             keys = [_SEED] * (len(set(runner["seeds"])) > 1) + list(runner["values"] or {})
-            parts = len(list(_split(group.jobs, self.members)))
+            parts = -(-len(group.jobs) // self.members)
             programs = f", in {parts} programs of at most {self.members}" if parts > 1 else ""
             lines.append(
                 f"one program: {len(group.jobs)} jobs {_span(group.jobs)} that differ in {', '.join(keys)}{programs}"
@@ -73,8 +73,7 @@ class Fused:
             if group.config is None:
                 sweep.attempt(group.jobs)
                 continue
-            for part in _split(group.jobs, self._fitting(sweep, group)):
-                self._together(sweep, part)
+            self._in_parts(sweep, group)
 
     def _together(self, sweep: Sweep, jobs: Sequence[Job]) -> None:
         """Runs jobs as one program, and those that another one's failure took with it once more."""
@@ -101,20 +100,29 @@ class Fused:
         for part in again:
             self._together(sweep, part)
 
-    def _fitting(self, sweep: Sweep, group: Group) -> int:
-        """How many members a program of this group may have in the memory that there is."""
+    def _in_parts(self, sweep: Sweep, group: Group) -> None:
+        """Runs a group as programs of nearly the same size, as large as memory allows: by what a member is predicted to
+        take, and once one has run, by what it took.
+        """
         made = plan(sweep.config(group.jobs[0]), sweep.packages)
         settings = made.settings
         hardware.prepare(settings.device, settings.threads, settings.deterministic, settings.compile_cache)
         from rlresearch.sweeps import memory
 
-        each = memory.member_bytes(made)
-        free = self.memory_gb * 1e9 if self.memory_gb else memory.SHARE * memory.available_bytes()
-        fitting = max(1, min(self.members, int(free // max(each, 1))))
-        sweep.book.write("memory", at=timestamp(), jobs=len(group.jobs), member_bytes=each, free_bytes=int(free))
-        if fitting < min(len(group.jobs), self.members):
-            sweep.say(f"{fitting} members at a time: each takes {each / 1e6:,.1f} MB of {free / 1e9:,.1f} GB")
-        return fitting
+        rest, each = list(group.jobs), memory.member_bytes(made)
+        while rest:
+            free = self.memory_gb * 1e9 if self.memory_gb else memory.SHARE * memory.available_bytes()
+            fitting = max(1, min(self.members, int(free // max(each, 1))))
+            if fitting < min(len(rest), self.members):
+                sweep.say(f"{fitting} members at a time: each takes {each / 1e6:,.1f} MB of {free / 1e9:,.1f} GB")
+            size = -(-len(rest) // -(-len(rest) // fitting))
+            part, rest = rest[:size], rest[size:]
+            used = memory.Used()
+            self._together(sweep, part)
+            took = used.bytes()
+            told = {"jobs": len(part), "member_bytes": each, "free_bytes": int(free), "used_bytes": took}
+            sweep.book.write("memory", at=timestamp(), **told)
+            each = max(each, (took - memory.PROGRAM) // len(part))
 
 
 def grouped(sweep: Sweep, jobs: Sequence[Job]) -> list[Group]:
@@ -187,15 +195,6 @@ def _signature(config: Mapping[str, Any], paths: frozenset[str]) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _split(jobs: Sequence[Job], most: int) -> Iterator[list[Job]]:
-    """Parts of nearly the same size, none larger than `most`."""
-    parts = -(-len(jobs) // most)
-    for index in range(parts):
-        part = list(jobs[index * len(jobs) // parts : (index + 1) * len(jobs) // parts])
-        if part:
-            yield part
 
 
 def _span(jobs: Sequence[Job]) -> str:

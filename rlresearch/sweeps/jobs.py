@@ -15,6 +15,7 @@ from rlresearch import compose
 from rlresearch.compose import CHECKED_VALUES, Composed
 from rlresearch.errors import ConfigError, shown
 from rlresearch.plan import Plan, plan
+from rlresearch.resume import check_source
 from rlresearch.sweeps.ledger import Base, Job, own, swept
 
 ALL_CHECKED = 1_000  # jobs; of more, each value of each key is checked in a few
@@ -105,6 +106,7 @@ def check(jobs: Sequence[Job], bases: Sequence[Base], packages: Sequence[str] | 
     for job in _samples(jobs):
         try:
             plans[job.number] = plan(frozen(job, bases), packages)
+            check_source(plans[job.number])
         except ConfigError as error:
             which = [text for text in own(job, swept(jobs)) if text.partition("=")[0] not in str(error)]
             where = f" (job {job.number}: {shown(' '.join(which))})" if len(jobs) > 1 and which else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,17 @@ PLACES = {
     "submitit_local": "submitted.SubmititLocal",
     "submitit_slurm": "submitted.SubmititSlurm",
 }
+# Settings by which a sweep reaches other machines, or runs commands of its own. From a stored one they are not taken:
+# it may be somebody else's.
+OUTWARD = {"ray": ("address", "working_dir", "environment"), "submitit_slurm": ("setup", "additional")}
+
+
+def check_outward(name: str, stored: Mapping[str, Any], said: Collection[str]) -> None:
+    """ConfigError where stored settings of a launcher need to be said again. said: those that were."""
+    for key in OUTWARD.get(name, ()):
+        if stored.get(key) is not None and key not in said:
+            why = "reaches beyond the jobs, and is not taken from a stored sweep; if it is right, say it again"
+            raise ConfigError(f"hydra.launcher.{key}={shown(stored[key])}: {why}.")
 
 
 def made(name: str, settings: Mapping[str, Any]) -> Launcher:

@@ -211,6 +211,12 @@ class Reader:
         return parsed_rows(whole)
 
 
+def newest(folder: Path) -> Path | None:
+    """The sweep directory below `folder` that was made last, or None."""
+    made = [each.parent for each in folder.glob(f"*/{LEDGER}")]
+    return max(made, key=lambda path: (path / LEDGER).stat().st_mtime, default=None)
+
+
 def read(path: Path) -> Account:
     """What the events in a sweep directory add up to. ConfigError where it cannot be read."""
     reader = Reader(path)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import subprocess
+from pathlib import Path
 
 import tensorflow as tf
 
@@ -15,6 +15,7 @@ from rlresearch.plan import Plan
 
 # Measured with scripts/sweep_time.py: the state itself, and what saving and compiling it add.
 COPIES = 2.0
+PROGRAM = 1 << 30  # bytes that a program may take however many members it has: compiling it, evaluations, libraries
 SHARE = 0.6  # of what is free, for the sweep
 
 
@@ -40,6 +41,29 @@ def available_bytes() -> int:
     return 4 << 30 if free is None else free
 
 
-def peak_bytes() -> int:
-    """The most that this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+class Used:
+    """What this process comes to hold while a program runs in it, beyond what it held before: on a GPU if there is one.
+
+        used = Used(); ...; used.bytes()
+    """
+
+    def __init__(self) -> None:
+        self._gpu = bool(tf.config.list_physical_devices("GPU"))
+        if self._gpu:
+            tf.config.experimental.reset_memory_stats("GPU:0")
+        else:
+            with contextlib.suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")  # the highest mark begins anew
+        self._before = self._at("current", "VmRSS")
+
+    def bytes(self) -> int:
+        """The most so far; 0 where the machine does not tell."""
+        return max(self._at("peak", "VmHWM") - self._before, 0)
+
+    def _at(self, of_gpu: str, of_process: str) -> int:
+        if self._gpu:
+            return tf.config.experimental.get_memory_info("GPU:0")[of_gpu]
+        with contextlib.suppress(OSError, KeyError):
+            lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+            return int(lines[of_process].split()[0]) * 1024
+        return 0

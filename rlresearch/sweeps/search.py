@@ -14,6 +14,7 @@ from rlresearch.build import make
 from rlresearch.compose import Sought, compose
 from rlresearch.errors import ConfigError, alternatives, shown
 from rlresearch.plan import Plan, plan
+from rlresearch.resume import named_packages
 from rlresearch.sweeps.samplers import SAMPLERS, check_sampler
 from rlresearch.sweeps.space import Range, space
 from rlresearch.trainer import EPISODE_METRICS
@@ -65,12 +66,15 @@ class SearchSettings:
 
 
 class Prepared(NamedTuple):
-    """A search that can begin. fixed: overrides of all its runs; made: the plan of one of them."""
+    """A search that can begin. fixed: overrides of all its runs; made: the plan of one of them; packages: where
+    components may come from, None for anywhere: of a search that goes on, which was read from a file, not.
+    """
 
     settings: SearchSettings
     fixed: list[str]
     space: dict[str, Range]
     made: Plan
+    packages: list[str] | None = None
 
     @property
     def parts(self) -> list[dict[str, Any]]:
@@ -106,8 +110,11 @@ def prepare(asked: Sought, extra_folder: str | None = None) -> Prepared:
     ranges = space(asked.swept)
     _check_space(settings, ranges)
     first = [f"{key}={each.ends[0]}" for key, each in ranges.items()]
-    made = plan(compose([*asked.fixed, *first], extra_folder).config)
-    prepared = Prepared(settings, asked.fixed, ranges, made)
+    config = compose([*asked.fixed, *first], extra_folder).config
+    packages = None
+    if settings.directory is not None:
+        packages = ["rlresearch", *named_packages(config["packages"], extra_folder)]
+    prepared = Prepared(settings, asked.fixed, ranges, plan(config, packages), packages)
     _check(prepared)
     return prepared
 

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,8 @@ from rlresearch.errors import ConfigError, RunError, one_line, shown
 from rlresearch.plan import plan
 from rlresearch.rundir import exclusive, timestamp
 from rlresearch.sweeps import findings
-from rlresearch.sweeps.search import WHERE, Prepared, prepare, samples
+from rlresearch.sweeps.launchers import OUTWARD, PLACES
+from rlresearch.sweeps.search import WHERE, Prepared, SearchSettings, prepare, samples
 from rlresearch.sweeps.space import typed
 from rlresearch.sweeps.study import JOURNAL, Study, Terms, opened
 from rlresearch.trial import aggregated
@@ -30,6 +31,7 @@ ASKED = "search.json"  # in the search's directory: what was asked for, so that 
 _LARGEST = 1 << 20  # bytes
 
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Any]]
+TakeUp = Callable[[Path, str, Collection[int]], int]
 
 
 class Done(NamedTuple):
@@ -47,13 +49,16 @@ def checked(asked: Sought, extra_folder: str | None = None) -> Prepared:
     """
     prepared = prepare(asked, extra_folder)
     for overrides in samples(prepared):
-        plan(compose(overrides, extra_folder).config)
+        plan(compose(overrides, extra_folder).config, prepared.packages)
     return prepared
 
 
-def search(prepared: Prepared, launch: Launch, folder: Path) -> Done:
-    """Runs a search to its end, in its directory. launch(job_overrides, initial_job_idx): trains, as Hydra's launchers
-    do.
+def search(prepared: Prepared, launch: Launch, folder: Path, take_up: TakeUp | None = None) -> Done:
+    """Runs a search to its end, in its directory.
+
+    launch(job_overrides, initial_job_idx): trains, as Hydra's launchers do. take_up(folder, storage, trials): goes
+    on with the runs of trials that were interrupted, and returns how many jobs were launched so far; None where all
+    begin again.
 
     Errors: ConfigError where it is another search's directory; RunError where trials failed, after all others were
     trained.
@@ -61,7 +66,7 @@ def search(prepared: Prepared, launch: Launch, folder: Path) -> Done:
     folder = folder.absolute()
     try:
         with _study(prepared, folder) as study:
-            done = Controller(prepared, study, launch).run(folder)
+            done = Controller(prepared, study, launch, take_up).run(folder)
             failure = study.first_failure()
     except KeyboardInterrupt as interrupted:
         interrupted.sweep_directory = folder  # for who tells how to go on
@@ -96,18 +101,46 @@ def is_search(path: str) -> bool:
     return (Path(path) / ASKED).is_file()
 
 
-def again(path: str, changes: Sequence[str]) -> list[str]:
-    """The command line that goes on with the search at `path`. changes: overrides beside those that it was begun with.
+def again(path: str, changes: Sequence[str], config_dir: str | None = None) -> list[str]:
+    """The command line that goes on with the search at `path`. changes: overrides beside those that it was begun with;
+    config_dir: of this command.
 
-    ConfigError where it cannot be read.
+    A stored search may be somebody else's: what of it could run code, or reach further than its runs, is not taken from
+    it but must be said again. ConfigError where it is not, and where the search cannot be read.
     """
+    where = f"resume={shown(path)}"
     try:
         asked = json.loads(durable.read_file(Path(path) / ASKED, _LARGEST))
-        own = [*asked["overrides"], *changes, f"{WHERE}.directory={_quoted(str(Path(path).absolute()))}"]
-        config_dir = asked["config_dir"]
+        stored, theirs = [str(each) for each in asked["overrides"]], asked["config_dir"]
     except (OSError, ValueError, TypeError, LookupError) as error:
-        raise ConfigError(f"resume={shown(path)}: its {ASKED} cannot be read: {error}") from None
+        raise ConfigError(f"{where}: its {ASKED} cannot be read: {error}") from None
+    if theirs is not None and config_dir is None:
+        why = "from where code is run, and which is not taken from a file; say it again"
+        raise ConfigError(f"{where}: was begun with --config-dir={shown(theirs)}, {why}.")
+    said = {each.partition("=")[0] for each in changes}
+    kept = [each for each in stored if each.partition("=")[0] not in {*said, "packages", "hydra.mode"}]
+    for each in kept:
+        if not _is_harmless(each):
+            raise ConfigError(f"{where}: was begun with {shown(each)}, which is not taken from a file; say it again.")
+    own = [*kept, *changes, f"{WHERE}.directory={_quoted(str(Path(path).absolute()))}"]
     return ["-m", *([] if config_dir is None else [f"--config-dir={config_dir}"]), *own]
+
+
+def _is_harmless(override: str) -> bool:
+    """Whether an override stays within what launchers and searches of our own do with runs."""
+    key, _, value = override.partition("=")
+    if not re.match(r"[+~]*hydra(\W|$)", key):
+        return True  # of runs, whose components `plan` looks at
+    if key in ("hydra/launcher", "hydra/sweeper"):
+        return value in (*PLACES, "optuna")
+    if key == f"{WHERE}.storage":
+        return "://" not in value
+    group, _, name = key.rpartition(".")
+    outward = {each for names in OUTWARD.values() for each in names}
+    known = SearchSettings.__dataclass_fields__
+    return key == "hydra.sweep.dir" or (
+        group == "hydra.launcher" and re.fullmatch("[a-z]+(_[a-z]+)*", name) is not None and name not in outward
+    ) or key.removeprefix(f"{WHERE}.").partition(".")[0] in known  # fmt: skip
 
 
 def _study(prepared: Prepared, folder: Path) -> AbstractContextManager[Study]:
@@ -132,14 +165,18 @@ def _study(prepared: Prepared, folder: Path) -> AbstractContextManager[Study]:
 class Controller:
     """The loop over batches."""
 
-    def __init__(self, prepared: Prepared, study: Study, launch: Launch) -> None:
+    def __init__(self, prepared: Prepared, study: Study, launch: Launch, take_up: TakeUp | None = None) -> None:
         self._prepared, self._settings, self._study, self._launch = prepared, prepared.settings, study, launch
-        self._launched = 0
+        self._take_up, self._launched = take_up, 0
 
     def run(self, folder: Path) -> Done:
         """Until the study has its trials."""
         settings = self._settings
         while batch := self._study.batch(settings.n_jobs, settings.n_trials):
+            if self._take_up is not None:
+                storage = without_at(self._study.storage)
+                self._launched = self._take_up(folder, storage, {each.number for each in batch})
+                self._take_up = None  # later batches are this controller's own
             self._train(batch)
             states = [self._study.frozen(each.number).state.name for each in batch]
             if states.count("FAIL") > settings.max_failure_rate * len(states):
