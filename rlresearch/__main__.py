@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import traceback
@@ -224,5 +225,12 @@ def _failed(error: Exception, code: int) -> int:
     return code
 
 
+def command() -> NoReturn:
+    """The process of a command line, from its beginning to its end."""
+    code = main()
+    gc.freeze()  # nothing is collected any more: taking TensorFlow apart takes a second
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()
