@@ -5,12 +5,14 @@ Nothing of it touches training state: it draws no training key and steps no trai
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from rlresearch import rng
+from rlresearch import cores, rng
+from rlresearch.envs import abreast
 from rlresearch.envs.host import Unit, episode_seeds
 from rlresearch.envs.task import Task
 
@@ -46,11 +48,14 @@ class Evaluator:
 
     seeds: one run seed a member. Episode i of the evaluation at a step begins from a seed made of the
     run's seed, the step and i, whatever was evaluated before. firsts: with `keep_first` episode 0 of the newest
-    evaluation, one a member.
+    evaluation, one a member. workers: the most processes that step environments, None for one a core where those are
+    Gymnasium's own, of which it is known that forking does them no harm.
     """
 
-    def __init__(self, task: Task, seeds: Sequence[int], keep_first: bool = False) -> None:
-        self._task, self._seeds, self._keep_first = task, tuple(seeds), keep_first
+    def __init__(
+        self, task: Task, seeds: Sequence[int], keep_first: bool = False, workers: int | None = None
+    ) -> None:
+        self._task, self._seeds, self._keep_first, self._workers = task, tuple(seeds), keep_first, workers
         self._envs: list[list[Unit]] = [[] for _ in self._seeds]
         self.firsts: list[Episode] = []
 
@@ -74,39 +79,33 @@ class Evaluator:
 
     def _together(self, policy: Callable, seeds: list[list[int]]) -> list[Evaluation]:
         """One episode for each seed, all stepped together until the last one ends."""
-        envs = self._made(len(seeds[0]))
-        obs = np.stack([[env.reset(seed=s)[0] for env, s in zip(*pair, strict=True)] for pair in zip(envs, seeds)])
-        # Python's own numbers and lists: what stands around an environment's step would else take longer than it does.
-        units = [env for each in envs for env in each]
-        rows = obs.reshape(len(units), *obs.shape[2:])
-        returns, lengths, alive = [0.0] * len(units), [0] * len(units), list(range(len(units)))
-        count = len(seeds[0])
-        done: list[list[np.ndarray]] = [[] for _ in seeds]
-        while alive:
-            actions = policy(obs)
-            actions, going = actions.reshape(len(units), *actions.shape[2:]), []
-            for k in alive if self._keep_first else ():
-                if k % count == 0:
-                    done[k // count].append(np.array(actions[k]))
-            for k in alive:
-                rows[k], reward, terminated, truncated, _ = units[k].step(actions[k])
-                returns[k] += reward
-                lengths[k] += 1
-                if not (terminated or truncated):
-                    going.append(k)
-            alive = going
-        results = [
-            Evaluation(returns[m * count : (m + 1) * count], lengths[m * count : (m + 1) * count])
-            for m in range(len(seeds))
-        ]
+        envs, count, taken = self._made(len(seeds[0])), len(seeds[0]), []
+
+        def flat(obs: np.ndarray) -> np.ndarray:
+            actions = policy(obs.reshape(len(seeds), count, *obs.shape[1:]))
+            if self._keep_first:
+                taken.append(np.array(actions[:, 0]))
+            return actions.reshape(len(obs), *actions.shape[2:])
+
+        units = [unit for each in envs for unit in each]
+        workers = self._workers or (cores.available() if _is_gymnasiums_own(units[0]) else 1)
+        returns, lengths = abreast.run(units, [seed for each in seeds for seed in each], flat, workers)
+        own = [slice(m * count, (m + 1) * count) for m in range(len(seeds))]
+        results = [Evaluation(returns[each], lengths[each]) for each in own]
         if self._keep_first and not self.firsts:
-            self.firsts = [Episode(s[0], a, each.returns[0]) for s, a, each in zip(seeds, done, results, strict=True)]
+            for m, each in enumerate(results):
+                actions = [step[m] for step in taken[: each.lengths[0]]]
+                self.firsts.append(Episode(seeds[m][0], actions, each.returns[0]))
         return results
 
     def _made(self, count: int) -> list[list[Unit]]:
         for envs in self._envs:
             envs += [Unit(self._task.make(), self._task.id) for _ in range(count - len(envs))]
         return [envs[:count] for envs in self._envs]
+
+
+def _is_gymnasiums_own(unit: Unit) -> bool:
+    return type(unit.unwrapped).__module__.startswith("gymnasium.envs.") and sys.platform == "linux"
 
 
 def _episode_seeds(seed: int, step: int, episodes: int) -> list[int]:

@@ -49,13 +49,15 @@ class Settings:
 class EvalSettings:
     """every_steps: transitions between evaluations, None for only at the end; episodes: of each;
     final_episodes: of the last one; video_every: of how many evaluations one gets a video of its first episode, as the
-    last one does; None for no videos.
+    last one does; None for no videos; workers: the most processes that step environments side by side, None for one a
+    core where those are Gymnasium's own, else one.
     """
 
     every_steps: Annotated[int, at.Gt(0)] | None = 5_000
     episodes: Annotated[int, at.Gt(0)] = 10
     final_episodes: Annotated[int, at.Gt(0)] = 100
     video_every: Annotated[int, at.Gt(0)] | None = None
+    workers: Annotated[int, at.Gt(0)] | None = None
 
     def shows(self, step: int, final: bool) -> bool:
         """Whether the evaluation at a step gets a video."""

@@ -187,7 +187,7 @@ class _Loop:
         self._loggers, self._overview, self._recorder = loggers, overview, recorder
         self.keeper, self.position, self.finals = keeper, keeper.begin, list(keeper.finals)
         self.judge = judge or AllGoOn([True] * len(runner.members))
-        self.evaluator = Evaluator(task, runner.members, keep_first=evaluation.video_every is not None)
+        self.evaluator = Evaluator(task, runner.members, evaluation.video_every is not None, evaluation.workers)
         self._pace = _Pace(len(runner.members) * task.num_envs)
         self._soundness = keeper.soundness or Soundness(runner)
 

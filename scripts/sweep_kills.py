@@ -180,7 +180,8 @@ def problems_of(runs: Path, undisturbed: list[Any] | None) -> list[str]:
     whole = Counter()
     for path in runs.glob("20*/*/run.json"):
         record = json.loads(path.read_text())
-        whole[record["sweep"]["job"]] += record["status"] == "finished"
+        if record["sweep"] is not None:  # else it was killed while the directory was made
+            whole[record["sweep"]["job"]] += record["status"] == "finished"
     if any(whole[job.number] != 1 for job in account.jobs):
         problems.append(f"runs that finished, by job: {dict(whole)}")
     if len({job.run for job in account.jobs}) != len(account.jobs):

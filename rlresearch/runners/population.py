@@ -10,7 +10,6 @@ members are in shares of a few, and the program, compiled once, runs for as many
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from rlresearch import rng, trees
+from rlresearch import cores, rng, trees
 from rlresearch.envs.device import DeviceEnv
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, nearest
@@ -70,7 +69,7 @@ class PopulationRunner:
                 fresh_row,
             ),
         )
-        self._threads = ThreadPoolExecutor(min(len(self._loops), _cores()), "members")
+        self._threads = ThreadPoolExecutor(min(len(self._loops), cores.available()), "members")
         self._row = tf.function(
             lambda: _mapped(lambda state, own: trainer.row(state))(self.state(), self.values()), autograph=False
         )
@@ -161,11 +160,6 @@ def shares(members: int, on_gpu: bool) -> list[slice]:
     count = (even or [most])[0]  # even ones, if there are some, share one program
     ends = [index * members // count for index in range(count + 1)]
     return [slice(begin, end) for begin, end in pairwise(ends)]
-
-
-def _cores() -> int:
-    """How many threads may compute: what `threads` says, or all cores."""
-    return tf.config.threading.get_intra_op_parallelism_threads() or len(os.sched_getaffinity(0))
 
 
 def check_values(algo: Any, values: Mapping[str, Sequence[float]], members: int) -> None:
