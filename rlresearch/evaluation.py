@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlresearch import cores, rng
-from rlresearch.envs import abreast
+from rlresearch import abreast, cores, rng
 from rlresearch.envs.host import Unit, episode_seeds
 from rlresearch.envs.task import Task
 

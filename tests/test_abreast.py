@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from rlresearch.envs import abreast
+from rlresearch import abreast
 from rlresearch.envs.host import Unit
 from rlresearch.envs.task import Task
 from rlresearch.errors import RunError
