@@ -11,7 +11,7 @@ from rlresearch import compose, launch, resume
 from rlresearch.errors import ConfigError
 from rlresearch.plan import plan
 from rlresearch.rundir import RunDirectory
-from rlresearch.runners import PBT
+from rlresearch.runners import PBT, population
 from rlresearch.runners.pbt import chosen, explored
 
 TINY = ["network.actor.hidden=[4]", "network.critic.hidden=[4]", "algo.batch_size=8", "algo.learning_starts=20"]
@@ -40,7 +40,9 @@ def runner():
     """Three tables that learn to walk along a cliff: a program that compiles in a second."""
     words = ["algo=q_learning", "env=cliff_walking", "runner=pbt", "runner.seeds=3", "runner.truncation=0.4"]
     made = plan(compose.compose([*words, "runner.explore={algo.alpha:[0.05,0.5],algo.gamma:[0.9,0.99]}"]).config)
-    return made.runner.start(made.trainer, made.task, 0)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(population, "_SHARE", 1)  # copies then go from one share of members to another
+        return made.runner.start(made.trainer, made.task, 0)
 
 
 def test_a_copy_is_whole_parts_from_its_model_and_learns_with_its_own_values(runner):

@@ -18,7 +18,7 @@ from rlresearch.errors import ConfigError
 from rlresearch.runners.device import DeviceRunner, device_collect, device_init
 from rlresearch.runners.host import HostRunner
 from rlresearch.runners.loop import CompiledLoop
-from rlresearch.runners.population import PopulationRunner, check_values, float_paths, with_values
+from rlresearch.runners.population import PopulationRunner, check_values, float_paths, shares, with_values
 from rlresearch.runners.store import LARGE, Store
 from rlresearch.trainer import Trainer
 
@@ -174,6 +174,16 @@ def check_member(population, member, expected):
     row, theirs = population.rows()[member], device_plan()[0].row(expected)
     for metric in row:
         assert row[metric] == pytest.approx(float(theirs[metric]), rel=1e-3, abs=1e-4, nan_ok=True), metric
+
+
+@pytest.mark.parametrize("members", [1, 3, 7, 8, 10, 13, 64, 100, 1000])
+def test_every_member_is_in_one_share_and_few_programs_are_compiled(members):
+    made = shares(members, on_gpu=False)
+    assert [index for each in made for index in range(each.start, each.stop)] == list(range(members))
+    sizes = [each.stop - each.start for each in made]
+    assert min(sizes) >= min(members, 4) and max(sizes) - min(sizes) <= 1 and len(sizes) <= 32
+    assert len(sizes) > 1 or members < 8
+    assert shares(members, on_gpu=True) == [slice(0, members)]
 
 
 def test_a_member_equals_its_compiled_solo_run(both, population):
