@@ -236,6 +236,7 @@ class Writer:
     def go_on_from(self, loaded: Loaded) -> None:
         """What `loaded` has on the disk need not be written again."""
         self._published = {name: _row_files(ring) for name, ring in loaded.manifest.rings.items()}
+        durable.tidy(self.folder, self.folder / REPLAY)
 
     def forget_rows(self) -> None:
         """Rows on the disk are no longer those of the rings: the next checkpoint has all of them written again."""
@@ -306,18 +307,18 @@ class Writer:
         self._manifests = {name: each for name, each in manifests.items() if name in kept}
         if all(name in manifests for name in newest):
             self._remove_rows([manifests[name] for name in newest])
-        for left in self.folder.glob(f"{durable.TEMPORARY}*"):
-            durable.discard(left)
+        durable.tidy(self.folder, self.folder / REPLAY)
 
     def best_score(self) -> float | None:
         """The largest score of the checkpoints that are there."""
-        manifests = [manifest for name in names(self._run) if (manifest := self._manifest(name)) is not None]
-        return max((each.about.score for each in manifests if each.about.score is not None), default=None)
+        return max((each.about.score for each in self._whole() if each.about.score is not None), default=None)
 
     def last_serial(self) -> int:
         """The number of the last planned checkpoint, 0 where there was none."""
-        manifests = [manifest for name in names(self._run) if (manifest := self._manifest(name)) is not None]
-        return max((each.about.serial or 0 for each in manifests), default=0)
+        return max((each.about.serial or 0 for each in self._whole()), default=0)
+
+    def _whole(self) -> list[Manifest]:
+        return [manifest for name in names(self._run) if (manifest := self._manifest(name)) is not None]
 
     def close(self) -> None:
         """Lets go of files."""

@@ -111,7 +111,7 @@ def killed(launcher: str, words: list[str], most: int) -> int:
 def killed_sweep(words: list[str], folder: Path, most: int) -> tuple[int, int]:
     """Runs one sweep to its end, with at most so many kills on the way. Returns their number and the exit code."""
     runs = folder / "runs"
-    own = [word for word in words if word.startswith("--config-dir")]
+    said_again = [word for word in words if word.startswith(("--config-dir", "hydra.launcher.address"))]
     begin = ["-m", *words, f"runs_dir={runs}"]
     kills, command, usual = 0, begin, 12.0
     while True:
@@ -127,7 +127,7 @@ def killed_sweep(words: list[str], folder: Path, most: int) -> tuple[int, int]:
         if sweep is not None and (sweep / ASKED).exists():
             command = [f"resume={sweep}"]
         elif sweep is not None and (sweep / ledger.LEDGER).exists() and ledger.read(sweep).planned:
-            command = [*own, f"resume={sweep}"]
+            command = [*said_again, f"resume={sweep}"]
         elif sweep is not None:
             shutil.rmtree(sweep)  # killed before anything ran: it is started again
 

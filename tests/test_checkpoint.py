@@ -80,6 +80,21 @@ def test_every_save_comes_back_whole_while_the_ring_turns(run):
         assert run.check(load(run.path, names(run.path)[-1])) == max(1, run.saves - 1)  # its rows are still there
 
 
+@pytest.mark.parametrize("when", ["going on", "the next save"])
+def test_what_a_process_was_killed_over_is_removed(run, when):
+    run.add(20)
+    run.save()
+    folder = run.path / "checkpoints"
+    for left in (folder / ".tmp-1" / "state", folder / checkpoint.REPLAY / ".tmp-2"):
+        left.parent.mkdir(exist_ok=True)
+        left.write_bytes(b"x")
+    if when == "going on":
+        Writer(run.path, 2).go_on_from(newest(run.path)[0])
+    else:
+        run.save()
+    assert not list(run.path.rglob(".tmp-*")) and run.check(newest(run.path)[0]) == run.saves
+
+
 def test_another_process_goes_on_where_one_stopped_and_rewrites_nothing(run):
     run.add(20)
     run.save()

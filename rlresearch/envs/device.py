@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import gymnasium as gym
@@ -86,12 +87,20 @@ class DeviceEnv:
 
     def _map(self, function, *arguments: Tree) -> Tree:
         """The copies side by side: physics are written for one."""
-        return tf.vectorized_map(lambda row: function(*row), arguments, fallback_to_while_loop=False)
+        return mapped(function, *arguments)
 
 
 def episode_keys(keys: tf.Tensor, episode: tf.Tensor) -> tf.Tensor:
     """One key an episode, uint32[N, 2]; on the host the same key is Gymnasium's reset seed."""
-    return tf.vectorized_map(lambda row: rng.fold_in(*row), (keys, episode), fallback_to_while_loop=False)
+    return mapped(rng.fold_in, keys, episode)
+
+
+def mapped(function: Callable, *arguments: Tree) -> Tree:
+    """`function` of every row of the arguments; one row is computed as it is, which is traced sooner."""
+    if tf.nest.flatten(arguments)[0].shape[0] == 1:
+        one = function(*tf.nest.map_structure(lambda leaf: leaf[0], arguments))
+        return tf.nest.map_structure(lambda leaf: tf.convert_to_tensor(leaf)[None], one)
+    return tf.vectorized_map(lambda row: function(*row), arguments, fallback_to_while_loop=False)
 
 
 def _align(flags: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
