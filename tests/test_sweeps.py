@@ -266,6 +266,18 @@ def test_a_sweep_told_to_stop_says_how_to_go_on_and_goes_on_at_the_checkpoint(fo
     assert len(list((runs).glob("20*/*"))) == 3
 
 
+def test_a_job_whose_process_is_told_to_leave_has_not_failed_and_goes_on(folder, tmp_path, monkeypatch):
+    """As Ray ends the jobs of a controller that was killed, before a run hears of signals itself."""
+    with monkeypatch.context() as patched:
+        patched.setattr("rlresearch.sweeps.attempt._carried_out", lambda *_: sys.exit(1))
+        with pytest.raises(SystemExit):
+            swept(folder, tmp_path / "runs", "seed=0,1")
+    path = sweep_in(tmp_path / "runs")
+    assert ledger.read(path).jobs[0].status == INTERRUPTED
+    assert main([f"--config-dir={folder}", f"resume={path}"]) == 0
+    assert [job.status for job in ledger.read(path).jobs] == [FINISHED, FINISHED]
+
+
 def test_a_search_told_to_stop_goes_on_at_the_checkpoint_of_its_trial(folder, tmp_path, monkeypatch):
     from counting import FAULTS
 

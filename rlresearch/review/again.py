@@ -44,14 +44,18 @@ def reproduce(arguments: argparse.Namespace) -> int:
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[list[Any]]:
     """[what, then, now] of Python, packages, commits and machine, where they are not alike."""
     rows = [[key, then.get(key), now.get(key)] for key in ("python", "host")]
-    packages = [then.get("packages") or {}, now.get("packages") or {}]
+    packages = [_mapping(each.get("packages")) for each in (then, now)]
     rows += [[name, *(each.get(name) for each in packages)] for name in dict.fromkeys([*packages[0], *packages[1]])]
     for place in ("git", "package_git"):
-        old, new = (each.get(place) or {} for each in (then, now))
+        old, new = (_mapping(each.get(place)) for each in (then, now))
         rows.append([f"commit ({'yours' if place == 'git' else 'rlresearch'})", old.get("commit"), new.get("commit")])
         if old.get("dirty") or new.get("dirty"):
             rows.append([f"{place}: changed files", bool(old.get("dirty")), bool(new.get("dirty")), "always"])
     return [row[:3] for row in rows if row[1] != row[2] or len(row) > 3]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def differing(then: Columns, now: Columns) -> tuple[int, int, str]:

@@ -131,8 +131,8 @@ def _tail_line(kind: str, line: Any, wanted: Sequence[str] | None) -> str:
         returns = [reader.real(each, np.nan) for each in told] if isinstance(told, list) else []
         mean, std = (float(np.mean(returns)), float(np.std(returns))) if returns else (None, None)
         return f"{head}  eval {number(mean)} ± {number(std)} ({len(returns)} episodes)"
-    values = {name: value for name, value in line.items() if "/" in name and (not wanted or name in wanted)}
-    return f"{head}  " + "  ".join(f"{tables.text(name)} {number(value)}" for name, value in values.items())
+    shown = [name for name in line if "/" in name and (not wanted or name in wanted)]
+    return f"{head}  " + "  ".join(f"{tables.text(name)} {number(reader.real(line[name], np.nan))}" for name in shown)
 
 
 def _sections(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +65,21 @@ def _episodes(runs: Sequence[Run]) -> tuple[list[str], Iterator[Block]]:
     def of(run: Run) -> Block:
         rows = []
         for row in reader.json_rows(run.path / "evaluations.jsonl"):
-            returns, lengths = row.get("returns") or [], row.get("lengths") or []
+            told = [row.get(name) for name in ("returns", "lengths")]
+            returns, lengths = ([_number(each) for each in own] if isinstance(own, list) else [] for own in told)
             for at, value in enumerate(returns):
                 length = lengths[at] if at < len(lengths) else np.nan
-                rows.append((row.get("step", np.nan), row.get("time", np.nan), at, value, length))
+                rows.append((_number(row.get("step")), _number(row.get("time")), at, value, length))
         columns = np.array(rows, dtype=np.float64).reshape(-1, len(_EPISODES)).T
         return _named(run, len(rows)) | dict(zip(_EPISODES, columns))
 
     return [*_FIRST, *_EPISODES], (of(run) for run in runs)
+
+
+def _number(value: Any) -> float:
+    with suppress(OverflowError):
+        return float(value) if isinstance(value, int | float) else np.nan
+    return np.nan
 
 
 def _rows(runs: Sequence[Run], names: Sequence[str], read: Any) -> tuple[list[str], Iterator[Block]]:

@@ -295,7 +295,7 @@ def _columns(rows: Sequence[Mapping[str, Any]], wanted: set[str] | None) -> Colu
     for name in names:
         if wanted is None or name in wanted:
             try:
-                columns[name] = np.array(list(map(itemgetter(name), rows)), dtype=np.float64)
+                columns[name] = np.array(list(map(itemgetter(name), rows)), dtype=np.float64).reshape(len(rows))
             except (KeyError, TypeError, ValueError, OverflowError):
                 columns[name] = np.array([_real(row.get(name)) for row in rows])
     return columns

@@ -66,6 +66,9 @@ def attempt(tasks: Sequence[Task], book: Ledger, fused: Mapping[str, Any] | None
     except KeyboardInterrupt as interrupted:
         outcomes = [Outcome(INTERRUPTED, f"told to stop by {getattr(interrupted, 'name', 'SIGINT')}")] * len(tasks)
         raise
+    except SystemExit:  # of a run itself it would be an error: who started this process ends it, as Ray does
+        outcomes = [Outcome(INTERRUPTED, "its process was told to leave")] * len(tasks)
+        raise
     except MemoryError as error:
         outcomes = [Outcome(FAILED, f"out of memory: {error}")] * len(tasks)
     finally:
