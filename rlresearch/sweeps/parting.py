@@ -6,7 +6,8 @@ so that a member can be gone on with, evaluated and exported by itself, and its 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rlresearch.resume import POPULATION, lasting_digest, read_config
 from rlresearch.rundir import RunDirectory, read_rows
 from rlresearch.tensor_files import Damaged, Ring, RowFile
 
+_HELD, _MOST_HELD = 1 << 28, 4  # bytes of a checkpoint, and how many of them
 _REPLACEMENT = f"{durable.TEMPORARY}parted"
 
 
@@ -34,6 +36,7 @@ def part(runs: Sequence[Path]) -> None:
         durable.discard(home / "checkpoints")
         parted.rename(home / "checkpoints")
     durable.discard(home / _REPLACEMENT)
+    _held.cache_clear()
     (home / POPULATION).unlink()
     for run in runs:
         RunDirectory(run).record(population=None)
@@ -87,11 +90,11 @@ def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _ring(loaded: Loaded, name: str, place: int, replay: bool) -> Ring:
     """A member's ring as it was saved; its rows are read when they are asked for."""
     saved = loaded.manifest.rings[name]
-    files = [RowFile(**each.model_dump()) for each in saved.files]
+    files = tuple(RowFile(**each.model_dump()) for each in saved.files)
 
     def between(begin: int, end: int) -> dict[str, np.ndarray]:
         parts: dict[str, list[np.ndarray]] = {}
-        for first, columns in tensor_files.read_rows(loaded.path.parent / checkpoint.REPLAY, files):
+        for first, columns in _rows(loaded.path.parent / checkpoint.REPLAY, files):
             for dtype, column in columns.items():
                 there = column[place, max(begin - first, 0) : max(end - first, 0)]
                 if len(there):
@@ -99,6 +102,18 @@ def _ring(loaded: Loaded, name: str, place: int, replay: bool) -> Ring:
         return {dtype: np.concatenate(each) for dtype, each in parts.items()}
 
     return Ring(saved.capacity, saved.added, between if replay else None)
+
+
+def _rows(folder: Path, files: tuple[RowFile, ...]) -> Iterable[tuple[int, Mapping[str, np.ndarray]]]:
+    """Every member's rows in some files: read once for all members, where that is not too much to hold."""
+    if sum(each.size for each in files) > _HELD:
+        return tensor_files.read_rows(folder, files)
+    return _held(folder, files)
+
+
+@lru_cache(_MOST_HELD)
+def _held(folder: Path, files: tuple[RowFile, ...]) -> list[tuple[int, Mapping[str, np.ndarray]]]:
+    return list(tensor_files.read_rows(folder, files))
 
 
 def _finite(score: float | None) -> float | None:
