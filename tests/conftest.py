@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import os
 import sys
+import tarfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ from rlresearch.types import Batch, EnvSpec, Progress, Transition  # noqa: E402
 
 ALGORITHMS = sorted(path.stem for path in (config_folder() / "algo").glob("*.yaml"))
 
+
+# For TarFile.extractall, which older patch releases of Python 3.11 have without filters.
+TRUSTED = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 
 NEEDED = {"c51": ["algo.v_min=-1", "algo.v_max=3"]}  # what `conf` leaves to the task
 

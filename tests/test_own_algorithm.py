@@ -95,6 +95,7 @@ def test_its_command_runs_as_printed(lab):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_of_the_readme_could_run(command, lab, monkeypatch):
     monkeypatch.chdir(lab)
+    monkeypatch.setattr(entry.resume, "check_source", lambda made: None)  # there is no run of the name RUN
     entry.check(entry._arguments(shlex.split(command, comments=True)[3:]))
 
 

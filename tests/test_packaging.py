@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import TRUSTED
 
 import rlresearch
 
@@ -40,7 +41,7 @@ def wheel(sdist, tmp_path_factory) -> Path:
     """Built from the unpacked source distribution, so that a file which that lacks is missed here."""
     folder = tmp_path_factory.mktemp("wheel")
     with tarfile.open(sdist) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder, **TRUSTED)
     return _build("wheel", folder / sdist.name.removesuffix(".tar.gz"), folder)
 
 
@@ -78,7 +79,7 @@ def test_wheel_installs_the_command_and_says_its_version_and_licence(unpacked):
     (about,) = unpacked.glob("*.dist-info")
     commands = configparser.ConfigParser()
     commands.read(about / "entry_points.txt")
-    assert commands["console_scripts"]["rlresearch"] == "rlresearch.__main__:main"
+    assert commands["console_scripts"]["rlresearch"] == "rlresearch.__main__:command"
     assert commands["console_scripts"]["rlresearch-review"] == "rlresearch.review.__main__:main"
     metadata = (about / "METADATA").read_text()
     assert f"\nVersion: {rlresearch.__version__}\n" in metadata

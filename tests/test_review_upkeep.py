@@ -9,6 +9,7 @@ import tarfile
 
 import numpy as np
 import pytest
+from conftest import TRUSTED
 from made_runs import make_group, make_run
 
 from rlresearch.errors import RunError
@@ -138,7 +139,7 @@ def test_an_archive_holds_every_byte_and_only_then_are_runs_deleted(tmp_path, re
     assert not any(path.exists() for path in paths)
     assert "is there already" in review("archive", "name~.", "-o", str(file))[2]
     with tarfile.open(file) as packed:
-        packed.extractall(tmp_path / "runs", filter="data")
+        packed.extractall(tmp_path / "runs", **TRUSTED)
     assert {path.name: (path / "metrics.jsonl").read_bytes() for path in paths} == before
     assert review("verify")[0] == 0
 
