@@ -108,5 +108,7 @@ def _is_gymnasiums_own(unit: Unit) -> bool:
 
 
 def _episode_seeds(seed: int, step: int, episodes: int) -> list[int]:
-    key = rng.fold_in(rng.fold_in(rng.key(seed), 0x6576616C), step).numpy()  # "eval": no training key has this tag
-    return episode_seeds(np.tile(key, (episodes, 1)), np.arange(episodes))
+    key = rng.key(seed).numpy()[None]
+    for number in (0x6576616C, step):  # "eval": no training key has this tag
+        key = rng.folded_in(key, np.array([number]))
+    return episode_seeds(np.repeat(key, episodes, axis=0), np.arange(episodes))

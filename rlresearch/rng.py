@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -55,6 +56,15 @@ def fold_in(key: tf.Tensor, data: tf.Tensor | int) -> tf.Tensor:
     low = tf.reshape(tf.cast(tf.bitwise.bitwise_and(data, 0xFFFFFFFF), tf.uint32), (1,))
     high = tf.reshape(tf.cast(tf.bitwise.bitwise_and(tf.bitwise.right_shift(data, 32), 0xFFFFFFFF), tf.uint32), (1,))
     return tf.concat(_blocks(key, low, high), axis=0)
+
+
+def folded_in(keys: np.ndarray, data: np.ndarray) -> np.ndarray:
+    """`fold_in` of many, where no program is at hand and to compile one would take longer than the numbers.
+
+    keys: uint32[n, 2]; data: int64[n]; returns uint32[n, 2].
+    """
+    low, high = ((data >> shift & 0xFFFFFFFF).astype(np.uint32)[None] for shift in (0, 32))
+    return np.concatenate(_blocks(keys.T, low, high)).T
 
 
 def bits(key: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
@@ -156,18 +166,20 @@ def _counted(key: tf.Tensor, num: int, tag: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _blocks(key: tf.Tensor, x0: tf.Tensor, x1: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Threefry-2x32-20 of the counters (x0, x1), each uint32[n] or uint32[1]."""
+    """Threefry-2x32-20 of the counters (x0, x1), each uint32[n] or uint32[1], in tensors or NumPy's arrays."""
     k0, k1 = key[:1], key[1:]  # rank 1 like the counters, or a map would reshape at every round
-    schedule = (k0, k1, tf.bitwise.bitwise_xor(tf.bitwise.bitwise_xor(k0, k1), _PARITY))
+    schedule = (k0, k1, k0 ^ k1 ^ _PARITY)
     x0, x1 = x0 + k0, x1 + k1
     for group in range(1, 6):
         for rotation in _ROTATIONS[(group - 1) % 2]:
             x0 = x0 + x1
-            x1 = tf.bitwise.bitwise_xor(_rotated(x1, rotation), x0)
+            x1 = _rotated(x1, rotation) ^ x0
         x0 = x0 + schedule[group % 3]
-        x1 = x1 + (schedule[(group + 1) % 3] + tf.constant(group, tf.uint32))
+        x1 = x1 + (schedule[(group + 1) % 3] + group)
     return x0, x1
 
 
 def _rotated(word: tf.Tensor, by: int) -> tf.Tensor:
+    if isinstance(word, np.ndarray):
+        return word << by | word >> (32 - by)
     return tf.bitwise.bitwise_or(tf.bitwise.left_shift(word, by), tf.bitwise.right_shift(word, 32 - by))

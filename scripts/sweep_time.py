@@ -1,6 +1,7 @@
 """The wall time of whole sweeps, launcher beside launcher, and of fused ones against the number of members.
 
     python scripts/sweep_time.py                                     # 16 seeds of DDPG, 20,000 steps: about 30 minutes
+    python scripts/sweep_time.py --cold                              # nothing compiled before, as on a new machine
     python scripts/sweep_time.py --steps 5000 --rounds 1             # a quicker look
     python scripts/sweep_time.py --members 1,4,16,64,256             # the curve, and the memory of a member
 
@@ -38,10 +39,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cold", action="store_true", help="each command begins with no compiled programs")
     parser.add_argument("--members", help="in place of launchers: fused sweeps of so many seeds")
     options = parser.parse_args()
     if options.members:
-        curve([int(each) for each in options.members.split(",")], options.steps)
+        curve([int(each) for each in options.members.split(",")], options.steps, options.cold)
     else:
         compare(options)
 
@@ -52,33 +54,36 @@ def compare(options: argparse.Namespace) -> None:
     for number in range(options.rounds):
         for name in names:
             words = [word.format(workers=options.workers) for word in LAUNCHERS[name]]
-            took, _ = timed(words, options.seeds, options.steps)
+            took, _ = timed(words, options.seeds, options.steps, options.cold)
             seconds[name].append(took)
             print(f"round {number + 1}: {name:<7} {took:7.1f} s", flush=True)
     first = names[0]
-    print(f"{options.seeds} seeds, {options.steps:,} steps; medians, and times as long as {first} (of each round)")
+    begin = ", each from no compiled programs" if options.cold else ""
+    print(f"{options.seeds} seeds, {options.steps:,} steps{begin}; medians, and times as long as {first} (of each round)")
     for name in names:
         ratios = [own / reference for own, reference in zip(seconds[name], seconds[first], strict=True)]
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
         print(f"{name:<7} {statistics.median(seconds[name]):7.1f} s   {statistics.median(ratios):.2f} ({spread})")
 
 
-def curve(members: list[int], steps: int) -> None:
+def curve(members: list[int], steps: int, cold: bool) -> None:
     print(f"{'members':>7} {'seconds':>8} {'member-steps/s':>15} {'peak MB':>8} {'MB a member more':>17}")
     before: tuple[int, float] | None = None
     for count in members:
-        seconds, peak = timed(LAUNCHERS["fused"], count, steps)
+        seconds, peak = timed(LAUNCHERS["fused"], count, steps, cold)
         each = "" if before is None else f"{(peak - before[1]) / (count - before[0]):.2f}"
         print(f"{count:7} {seconds:8.1f} {count * steps / seconds:15,.0f} {peak:8,.0f} {each:>17}", flush=True)
         before = count, peak
 
 
-def timed(words: list[str], seeds: int, steps: int) -> tuple[float, float]:
+def timed(words: list[str], seeds: int, steps: int, cold: bool) -> tuple[float, float]:
     """Seconds of one whole command, and the most memory that one of its processes took so far, in MB."""
     folder = tempfile.mkdtemp(prefix="sweep-time-")
     command = [sys.executable, "-c", _MEASURED, "-m", "algo=ddpg", "env=pendulum", *NETS, *words]
     command += [f"seed=range(0,{seeds})", f"total_steps={steps}", f"runs_dir={folder}", "logger.console=none"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    if cold:
+        environment["XDG_CACHE_HOME"] = f"{folder}/cache"
     began = time.monotonic()
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -11,7 +11,6 @@ from conftest import ALGORITHMS, apart, home, leaves, make_plan, on_policy
 
 from rlresearch import rng, trees
 from rlresearch.envs.device import DeviceEnv, episode_keys
-from rlresearch.envs.host import episode_seeds
 from rlresearch.review.metrics import documented
 from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.host import HostRunner
@@ -69,7 +68,6 @@ def eager():
         def get_concrete_function(self, *_):
             return self._function
 
-    episode_seeds(np.zeros((1, 2), np.uint32), np.zeros(1, np.int64))  # compiled once a process, and not in here
     step = tf.function(DeviceEnv.step, autograph=False)  # mapped over copies: that is traced at every eager call
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tf, "function", lambda function, **_: Plain(function))

@@ -254,3 +254,10 @@ def test_fold_in_tells_apart_what_the_lower_word_does_not():
     key, numbers = rng.key(19), [5, 5 + 2**32, 5 + 2**40, -5]
     children = np.stack([rng.fold_in(key, number) for number in numbers])
     assert len(np.unique(children, axis=0)) == len(numbers)
+
+
+def test_many_folded_in_outside_programs_are_the_same():
+    numbers = np.array([0, 5, 2**31, 2**32 + 5, 2**40, -5])
+    keys = np.stack([rng.key(seed).numpy() for seed in (0, 1, 2**33, 7, 2**64 - 1, 3)])
+    expected = np.stack([rng.fold_in(key, number) for key, number in zip(keys, numbers, strict=True)])
+    np.testing.assert_array_equal(rng.folded_in(keys, numbers), expected)

@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
-import tensorflow as tf
 
-from rlresearch import pulse
+from rlresearch import pulse, rng
 from rlresearch.envs.tape import Tape, Tapes, wound
 from rlresearch.envs.task import Task
 from rlresearch.envs.worker import leave_to_the_parent
@@ -277,11 +276,4 @@ def _made(task: Task, place: int, parent: int) -> Unit:
 
 def episode_seeds(keys: np.ndarray, episode: np.ndarray) -> list[int]:
     """Gymnasium reset seeds in [0, 2**31), which every environment takes, for episodes of copies."""
-    return [int(word) for word in _compiled_episode_keys()(keys, episode).numpy()[:, 1] >> 1]
-
-
-@cache
-def _compiled_episode_keys():
-    from rlresearch.envs.device import episode_keys
-
-    return tf.function(episode_keys, jit_compile=True, reduce_retracing=True)
+    return (rng.folded_in(keys, episode)[:, 1] >> 1).tolist()
