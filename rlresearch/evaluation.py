@@ -34,6 +34,9 @@ class Evaluation(NamedTuple):
         return {"step": step, "mean": self.mean, "std": spread, "episodes": len(self.returns), "mean_length": length}
 
 
+UNSEEN = Evaluation([float("nan")], [0])  # of a member that had ended before it was first evaluated
+
+
 class Episode(NamedTuple):
     """What an episode was: reset with `seed`, then `actions`, [-1, 1] or from 0; `total`: its return."""
 
@@ -47,8 +50,8 @@ class Evaluator:
 
     seeds: one run seed a member. Episode i of the evaluation at a step begins from a seed made of the
     run's seed, the step and i, whatever was evaluated before. firsts: with `keep_first` episode 0 of the newest
-    evaluation, one a member. workers: the most processes that step environments, None for one a core where those are
-    Gymnasium's own, of which it is known that forking does them no harm.
+    evaluation, one a member, None of those that were not evaluated. workers: the most processes that step environments,
+    None for one a core where those are Gymnasium's own, of which it is known that forking does them no harm.
     """
 
     def __init__(
@@ -56,32 +59,45 @@ class Evaluator:
     ) -> None:
         self._task, self._seeds, self._keep_first, self._workers = task, tuple(seeds), keep_first, workers
         self._envs: list[list[Unit]] = [[] for _ in self._seeds]
-        self.firsts: list[Episode] = []
+        self.firsts: list[Episode | None] = []
 
-    def run(self, policy: Callable[[np.ndarray], np.ndarray], episodes: int, step: int) -> list[Evaluation]:
-        """One Evaluation a member. policy: actions [M, n, A] for observations [M, n, ...]."""
-        seeds = [_episode_seeds(seed, step, episodes) for seed in self._seeds]
-        results = [Evaluation([], []) for _ in self._seeds]
+    def run(
+        self,
+        policy: Callable[[np.ndarray], np.ndarray],
+        episodes: int,
+        step: int,
+        going: Sequence[bool] | None = None,
+    ) -> list[Evaluation]:
+        """One Evaluation a member. policy: actions [M, n, A] for observations [M, n, ...]. going: the members that are
+        evaluated, None for all; what the others see is zeros, and their Evaluation UNSEEN.
+        """
+        members = [m for m in range(len(self._seeds)) if going is None or going[m]]
+        seeds = [_episode_seeds(self._seeds[m], step, episodes) for m in members]
+        results = [Evaluation([], []) for _ in members]
         self.firsts = []
         for begin in range(0, episodes, AT_ONCE):
-            batch = self._together(policy, [each[begin : begin + AT_ONCE] for each in seeds])
+            batch = self._together(policy, members, [each[begin : begin + AT_ONCE] for each in seeds])
             results = [
                 Evaluation(done.returns + new.returns, done.lengths + new.lengths)
                 for done, new in zip(results, batch, strict=True)
             ]
-        return results
+        found = dict(zip(members, results, strict=True))
+        return [found.get(m, UNSEEN) for m in range(len(self._seeds))]
 
     def close(self) -> None:
         """Closes the environments."""
         for env in (env for envs in self._envs for env in envs):
             env.close()
 
-    def _together(self, policy: Callable, seeds: list[list[int]]) -> list[Evaluation]:
-        """One episode for each seed, all stepped together until the last one ends."""
-        envs, count, taken = self._made(len(seeds[0])), len(seeds[0]), []
+    def _together(self, policy: Callable, members: list[int], seeds: list[list[int]]) -> list[Evaluation]:
+        """One episode for each seed of each of the members, all stepped together until the last one ends."""
+        count, taken = len(seeds[0]), []
+        envs = self._made(members, count)
 
         def flat(obs: np.ndarray) -> np.ndarray:
-            actions = policy(obs.reshape(len(seeds), count, *obs.shape[1:]))
+            seen = np.zeros((len(self._seeds), count, *obs.shape[1:]), obs.dtype)
+            seen[members] = obs.reshape(len(members), count, *obs.shape[1:])
+            actions = policy(seen)[members]
             if self._keep_first:
                 taken.append(np.array(actions[:, 0]))
             return actions.reshape(len(obs), *actions.shape[2:])
@@ -89,18 +105,19 @@ class Evaluator:
         units = [unit for each in envs for unit in each]
         workers = self._workers or (cores.available() if _is_gymnasiums_own(units[0]) else 1)
         returns, lengths = abreast.run(units, [seed for each in seeds for seed in each], flat, workers)
-        own = [slice(m * count, (m + 1) * count) for m in range(len(seeds))]
+        own = [slice(m * count, (m + 1) * count) for m in range(len(members))]
         results = [Evaluation(returns[each], lengths[each]) for each in own]
         if self._keep_first and not self.firsts:
+            self.firsts = [None] * len(self._seeds)
             for m, each in enumerate(results):
                 actions = [step[m] for step in taken[: each.lengths[0]]]
-                self.firsts.append(Episode(seeds[m][0], actions, each.returns[0]))
+                self.firsts[members[m]] = Episode(seeds[m][0], actions, each.returns[0])
         return results
 
-    def _made(self, count: int) -> list[list[Unit]]:
-        for envs in self._envs:
-            envs += [Unit(self._task.make(), self._task.id) for _ in range(count - len(envs))]
-        return [envs[:count] for envs in self._envs]
+    def _made(self, members: list[int], count: int) -> list[list[Unit]]:
+        for m in members:
+            self._envs[m] += [Unit(self._task.make(), self._task.id) for _ in range(count - len(self._envs[m]))]
+        return [self._envs[m][:count] for m in members]
 
 
 def _is_gymnasiums_own(unit: Unit) -> bool:

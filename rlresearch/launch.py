@@ -13,7 +13,7 @@ import numpy as np
 from rlresearch import checkpoint, ending, hardware, overdue, redaction, rewinding
 from rlresearch.display import Display
 from rlresearch.errors import ConfigError, RunError
-from rlresearch.evaluation import Evaluation
+from rlresearch.evaluation import UNSEEN, Evaluation
 from rlresearch.footprint import check_room
 from rlresearch.loggers import Logger, Offline, Several
 from rlresearch.lost import Lost, are_fused
@@ -199,7 +199,8 @@ def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[
             *(session.judge, recorder),
         )
         if session.lost is not None:
-            return evaluations, trained(), member_digests(runner)
+            ended = [None if step is None else step // plan.task.num_envs for step in session.judge.ended]
+            return evaluations, trained(), member_digests(runner, ended)
         return evaluations, trained(), [state_digest(runner)] * len(session.directories)
     except (Exception, KeyboardInterrupt) as error:
         error.step = runner.iteration * plan.task.num_envs  # run.json names the step
@@ -234,7 +235,7 @@ def _last_evaluations(session: Session, loaded: checkpoint.Loaded | None) -> lis
     if loaded is None or loaded.about.position["evaluation"] < 0:
         return []
     every = [list(read_rows(directory.path / "evaluations.jsonl")) for directory in session.directories]
-    return [Evaluation(rows[-1]["returns"], rows[-1]["lengths"]) for rows in every if rows]
+    return [Evaluation(rows[-1]["returns"], rows[-1]["lengths"]) if rows else UNSEEN for rows in every]
 
 
 def _title(session: Session) -> list[str]:

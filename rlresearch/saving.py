@@ -22,7 +22,7 @@ from rlresearch import rng, rundir, trees
 from rlresearch.buffers import Rows
 from rlresearch.checkpoint import About, Loaded, Writer
 from rlresearch.errors import ConfigError, RunError
-from rlresearch.evaluation import Evaluation
+from rlresearch.evaluation import UNSEEN, Evaluation
 from rlresearch.plan import Plan
 from rlresearch.provenance import versions
 from rlresearch.soundness import Soundness
@@ -100,7 +100,8 @@ class Saver:
 
     def at_stop(self, position: Position, stop: Stop, evaluations: Sequence[Evaluation]) -> None:
         """Saves where a planned step is reached, and where the policy has never been better."""
-        score = float(np.mean([each.mean for each in evaluations])) if evaluations else None
+        means = [each.mean for each in evaluations if each is not UNSEEN]
+        score = float(np.mean(means)) if means else None
         if score is not None and not np.isfinite(score):
             score = None
         better = score is not None and self._settings.keep_best and (self._best is None or score > self._best)
@@ -272,10 +273,13 @@ def state_digest(runner: Any) -> str:
     return _digest(runner.iteration, runner.state())
 
 
-def member_digests(runner: Any) -> list[str]:
-    """For each member of a population the digest that its state would have alone."""
+def member_digests(runner: Any, ended: Sequence[int | None] = ()) -> list[str]:
+    """For each member of a population the digest that its state would have alone. ended: the iterations at which
+    members ended before the others.
+    """
     state = runner.state()
-    return [_digest(runner.iteration, trees.member(state, place)) for place in range(len(runner.members))]
+    whens = [runner.iteration if when is None else when for when in ended or [None] * len(runner.members)]
+    return [_digest(when, trees.member(state, place)) for place, when in enumerate(whens)]
 
 
 def _digest(iteration: int, state: Tree) -> str:

@@ -65,7 +65,7 @@ class Soundness:
         # One number for all: where it is one, none of what was added up was NaN or infinite (or two of a kind with
         # opposite signs met a sum beyond float32, which `check` then finds to be harmless).
         if self._sum is None:  # concrete: TensorFlow warns of functions traced again in every run
-            self._sum = tf.function(lambda: _sum(self._runner.state()), autograph=False).get_concrete_function()
+            self._sum = tf.function(lambda: _sum(self._runner.held()), autograph=False).get_concrete_function()
         return float(self._sum())
 
 

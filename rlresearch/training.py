@@ -11,7 +11,7 @@ import numpy as np
 
 from rlresearch.envs.task import Task
 from rlresearch.errors import RunError
-from rlresearch.evaluation import Evaluation, Evaluator
+from rlresearch.evaluation import UNSEEN, Evaluation, Evaluator
 from rlresearch.loggers import Logger
 from rlresearch.plan import EvalSettings
 from rlresearch.signals import Interrupted
@@ -68,7 +68,8 @@ class Keeper(Protocol):
         """Saves if it is time. Returns whether it took the loop's time."""
 
     def at_stop(self, position: Position, stop: Stop, evaluations: Sequence[Evaluation]) -> None:
-        """Saves if it is time; `evaluations`: those that were made at this stop, one a member."""
+        """Saves if it is time; `evaluations`: those that were made at this stop, one a member,
+        or before by those that have ended."""
 
     def at_end(self, position: Position) -> None:
         """Saves the state that is to be the last."""
@@ -202,9 +203,10 @@ class _Loop:
             _tell_rows(rows, going, step, self._pace.speed(), self._loggers, self._overview)
             self.position = self.position._replace(row=stop.iteration, fresh=True)
         if stop.evaluate and self.position.evaluation < stop.iteration:
-            evaluations, going = self._evaluated(step, final), list(self.judge.going)
-            before = self.finals or evaluations
-            self.finals = [new if on else old for on, new, old in zip(going, evaluations, before, strict=True)]
+            going = list(self.judge.going)
+            evaluations = self._evaluated(step, final, going)
+            before = self.finals or [UNSEEN] * len(going)
+            evaluations = self.finals = [new if on else old for on, new, old in zip(going, evaluations, before)]
             if self._recorder is not None and self._evaluation.shows(step, final):
                 self._recorder.record(step, self.evaluator.firsts, going)
             _tell_evaluations(evaluations, going, step, self._loggers, self._overview)
@@ -218,6 +220,8 @@ class _Loop:
 
     def _advance(self, until: int) -> None:
         """Runs to an iteration in calls of about a second."""
+        if len(self._runner.members) > 1:
+            self._runner.only(self.judge.going)
         while self._runner.iteration < until:
             iterations = self._iterations(until)
             self._runner.advance(iterations, self.position.fresh)
@@ -235,7 +239,7 @@ class _Loop:
         some = min(left, silent if silent > 0 else left, self._pace.iterations(LONGEST_CALL_S))
         return min(some, self.keeper.iterations() or some)
 
-    def _evaluated(self, step: int, final: bool) -> list[Evaluation]:
+    def _evaluated(self, step: int, final: bool, going: Sequence[bool]) -> list[Evaluation]:
         episodes = self._evaluation.final_episodes if final else self._evaluation.episodes
 
         def policy(obs: np.ndarray) -> np.ndarray:
@@ -243,7 +247,7 @@ class _Loop:
             return self._runner.policy(obs)
 
         try:
-            return self.evaluator.run(policy, episodes, step)
+            return self.evaluator.run(policy, episodes, step, going)
         except RunError as error:
             raise RunError(f"in the evaluation at step {step}, {error}") from (error.__cause__ or error)
 

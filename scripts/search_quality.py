@@ -6,10 +6,9 @@ Each study has the seed of its number, and its trials train with that seed. TPE,
 (successive halving: at two fifths of the steps a sixth goes on) have as many trials; what a pruned trial did not
 train is counted as saved. The studies are the package's own, proposed and told by `rlresearch.sweeps`; a launcher of
 this script's trains one batch of each of them in a single program that is compiled once, which is what takes this from
-hours to minutes: in that program a pruned member is no longer counted, though it still computes. Last, a population
-whose members are chosen between (`runner=pbt`) stands beside the same one without. Printed are medians over studies,
-and means over populations, with intervals: from the worst to the best where they are five or fewer. Exit code 1 where a
-claim fails.
+hours to minutes. Last, a population whose members are chosen between (`runner=pbt`) stands beside the same one without.
+Printed are medians over studies, and means over populations, with intervals: from the worst to the best where they are
+five or fewer. Exit code 1 where a claim fails.
 """
 
 from __future__ import annotations

@@ -58,8 +58,8 @@ def compare(options: argparse.Namespace) -> None:
             seconds[name].append(took)
             print(f"round {number + 1}: {name:<7} {took:7.1f} s", flush=True)
     first = names[0]
-    begin = ", each from no compiled programs" if options.cold else ""
-    print(f"{options.seeds} seeds, {options.steps:,} steps{begin}; medians, and times as long as {first} (of each round)")
+    print("each command began with no compiled programs" if options.cold else "programs compiled before were at hand")
+    print(f"{options.seeds} seeds, {options.steps:,} steps; medians, and times as long as {first} (of each round)")
     for name in names:
         ratios = [own / reference for own, reference in zip(seconds[name], seconds[first], strict=True)]
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"

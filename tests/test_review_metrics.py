@@ -47,6 +47,8 @@ def test_a_row_has_no_undocumented_metric():
         def state(self):
             return state
 
+        held = state
+
         def rows(self):
             return [plan.trainer.row(state)]
 

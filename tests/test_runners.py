@@ -199,6 +199,28 @@ def test_every_member_equals_its_solo_run(population, solo, member):
     check_member(population, member, solo(SEEDS[member], own))
 
 
+def test_members_whose_others_have_ended_compute_the_same_bits_elsewhere(population):
+    """Three of eight go on, in one share of two."""
+    iteration, before = population.iteration, population.state()
+    going = [True, False, False, True, False, False, True, False]
+    after = []
+    try:
+        for who in ([True] * 8, going):
+            population.restore(iteration, before, {})
+            population.only(who)
+            population.advance(12, True)
+            after.append((population.state(), population.rows(), population.policy(np.ones((8, 1, 3), np.float32))))
+    finally:
+        population.restore(iteration, before, {})
+    (alone, rows, actions), (together, ours, acted) = after
+    for member in range(8):
+        expected = alone if going[member] else before
+        assert same_bits(trees.member(together, member), trees.member(expected, member)), member
+    for member in np.flatnonzero(going):
+        np.testing.assert_equal(ours[member], rows[member])
+        np.testing.assert_array_equal(acted[member], actions[member])
+
+
 def test_a_member_begins_from_its_own_seed_whatever_its_place():
     task = Task("Pendulum-v1", num_envs=2, physics=Pendulum())
     trainer, seeds = Trainer(RandomActions(task.spec), Uniform(10)), (7, 3)

@@ -378,6 +378,9 @@ def test_members_that_are_judged_to_stop_are_neither_logged_nor_trained_on():
         def advance(self, iterations, fresh):
             self.iteration += iterations
 
+        def only(self, going):
+            self.going = list(going)
+
         def rows(self):
             return [{"train/return": 0.0}] * 2
 
@@ -407,7 +410,8 @@ def test_members_that_are_judged_to_stop_are_neither_logged_nor_trained_on():
     settings = EvalSettings(every_steps=100, episodes=1, final_episodes=1)
     task = Task("Pendulum-v1", physics=Pendulum(), max_episode_steps=5)
     finals = training.train(runner, task, 400, settings, 50, logs, None, kept, Stopped([True, True]))
-    assert runner.iteration == 200 and len(finals) == 2
+    assert runner.iteration == 200 and runner.going == [False, True]
+    assert [each.lengths for each in finals] == [[5], [5]]
     first = [("row", 50), ("row", 100), ("evaluation", 100)]
     assert logs[0].told == first
     assert logs[1].told == [*first, ("row", 150), ("row", 200), ("evaluation", 200)]

@@ -20,7 +20,7 @@ from counting import QUICK, folder_with
 from rlresearch import checkpoint, compose, rundir
 from rlresearch.__main__ import main
 from rlresearch.sweeps import jobs, ledger
-from rlresearch.sweeps.ledger import FAILED, FINISHED, INTERRUPTED, KILLED, PENDING, RUNNING, TIMED_OUT
+from rlresearch.sweeps.ledger import FAILED, FINISHED, INTERRUPTED, KILLED, PENDING, PRUNED, RUNNING, TIMED_OUT
 
 
 @pytest.fixture
@@ -448,7 +448,7 @@ def processes_of(folder):
 
 STEADY = ["env.max_episode_steps=13", "checkpoint.every_minutes=null"]  # whatever a busy machine does
 LAKE = ["env=frozen_lake", "total_steps=60", "eval.every_steps=20", "eval.episodes=2", "eval.final_episodes=3"]
-LAKE += ["logger.every_steps=20", "checkpoint.every_steps=20", "device=cpu", "compile_cache=false"]
+LAKE += ["logger.every_steps=20", "checkpoint.every_steps=25", "device=cpu", "compile_cache=false"]
 LAKE += [*STEADY, "algo.learning_starts=0", "tuned=none", "algo=q_learning", "algo.alpha=0.5"]
 TIMES = {"time", "speed/steps_per_second"}
 RUN_TIMES = {"started_at", "finished_at", "training_time_s", "wall_time_s", "steps_per_second", "pid", "command"}
@@ -486,18 +486,26 @@ def check_equal(fused, alone):
 
 
 def stray(patch):
-    """The first member of any population holds NaN from step 30 on."""
+    """The first member of any population holds NaN from step 35 on, and the last job is pruned at step 40."""
     from rlresearch.runners.population import PopulationRunner
 
     real = PopulationRunner.advance
 
     def advance(self, iterations, fresh):
         real(self, iterations, fresh)
-        if self.iteration == 30:
+        if self.iteration == 35:
             state = self.state()
             broken = tf.concat([state.algo.tables[:1] * np.nan, state.algo.tables[1:]], 0)
-            self.restore(30, state._replace(algo=state.algo._replace(tables=broken)), {})
+            self.restore(35, state._replace(algo=state.algo._replace(tables=broken)), {})
 
+    judges = []
+
+    def at_evaluation(self, step, evaluations):
+        judges.extend([] if self in judges else [self])
+        if step == 40 and (len(self.ended) == 3 or len(judges) == 2):
+            self.ended[-1] = step
+
+    patch.setattr("rlresearch.trial.Judge.at_evaluation", at_evaluation)
     patch.setattr(PopulationRunner, "advance", advance)
     patch.setattr("rlresearch.training._Pace.iterations", lambda self, seconds: 10)
 
@@ -526,13 +534,25 @@ def test_each_fused_job_is_its_run_alone_in_files_and_numbers(lake):
 def test_a_member_that_goes_astray_fails_alone(lake):
     """The others go on beside it; nothing more of it is logged, and the checkpoints before it are its own."""
     bad, *good = lake[0]
-    assert [job.status for job in lake[0]] == [FAILED, FINISHED, FINISHED] and {job.attempts for job in lake[0]} == {1}
+    assert [job.status for job in lake[0]] == [FAILED, FINISHED, PRUNED] and {job.attempts for job in lake[0]} == {1}
     assert "NaN by step 40" in bad.reason and record(bad)["reason"]["error"] == bad.reason
     assert record(bad)["status"] == "failed" and record(bad)["total_steps"] == 40
     assert [row["step"] for row in rows(bad.run, "metrics")] == [20]
-    assert checkpoint.names(bad.run) == ["000000000020"]
-    tables = [checkpoint.load(job.run, "000000000020").arrays["state.algo.tables"] for job in lake[0]]
+    assert checkpoint.names(bad.run) == ["000000000025", "000000000020"]
+    tables = [checkpoint.load(job.run, "000000000025").arrays["state.algo.tables"] for job in lake[0]]
     assert np.isfinite(tables).all()
+
+
+def test_a_pruned_member_ends_with_the_checkpoint_that_its_run_alone_ends_with(lake):
+    """The others went on to step 60, and the program saved at step 50 what had stood still since 40."""
+    fused, alone = lake[0][2], lake[1][1]
+    assert record(fused)["state_digest"] == record(alone)["state_digest"]
+    ours, theirs = (checkpoint.load(job.run, checkpoint.names(job.run)[0]) for job in (fused, alone))
+    assert ours.path.name == theirs.path.name == "000000000040"
+    assert (ours.about.iteration, ours.about.position) == (theirs.about.iteration, theirs.about.position)
+    assert ours.arrays.keys() == theirs.arrays.keys()
+    for name, array in ours.arrays.items():
+        np.testing.assert_array_equal(array, theirs.arrays[name])
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from conftest import make_plan, same_bits, without_xla
 
 from rlresearch import evaluation, training
 from rlresearch.envs.task import Task
-from rlresearch.evaluation import Evaluator
+from rlresearch.evaluation import UNSEEN, Evaluator
 from rlresearch.plan import EvalSettings
 from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.host import HostRunner
@@ -141,6 +141,19 @@ def test_evaluation_seeds_depend_on_the_run_the_step_and_the_episode():
     each = [evaluation._episode_seeds(seed, step, 4) for seed in (0, 1) for step in (50, 100)]
     assert len({seed for seeds in each for seed in seeds}) == 16
     assert evaluation._episode_seeds(0, 50, 2) == each[0][:2]
+
+
+def test_members_that_have_ended_are_not_evaluated_and_the_others_as_ever():
+    task, seen = plan_of().task, []
+    policy = lambda obs: np.clip(-obs[..., 2:] * np.arange(1, 4)[:, None, None], -1.0, 1.0)  # noqa: E731
+    watched = lambda obs: seen.append(obs) or policy(obs)  # noqa: E731
+    whole = Evaluator(task, (3, 4, 5), True)
+    part = Evaluator(task, (3, 4, 5), True)
+    expected, found = whole.run(policy, 2, 50), part.run(watched, 2, 50, [True, False, True])
+    assert [found[0], found[2]] == [expected[0], expected[2]] and found[1] is UNSEEN
+    assert not np.any([each[1] for each in seen]) and np.all([np.any(each[2]) for each in seen])
+    assert part.firsts[1] is None and part.firsts[2].total == whole.firsts[2].total
+    np.testing.assert_array_equal(part.firsts[2].actions, whole.firsts[2].actions)
 
 
 def test_more_episodes_than_are_stepped_together(monkeypatch):

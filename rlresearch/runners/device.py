@@ -61,6 +61,10 @@ class DeviceRunner:
         """The state as it is now."""
         return self._loop.store.read()
 
+    def held(self) -> RunState:
+        """The same."""
+        return self.state()
+
     def beside(self) -> dict[str, np.ndarray]:
         """Nothing but the state is needed to go on."""
         return {}

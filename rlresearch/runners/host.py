@@ -51,6 +51,10 @@ class HostRunner:
         """The state as it is now."""
         return self._store.read()[2]
 
+    def held(self) -> RunState:
+        """The same."""
+        return self.state()
+
     def beside(self) -> dict[str, np.ndarray]:
         """What leads the environments back to where they are now, and the action that is next."""
         tapes = self._env.tapes(self.state().timestep.obs.numpy(), self._action)

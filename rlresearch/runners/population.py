@@ -5,6 +5,7 @@ moment of learning (integers, networks) is shared. A member draws exactly what i
 
 A GPU computes all members at once. On a CPU a matrix product of small networks does not keep several cores busy: there
 members are in shares of a few, and the program, compiled once, runs for as many shares at a time as there are cores.
+Members that have ended stand still; the others move together, so that whole shares need not be computed any more.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, nearest
 from rlresearch.runners.device import device_collect, device_init
 from rlresearch.runners.loop import CompiledLoop
+from rlresearch.runners.places import Places
 from rlresearch.trainer import RunState, Trainer
 
 _SHARE = 4  # members: measured, smaller shares compute no faster
@@ -69,9 +71,10 @@ class PopulationRunner:
                 fresh_row,
             ),
         )
+        self._places = Places(self._shares)
         self._threads = ThreadPoolExecutor(min(len(self._loops), cores.available()), "members")
         self._row = tf.function(
-            lambda: _mapped(lambda state, own: trainer.row(state))(self.state(), self.values()), autograph=False
+            lambda: _mapped(lambda state, own: trainer.row(state))(self.held(), self.values()), autograph=False
         )
         self._policy = tf.function(
             lambda obs: _mapped(lambda pair, own: trainer.policy(*pair))((self._acting(), obs), self.values()),
@@ -84,8 +87,8 @@ class PopulationRunner:
         return {path: tf.convert_to_tensor(each) for path, each in self._values.items()}
 
     def _acting(self) -> RunState:
-        """The members' states without replay, of which acting needs nothing."""
-        return self.state()._replace(buffer=())
+        """The states without replay, of which acting needs nothing, by place."""
+        return self.held()._replace(buffer=())
 
     @staticmethod
     def _started(states: Sequence[RunState], made: Callable[[RunState], CompiledLoop]) -> list[CompiledLoop]:
@@ -110,10 +113,14 @@ class PopulationRunner:
     @property
     def iteration(self) -> int:
         """Iterations run so far, each of `num_envs` transitions a member."""
-        return self._loops[0].iteration
+        return max(loop.iteration for loop in self._loops)
 
     def state(self) -> RunState:
         """The members' states, stacked: every leaf has a leading axis of members."""
+        return self._places.states(self.held())
+
+    def held(self) -> RunState:
+        """The states as they are computed, also of members that have ended; in any order."""
         return trees.concat([loop.store.read() for loop in self._loops])
 
     def beside(self) -> dict[str, np.ndarray]:
@@ -121,17 +128,22 @@ class PopulationRunner:
         return {}
 
     def restore(self, iteration: int, state: RunState, beside: Mapping[str, np.ndarray]) -> None:
-        """Goes on from saved states, stacked."""
+        """Goes on from saved states, stacked. All members go on, until `only` says otherwise."""
+        self._places = Places(self._shares)
         for loop, share in zip(self._loops, self._shares, strict=True):
             loop.restore(iteration, tf.nest.map_structure(lambda leaf, own=share: leaf[own], state))
 
+    def only(self, going: Sequence[bool]) -> None:
+        """From now on members that are not `going` stand still, as they are."""
+        self._places.only(going, [loop.store for loop in self._loops])
+
     def advance(self, iterations: int, fresh: bool) -> None:
-        """Runs iterations of every member; `fresh` first begins a new metrics row."""
-        values = self.values()
+        """Runs iterations of every member that goes on; `fresh` first begins a new metrics row."""
+        values = self._places.by_place(self.values())
         own = [{path: each[share] for path, each in values.items()} for share in self._shares]
         running = [
-            self._threads.submit(loop.advance, iterations, fresh, each)
-            for loop, each in zip(self._loops, own, strict=True)
+            self._threads.submit(self._loops[index].advance, iterations, fresh, own[index])
+            for index in self._places.running
         ]
         wait(running)
         for each in running:
@@ -139,12 +151,12 @@ class PopulationRunner:
 
     def rows(self) -> list[dict[str, float]]:
         """The metrics since the row was begun, one dictionary a member."""
-        columns = {name: value.numpy() for name, value in self._row().items()}
+        columns = {name: self._places.by_member(value).numpy() for name, value in self._row().items()}
         return [{name: float(column[i]) for name, column in columns.items()} for i in range(len(self.members))]
 
     def policy(self, obs: np.ndarray) -> np.ndarray:
-        """Deterministic actions [M, n, A] for observations [M, n, ...]."""
-        return self._policy(obs).numpy()
+        """Deterministic actions [M, n, A] for observations [M, n, ...]; of no meaning for those that stand still."""
+        return np.asarray(self._places.by_member(self._policy(self._places.by_place(obs))))
 
     def close(self) -> None:
         """Ends the threads."""

@@ -53,14 +53,15 @@ def _loaded(home: Path, name: str) -> tuple[Loaded, bool]:
 def _write(into: Path, run: Path, place: int, every: Sequence[tuple[Loaded, bool]]) -> None:
     """One member's part of each checkpoint, the oldest first."""
     config = read_config(run / "config.yaml")
-    last = _failed_at(run)
-    every = [pair for pair in every if last is None or pair[0].about.step < last]
+    every = _of_its_life(every, run)
     scores = {row["step"]: float(np.mean(row["returns"])) for row in read_rows(run / "evaluations.jsonl")}
     writer = Writer(into, **_kept(config["checkpoint"]))
     try:
         for loaded, replay in every:
             arrays = {name: np.array(array[place]) for name, array in loaded.arrays.items()}
-            rings = {name: _ring(loaded, name, place, replay) for name in loaded.manifest.rings}
+            added = {name: int(arrays[f"{name}.added"]) for name in loaded.manifest.rings}
+            replay = replay and not _overtaken(loaded, added)
+            rings = {name: _ring(loaded, name, place, own, replay) for name, own in added.items()}
             rows = writer.unwritten(rings) if replay else {name: (ring.added, {}) for name, ring in rings.items()}
             about = loaded.about.model_copy(
                 update={
@@ -77,18 +78,43 @@ def _write(into: Path, run: Path, place: int, every: Sequence[tuple[Loaded, bool
         writer.close()
 
 
-def _failed_at(run: Path) -> int | None:
-    """The step at which a member went astray: its place in later checkpoints holds another's state."""
+def _of_its_life(every: Sequence[tuple[Loaded, bool]], run: Path) -> list[tuple[Loaded, bool]]:
+    """The checkpoints that tell of a member. From where it failed its place holds another's state; from where it was
+    pruned the state that it ended with, which belongs to that step.
+    """
     record = RunDirectory(run).recorded()
-    return record.get("total_steps") if record.get("status") == "failed" else None
+    if record.get("status") not in ("failed", "pruned"):
+        return list(every)
+    ended = record.get("total_steps") or 0
+    before = [pair for pair in every if pair[0].about.step < ended]
+    if record["status"] == "failed":
+        return before
+    rows = max((row["step"] for row in read_rows(run / "metrics.jsonl")), default=None)
+    return before + [(_as_of(loaded, ended, rows), replay) for loaded, replay in every[len(before) :][:1]]
+
+
+def _as_of(loaded: Loaded, step: int, row: int | None) -> Loaded:
+    """A checkpoint as it would have been saved at an earlier step, at which a member stood still. row: the last step
+    of its metrics.
+    """
+    about = loaded.about
+    num_envs = about.step // about.iteration
+    position = {"fresh": row == step, "row": -1 if row is None else row // num_envs, "evaluation": step // num_envs}
+    about = about.model_copy(update={"step": step, "iteration": step // num_envs, "position": position})
+    return loaded._replace(manifest=loaded.manifest.model_copy(update={"about": about}))
+
+
+def _overtaken(loaded: Loaded, added: Mapping[str, int]) -> bool:
+    """Whether the others went round a ring after a member had ended: its rows are not where their numbers say."""
+    return any(max(added[name], ring.capacity) < ring.added for name, ring in loaded.manifest.rings.items())
 
 
 def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: settings[key] for key in ("keep_last", "keep_best", "keep_every")}
 
 
-def _ring(loaded: Loaded, name: str, place: int, replay: bool) -> Ring:
-    """A member's ring as it was saved; its rows are read when they are asked for."""
+def _ring(loaded: Loaded, name: str, place: int, added: int, replay: bool) -> Ring:
+    """A member's ring as it was saved; its rows are read when they are asked for. added: those of the member."""
     saved = loaded.manifest.rings[name]
     files = tuple(RowFile(**each.model_dump()) for each in saved.files)
 
@@ -101,7 +127,7 @@ def _ring(loaded: Loaded, name: str, place: int, replay: bool) -> Ring:
                     parts.setdefault(dtype, []).append(there)
         return {dtype: np.concatenate(each) for dtype, each in parts.items()}
 
-    return Ring(saved.capacity, saved.added, between if replay else None)
+    return Ring(saved.capacity, added, between if replay else None)
 
 
 def _rows(folder: Path, files: tuple[RowFile, ...]) -> Iterable[tuple[int, Mapping[str, np.ndarray]]]:
