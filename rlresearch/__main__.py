@@ -31,11 +31,13 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     argv = sorted(argv, key=lambda word: word not in ("-m", "--multirun"))  # argparse refuses it between overrides
+    folder = None
     try:
         if "--version" in argv:
             print(f"rlresearch {__version__}")
             return 0
         args = _arguments(argv)
+        folder = args.config_dir
         check(args)
         return _go_on(args, argv) if _goes_on(args) else _run(argv)
     except ConfigError as error:
@@ -47,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     except (HydraException, OmegaConfBaseException) as error:
         return _failed(ConfigError(f"{_for_hydra(argv)}: {answers.reworded(error)}"), 2)
     except Interrupted as interrupted:
-        return _stopped(interrupted)
+        return _stopped(interrupted, folder)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -92,15 +94,15 @@ def _find_own_components(args: argparse.Namespace) -> None:
         sys.path.insert(0, folder)  # components of one's own stand beside their YAML
 
 
-def _stopped(interrupted: Interrupted) -> int:
-    """What is said when a run was told to stop."""
+def _stopped(interrupted: Interrupted, config_dir: str | None) -> int:
+    """What is said when a run was told to stop. config_dir: of its command."""
     line = f"interrupted by {interrupted.name}"
     sweep, run = (getattr(interrupted, name, None) for name in ("sweep_directory", "run_directory"))
     if sweep is not None:
-        print(f"{line}; to go on: python -m rlresearch resume={sweep}", file=sys.stderr)
+        print(f"{line}; to go on: {resume.command(sweep, config_dir)}", file=sys.stderr)
         return interrupted.exit_code
     if run is not None:
-        line += f" at step {getattr(interrupted, 'step', 0)}; to go on: python -m rlresearch resume={run}"
+        line += f" at step {getattr(interrupted, 'step', 0)}; to go on: {resume.command(run, config_dir)}"
     print(line, file=sys.stderr)
     return interrupted.exit_code
 

@@ -22,6 +22,8 @@ _NOISE = re.compile(
 # as programs then copy less between the iterations of a loop.
 XLA_FLAGS = ("--xla_cpu_prefer_vector_width=512", "--xla_cpu_enable_concurrency_optimized_scheduler=false")
 
+_MOST_CACHED = 2**31  # bytes; a program takes 0.1 to 5 MB
+
 
 def prepare(device: str, threads: int | None, deterministic: bool, compile_cache: bool) -> str:
     """Loads TensorFlow as asked for and returns the device that it will use: `cpu`, or the GPU's name.
@@ -61,11 +63,24 @@ def with_own_flags(given: str) -> str:
 
 
 def cache_folder() -> Path:
-    """Where compiled programs are kept: `rlresearch/xla` in the user's cache folder."""
+    """Where compiled programs are kept: `rlresearch/xla` in the user's cache folder, and not without end."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlresearch" / "xla"
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # without it everything works; another process may be at it
         folder.mkdir(parents=True, exist_ok=True)
+        _thin_out(folder, _MOST_CACHED)
     return folder
+
+
+def _thin_out(folder: Path, most: int) -> None:
+    """Removes the oldest files of a folder that holds more than `most` bytes, until half of that is left."""
+    files = sorted((about.st_mtime, about.st_size, each.path) for each in os.scandir(folder) if (about := each.stat()))
+    left = sum(size for _, size, _ in files)
+    if left > most:
+        for _, size, path in files:
+            os.unlink(path)
+            left -= size
+            if left <= most // 2:
+                return
 
 
 @contextlib.contextmanager

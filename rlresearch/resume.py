@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,16 @@ SAFE_GROUPS = ("logger", "eval", "checkpoint")
 POPULATION = "population.yaml"  # beside config.yaml, which is what a member would be alone
 _FILES = ("run.json", "config.yaml", POPULATION, "metrics.jsonl", "evaluations.jsonl", "log.txt")
 _MOST_FOLDERS = 20_000
+
+
+def command(path: Path, config_dir: str | None, *more: str) -> str:
+    """What is typed to go on with a run, a sweep or a search. config_dir: that of the command which began it."""
+    folder = [] if config_dir is None else [f"--config-dir={_from_here(Path(config_dir))}"]
+    return f"python -m rlresearch {shlex.join([*folder, f'resume={_from_here(path)}', *more])}"
+
+
+def _from_here(path: Path) -> str:
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 class Stored(NamedTuple):

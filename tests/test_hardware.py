@@ -1,7 +1,10 @@
 """rlresearch/hardware.py: what is settled before TensorFlow starts."""
 
+import os
+
 import pytest
 
+from rlresearch import hardware
 from rlresearch.hardware import XLA_FLAGS, with_own_flags
 
 
@@ -21,3 +24,17 @@ def test_what_the_user_gives_xla_stays_and_wins(given):
 def test_a_second_preparation_adds_nothing():
     once = with_own_flags("--xla_cpu_max_isa=AVX2")
     assert with_own_flags(once) == once
+
+
+def test_the_oldest_compiled_programs_go_when_there_are_too_many(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = hardware.cache_folder()
+    for age in range(10):
+        (folder / str(age)).write_bytes(bytes(100))
+        os.utime(folder / str(age), (1000 - age, 1000 - age))
+    monkeypatch.setattr(hardware, "_MOST_CACHED", 1000)
+    hardware.cache_folder()
+    assert len(list(folder.iterdir())) == 10
+    (folder / "new").write_bytes(bytes(1))
+    hardware.cache_folder()
+    assert {each.name for each in folder.iterdir()} == {"new", "0", "1", "2", "3"}

@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -585,3 +586,10 @@ def test_environments_come_back_into_the_middle_of_their_episodes(vectorization,
         assert state_digest(one) == state_digest(two) and same_bits(one.beside(), two.beside())
         one.close()
         two.close()
+
+
+def test_what_is_typed_to_go_on_names_the_folder_of_own_components(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resume.command(tmp_path / "runs/a", None) == "python -m rlresearch resume=runs/a"
+    told = resume.command(Path("/elsewhere/a b"), str(tmp_path / "own"), "retry=failed")
+    assert told == "python -m rlresearch --config-dir=own 'resume=/elsewhere/a b' retry=failed"

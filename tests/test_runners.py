@@ -202,6 +202,7 @@ def test_every_member_equals_its_solo_run(population, solo, member):
 def test_members_whose_others_have_ended_compute_the_same_bits_elsewhere(population):
     """Three of eight go on, in one share of two."""
     iteration, before = population.iteration, population.state()
+    seen = np.random.default_rng(0).normal(size=(8, 2, 3)).astype(np.float32)
     going = [True, False, False, True, False, False, True, False]
     after = []
     try:
@@ -209,7 +210,7 @@ def test_members_whose_others_have_ended_compute_the_same_bits_elsewhere(populat
             population.restore(iteration, before, {})
             population.only(who)
             population.advance(12, True)
-            after.append((population.state(), population.rows(), population.policy(np.ones((8, 1, 3), np.float32))))
+            after.append((population.state(), population.rows(), population.policy(seen)))
     finally:
         population.restore(iteration, before, {})
     (alone, rows, actions), (together, ours, acted) = after

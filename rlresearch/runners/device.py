@@ -47,7 +47,8 @@ class DeviceRunner:
             trainer.algo.update_every,
             trainer.fresh_row,
         )
-        self._row = tf.function(lambda: trainer.row(self.state()), autograph=False)
+        # Concrete: TensorFlow warns of functions traced again in every run.
+        self._row = tf.function(lambda: trainer.row(self.state()), autograph=False).get_concrete_function()
         self._policy = tf.function(
             lambda obs: trainer.policy(self.state(), obs), autograph=False, reduce_retracing=True
         )

@@ -42,7 +42,8 @@ class HostRunner:
         self._store = Store((tf.constant(0, tf.int64), action, state))
         self._transit = cache(self._compiled)
         self._fresh = tf.function(self._begin_row, jit_compile=True, autograph=False)
-        self._row = tf.function(lambda: trainer.row(self.state()), autograph=False)
+        # Concrete: TensorFlow warns of functions traced again in every run.
+        self._row = tf.function(lambda: trainer.row(self.state()), autograph=False).get_concrete_function()
         self._policy = tf.function(
             lambda obs: trainer.policy(self.state(), obs), autograph=False, reduce_retracing=True
         )

@@ -73,9 +73,9 @@ class PopulationRunner:
         )
         self._places = Places(self._shares)
         self._threads = ThreadPoolExecutor(min(len(self._loops), cores.available()), "members")
-        self._row = tf.function(
-            lambda: _mapped(lambda state, own: trainer.row(state))(self.held(), self.values()), autograph=False
-        )
+        row = _mapped(lambda state, own: trainer.row(state))
+        # Concrete: TensorFlow warns of functions traced again in every run.
+        self._row = tf.function(lambda: row(self.held(), self.values()), autograph=False).get_concrete_function()
         self._policy = tf.function(
             lambda obs: _mapped(lambda pair, own: trainer.policy(*pair))((self._acting(), obs), self.values()),
             autograph=False,

@@ -179,11 +179,11 @@ class Sweep:
         if bad:
             counts = ", ".join(f"{n} {status}" for status, n in _counts(bad).items())
             why = next((f"; job {job.number}: {job.reason}" for job in bad if job.reason), "")
-            again = " retry=failed" if all(job.status in RETRIED["failed"] for job in bad) else ""
+            retry = ["retry=failed"] if all(job.status in RETRIED["failed"] for job in bad) else []
             total = len(self.jobs)
             raise RunError(
                 f"{len(bad)} of {total} jobs did not finish ({counts}); "
-                f"again: python -m rlresearch resume={_shown(self.path)}{again}{why}"
+                f"again: {resume.command(self.path, self.folder, *retry)}{why}"
             )
 
     def close(self) -> None:
@@ -361,8 +361,3 @@ def _counts(jobs: Sequence[Job]) -> dict[str, int]:
     for job in jobs:
         counts[job.status] = counts.get(job.status, 0) + 1
     return counts
-
-
-def _shown(path: Path | None) -> str:
-    """A path as it is typed where one stands."""
-    return os.path.relpath(path) if path is not None and path.is_relative_to(Path.cwd()) else str(path)

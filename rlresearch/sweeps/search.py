@@ -67,7 +67,8 @@ class SearchSettings:
 
 class Prepared(NamedTuple):
     """A search that can begin. fixed: overrides of all its runs; made: the plan of one of them; packages: where
-    components may come from, None for anywhere: of a search that goes on, which was read from a file, not.
+    components may come from, None for anywhere: of a search that goes on, which was read from a file, not. config_dir:
+    of the command.
     """
 
     settings: SearchSettings
@@ -75,6 +76,7 @@ class Prepared(NamedTuple):
     space: dict[str, Range]
     made: Plan
     packages: list[str] | None = None
+    config_dir: str | None = None
 
     @property
     def parts(self) -> list[dict[str, Any]]:
@@ -114,7 +116,7 @@ def prepare(asked: Sought, extra_folder: str | None = None) -> Prepared:
     packages = None
     if settings.directory is not None:
         packages = ["rlresearch", *named_packages(config["packages"], extra_folder)]
-    prepared = Prepared(settings, asked.fixed, ranges, plan(config, packages), packages)
+    prepared = Prepared(settings, asked.fixed, ranges, plan(config, packages), packages, extra_folder)
     _check(prepared)
     return prepared
 

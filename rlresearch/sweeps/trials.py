@@ -7,7 +7,6 @@ seeds or environments has one run in each of as many rounds; those that are prun
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 from collections.abc import Callable, Collection, Sequence
@@ -15,7 +14,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlresearch import durable
+from rlresearch import durable, resume
 from rlresearch.compose import Sought, compose
 from rlresearch.errors import ConfigError, RunError, one_line, shown
 from rlresearch.plan import plan
@@ -75,7 +74,7 @@ def search(prepared: Prepared, launch: Launch, folder: Path, take_up: TakeUp | N
     if failure is not None:
         (number, why), failed = failure, done.counts["fail"]
         raise RunError(f"{failed} of {sum(done.counts.values())} trials failed; trial {number}: {why}")
-    print(f"train further trials\n  python -m rlresearch resume={_relative(folder)} {WHERE}.n_trials=MORE")
+    print(f"train further trials\n  {resume.command(folder, prepared.config_dir, f'{WHERE}.n_trials=MORE')}")
     return done
 
 
@@ -268,13 +267,10 @@ def _quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
-def _relative(path: Path) -> str:
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-
-
 def _command(prepared: Prepared, best: Sequence[Any]) -> str | None:
     """What trains the best trial again."""
     if not best:
         return None
     own = [f"{key}={typed(value)}" for key, value in best[0].params.items()]
-    return f"python -m rlresearch {shlex.join([*prepared.fixed, *own])}"
+    folder = [] if prepared.config_dir is None else [f"--config-dir={prepared.config_dir}"]
+    return f"python -m rlresearch {shlex.join([*folder, *prepared.fixed, *own])}"
