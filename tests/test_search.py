@@ -3,6 +3,7 @@ launcher of a few lines scores the trials.
 """
 
 import copy
+import importlib.util
 import json
 import math
 import multiprocessing
@@ -125,18 +126,22 @@ SAMPLERS = {
     "qmc": "hydra.sweeper.sampler=qmc",
     "cmaes": "hydra.sweeper.sampler=cmaes",
     "grid": "hydra.sweeper.sampler=grid",
+    "gp": "hydra.sweeper.sampler=gp hydra.sweeper.sampler_options={n_startup_trials:3}",
 }
-REST = ("random", "cmaes", "grid")
+REST = [pytest.param(name, marks=pytest.mark.slow) for name in ("random", "cmaes", "grid")]
+NEEDS_TORCH = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
+REST += [pytest.param("gp", marks=[pytest.mark.slow, NEEDS_TORCH])]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "qmc", *(pytest.param(name, marks=pytest.mark.slow) for name in REST)])
+@pytest.mark.parametrize("sampler", ["tpe", "qmc", *REST])
 def test_a_search_that_was_killed_proposes_what_it_would_have_proposed(sampler, tmp_path):
     space = (
         ["optimizer.lr=range(0.001,0.004,0.001)", "algo.gamma=0.9,0.99,0.999"]
         if sampler == "grid"
         else [LR, "algo.gamma=interval(0.9,0.99)", "noise=gaussian,ou"]
     )
-    words = [*space, SAMPLERS[sampler], "hydra.sweeper.n_trials=9", "hydra.sweeper.n_jobs=3", "hydra.sweeper.seed=5"]
+    words = [*space, *SAMPLERS[sampler].split()]
+    words += ["hydra.sweeper.n_trials=9", "hydra.sweeper.n_jobs=3", "hydra.sweeper.seed=5"]
     whole, killed = Launcher(), Launcher(dies_at=[0, 1, 5])
     _, undisturbed = searched(tmp_path, whole, *words, name="whole")
     for _ in range(3):
