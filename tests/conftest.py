@@ -1,6 +1,7 @@
 """What tests share: the shipped components made small, and runs without XLA where compiling is not the point."""
 
 import functools
+import gc
 import importlib.util
 import os
 import sys
@@ -15,6 +16,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # before TensorFlow: tests 
 if importlib.util.find_spec("rlresearch") is None:  # not installed: the checkout that these tests stand in
     sys.path.insert(0, str(ROOT))
 
+gc.disable()  # nothing of what is loaded here is garbage; to look for it takes a quarter of the time
 import gymnasium as gym  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -25,6 +27,9 @@ from rlresearch.compose import compose, config_folder  # noqa: E402
 from rlresearch.errors import ConfigError  # noqa: E402
 from rlresearch.plan import Plan, plan  # noqa: E402
 from rlresearch.types import Batch, EnvSpec, Progress, Transition  # noqa: E402
+
+gc.freeze()
+gc.enable()
 
 ALGORITHMS = sorted(path.stem for path in (config_folder() / "algo").glob("*.yaml"))
 
