@@ -92,9 +92,7 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
     return config
 
 
-def set_values(
-    overrides: Sequence[str], extra_folder: str | None = None
-) -> dict[str, tuple[str, Any] | None]:
+def set_values(overrides: Sequence[str], extra_folder: str | None = None) -> dict[str, tuple[str, Any] | None]:
     """The key and the value of each override that does nothing but set one, by the override as it was typed.
 
     None for those that do more: choose a group's option, add, delete, refer to something, or set a mapping.

@@ -54,9 +54,7 @@ class Evaluator:
     None for one a core where those are Gymnasium's own, of which it is known that forking does them no harm.
     """
 
-    def __init__(
-        self, task: Task, seeds: Sequence[int], keep_first: bool = False, workers: int | None = None
-    ) -> None:
+    def __init__(self, task: Task, seeds: Sequence[int], keep_first: bool = False, workers: int | None = None) -> None:
         self._task, self._seeds, self._keep_first, self._workers = task, tuple(seeds), keep_first, workers
         self._envs: list[list[Unit]] = [[] for _ in self._seeds]
         self.firsts: list[Episode | None] = []

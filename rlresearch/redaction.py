@@ -15,9 +15,7 @@ MASK = "***"
 _WORDS = r"key|token|secret|password|passwd|passphrase|credential"
 _SECRET = re.compile(_WORDS, re.IGNORECASE)
 # `api_key: x` and `api_key=x` inside a text; the value ends with its quotes, or at a blank, & , ; } ) or ].
-_INSIDE = re.compile(
-    rf"""([\w.-]*(?:{_WORDS})[\w.-]*["']?\s*[:=]\s*)("[^"]*"|'[^']*'|[^\s,;&}})\]]+)""", re.IGNORECASE
-)
+_INSIDE = re.compile(rf"""([\w.-]*(?:{_WORDS})[\w.-]*["']?\s*[:=]\s*)("[^"]*"|'[^']*'|[^\s,;&}})\]]+)""", re.IGNORECASE)
 # Inside the braces of an override blanks belong to the value.
 _INSIDE_BRACES = re.compile(
     rf"""([\w.-]*(?:{_WORDS})[\w.-]*["']?\s*[:=]\s*)("[^"]*"|'[^']*'|[^,}}\]]+)""", re.IGNORECASE

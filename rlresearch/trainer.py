@@ -98,9 +98,7 @@ class Trainer:
         action, algo = self.algo.act(state.algo, seen, key, self._progress(state, iteration))
         return action, state._replace(algo=algo)
 
-    def collect(
-        self, state: RunState, action: tf.Tensor, outcome: Outcome, timestep: TimeStep, env: Tree
-    ) -> RunState:
+    def collect(self, state: RunState, action: tf.Tensor, outcome: Outcome, timestep: TimeStep, env: Tree) -> RunState:
         """Stores the transition and counts episodes. `timestep`, `env`: what comes next."""
         rows = transition(state.timestep, action, outcome)
         normalizer = self.normalizer.observe(state.normalizer, state.timestep, outcome, self.algo.gamma)

@@ -59,9 +59,7 @@ class Transition(NamedTuple):
 
 def transition(timestep: TimeStep, action: tf.Tensor, outcome: Outcome) -> Transition:
     """Joins what was seen, what was done and what came of it: the only maker of transitions."""
-    return Transition(
-        timestep.obs, action, outcome.reward, outcome.terminated, outcome.truncated, outcome.next_obs
-    )
+    return Transition(timestep.obs, action, outcome.reward, outcome.terminated, outcome.truncated, outcome.next_obs)
 
 
 class Batch(NamedTuple):

@@ -76,7 +76,7 @@ INJECTIONS = [
     "\ufeff<script>document.title='owned'</script>",
     "+ADw-script+AD4-document.title='owned'+ADw-/script+AD4-",
     "<br><a xlink:href=\"javascript:document.title='owned'\">y</a>",
-    "<span style=\"background:url(http://127.0.0.1:9/x)\">z</span>",
+    '<span style="background:url(http://127.0.0.1:9/x)">z</span>',
     "data:text/html,<script>document.title='owned'</script>",
     "]]><script>document.title='owned'</script>",
 ]

@@ -1,7 +1,7 @@
 """The same seed gives the same bits in processes that know nothing of each other, and what is written changes none.
 
-    python -m pytest -m slow tests/test_determinism.py                     20 minutes on two cores
-    python -m pytest -m slow tests/test_determinism.py -k "td3 or without"
+python -m pytest -m slow tests/test_determinism.py                     20 minutes on two cores
+python -m pytest -m slow tests/test_determinism.py -k "td3 or without"
 """
 
 import json

@@ -1,6 +1,6 @@
 """The page in a browser: what a person does with it, and that nothing of a run becomes script.
 
-    pytest -m slow -k review_page          needs Chromium, and playwright from `pip install '.[browser]'`
+pytest -m slow -k review_page          needs Chromium, and playwright from `pip install '.[browser]'`
 """
 
 import shutil

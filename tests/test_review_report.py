@@ -14,6 +14,8 @@ from rlresearch.review import report
 from rlresearch.review.__main__ import main
 
 pytest.importorskip("plotly")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report") / "runs"

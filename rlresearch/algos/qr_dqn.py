@@ -87,9 +87,7 @@ class QRDQN:
     def policy(self, state: QRDQNState, obs: tf.Tensor) -> tf.Tensor:
         return tf.argmax(self.values(state.q, obs), axis=1, output_type=tf.int32)
 
-    def act(
-        self, state: QRDQNState, timestep: TimeStep, key: Key, progress: Progress
-    ) -> tuple[tf.Tensor, QRDQNState]:
+    def act(self, state: QRDQNState, timestep: TimeStep, key: Key, progress: Progress) -> tuple[tf.Tensor, QRDQNState]:
         noise_key, choice_key = tf.unstack(rng.split(key, 2))
         values = self.values(state.q, timestep.obs, self.q_net.noise(noise_key, progress))
         return self.noise.choose(values, choice_key, progress), state

@@ -66,9 +66,7 @@ class DeviceEnv:
         fresh = self._map(self.physics.reset, episode_keys(state.keys, episode))
         begun, shown = self._map(self._first, fresh)
         where_done = lambda new, old: tf.where(_align(done, new), new, old)  # noqa: E731
-        physics, frames, obs = tf.nest.map_structure(
-            where_done, (fresh, begun, shown), (physics, frames, next_obs)
-        )
+        physics, frames, obs = tf.nest.map_structure(where_done, (fresh, begun, shown), (physics, frames, next_obs))
         elapsed = tf.where(done, tf.zeros_like(elapsed), elapsed)
         return DeviceEnvState(state.keys, episode, elapsed, physics, frames), outcome, TimeStep(obs, done)
 

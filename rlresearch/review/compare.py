@@ -193,9 +193,7 @@ def _scores(index: Index, runs: Sequence[Run], metric: str | None, at: float | N
     return {run.key: curves.value_at(curves.curve(each, name), at) for run, each in zip(runs, found)}
 
 
-def _strata(
-    group: Group, scores: Mapping[str, float], task: str | None, notes: list[str]
-) -> dict[str, np.ndarray]:
+def _strata(group: Group, scores: Mapping[str, float], task: str | None, notes: list[str]) -> dict[str, np.ndarray]:
     """Scores by task; a note where runs have none."""
     found: dict[str, list[float]] = {}
     for run in group.runs:

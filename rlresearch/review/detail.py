@@ -139,17 +139,20 @@ def _sections(
     run: Run, record: Mapping[str, Any], evaluated: Mapping[str, np.ndarray], config: bool
 ) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     values = run.values
-    yield run.name, [
-        ("status", tables.text(values.get("status"))),
-        *([("why", tables.text(keys.note(run)))] if keys.note(run) else []),
-        *_told(values, ("algo", "env", "seed")),
-        ("command", tables.text(record.get("command"))),
-        ("began", f"{tables.column_of('started_at').show(values.get('started_at'))} UTC"),
-        ("took", f"{tables.duration_or_none(values.get('duration'))}, {tables.count(values.get('steps'))} steps"),
-        *_told(values, ("device", "host", "python")),
-        ("commit", f"{tables.text(values.get('git.commit'))}{' (changed)' if values.get('git.dirty') else ''}"),
-        ("path", tables.text(str(run.path))),
-    ]
+    yield (
+        run.name,
+        [
+            ("status", tables.text(values.get("status"))),
+            *([("why", tables.text(keys.note(run)))] if keys.note(run) else []),
+            *_told(values, ("algo", "env", "seed")),
+            ("command", tables.text(record.get("command"))),
+            ("began", f"{tables.column_of('started_at').show(values.get('started_at'))} UTC"),
+            ("took", f"{tables.duration_or_none(values.get('duration'))}, {tables.count(values.get('steps'))} steps"),
+            *_told(values, ("device", "host", "python")),
+            ("commit", f"{tables.text(values.get('git.commit'))}{' (changed)' if values.get('git.dirty') else ''}"),
+            ("path", tables.text(str(run.path))),
+        ],
+    )
     if len(evaluated.get("eval/return", ())):
         yield "evaluations", _evaluations(values, evaluated["eval/return"])
     newest = {key: value for key, value in values.items() if "/" in key and not key.startswith("eval/")}

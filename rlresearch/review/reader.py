@@ -149,8 +149,7 @@ def metrics(path: Path, names: Iterable[str] | None = None) -> Columns:
     known = dict.fromkeys(name for part in parts for name in part)
     length = [len(part["step"]) for part in parts]
     whole = {
-        name: np.concatenate([part.get(name, np.full(n, np.nan)) for part, n in zip(parts, length)])
-        for name in known
+        name: np.concatenate([part.get(name, np.full(n, np.nan)) for part, n in zip(parts, length)]) for name in known
     }
     return _in_order(whole)
 

@@ -23,9 +23,7 @@ def device_init(trainer: Trainer, env: DeviceEnv, key: Key) -> RunState:
     return trainer.init(learn_key, *env.init(env_key))
 
 
-def device_collect(
-    trainer: Trainer, env: DeviceEnv, learning: bool, state: RunState, iteration: tf.Tensor
-) -> RunState:
+def device_collect(trainer: Trainer, env: DeviceEnv, learning: bool, state: RunState, iteration: tf.Tensor) -> RunState:
     """The one step but for learning, with the compiled environment inside."""
     action, state = trainer.act(state, iteration, learning)
     env_state, outcome, timestep = fence(lambda: env.step(state.env, action), iteration)

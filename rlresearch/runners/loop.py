@@ -55,9 +55,7 @@ class CompiledLoop:
         store = self.store.at(variables)
         begin, state = counter.read_value(), store.read()
         emptied = self._fresh_row(state, *own)
-        state = tf.nest.map_structure(
-            lambda old, new: old if new is old else tf.where(fresh, new, old), state, emptied
-        )
+        state = tf.nest.map_structure(lambda old, new: old if new is old else tf.where(fresh, new, old), state, emptied)
         end = begin + iterations
         if self._silent:  # otherwise there is no first loop to compile
             state = self._collected(False, begin, tf.minimum(end, self._silent), state, own)

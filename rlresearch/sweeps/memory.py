@@ -44,7 +44,7 @@ def available_bytes() -> int:
 class Used:
     """What this process comes to hold while a program runs in it, beyond what it held before: on a GPU if there is one.
 
-        used = Used(); ...; used.bytes()
+    used = Used(); ...; used.bytes()
     """
 
     def __init__(self) -> None:

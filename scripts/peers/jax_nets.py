@@ -48,9 +48,7 @@ def adam_start(params: list) -> Adam:
     return Adam(*(jax.tree.map(jnp.zeros_like, params) for _ in range(2)))
 
 
-def adam(
-    grads: list, moments: Adam, params: list, count: jax.Array, lr: float, eps: float = 1e-8
-) -> tuple[list, Adam]:
+def adam(grads: list, moments: Adam, params: list, count: jax.Array, lr: float, eps: float = 1e-8) -> tuple[list, Adam]:
     """Kingma & Ba (2015), Algorithm 1; `count` is the number of this update, from 1."""
     rate = lr * jnp.sqrt(1 - BETA_2**count) / (1 - BETA_1**count)
     mean = jax.tree.map(lambda m, g: BETA_1 * m + (1 - BETA_1) * g, moments.mean, grads)
