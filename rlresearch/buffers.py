@@ -10,9 +10,9 @@ import annotated_types as at
 import tensorflow as tf
 
 from rlresearch import ops, rng, sum_tree
-from rlresearch.fence import fence
 from rlresearch.schedules import Constant, Schedule
 from rlresearch.types import Batch, Key, Progress, Transition, Tree
+from rlresearch.xla import fence
 
 
 class Rows(NamedTuple):

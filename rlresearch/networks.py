@@ -23,8 +23,8 @@ import tensorflow as tf
 
 from rlresearch import rng
 from rlresearch.errors import ConfigError, alternatives, shown
-from rlresearch.fence import fence
 from rlresearch.types import Key, Progress
+from rlresearch.xla import fence
 
 Activation = Literal[
     "linear", "relu", "tanh", "sigmoid", "elu", "selu", "silu", "gelu", "leaky_relu", "softplus", "softsign"

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import tensorflow as tf
 
-from rlresearch import rng, rundir, trees
+from rlresearch import rng, rundir
+from rlresearch import tree as trees
 from rlresearch.buffers import Rows
 from rlresearch.checkpoint import About, Loaded, Writer
 from rlresearch.errors import ConfigError, RunError

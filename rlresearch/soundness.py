@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from rlresearch import trees
+from rlresearch import tree
 from rlresearch.errors import RunError
 from rlresearch.trainer import RunState
 from rlresearch.types import Tree
@@ -46,7 +46,7 @@ class Soundness:
     def _astray(self) -> dict[int, tuple[str, np.ndarray]]:
         """The members that hold something which is no number, by place, and the first array of theirs that does."""
         found: dict[int, tuple[str, np.ndarray]] = {}
-        for name, leaf in trees.named_leaves(_looked_at(self._runner.state())):
+        for name, leaf in tree.named_leaves(_looked_at(self._runner.state())):
             if leaf.dtype.is_floating and not np.isfinite(values := leaf.numpy()).all():
                 for place, own in enumerate(values if len(self._runner.members) > 1 else [values]):
                     if not np.isfinite(own).all():

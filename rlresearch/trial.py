@@ -25,7 +25,7 @@ import annotated_types as at
 import numpy as np
 
 from rlresearch.errors import ConfigError, alternatives, shown
-from rlresearch.review.stats import STATISTICS
+from rlresearch.stats import STATISTICS
 
 # Where a study keeps its settings, and a trial the record of each part, and the step at which it was pruned.
 SEARCH, PART, PRUNED_AT = "search", "part {}", "pruned in part {}"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rlresearch.review import stats
+from rlresearch import stats
 
 PEER = ("rliable==1.2.0", "pandas<3", "setuptools<81")
 TOLERANCE = 1e-12

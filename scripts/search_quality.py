@@ -30,9 +30,9 @@ from rich.table import Table
 
 from rlresearch import compose, hardware
 from rlresearch.plan import EvalSettings, Plan, plan
-from rlresearch.review.stats import estimate, sample
 from rlresearch.runners import PBT, Population
 from rlresearch.runners.pbt import PBTRunner
+from rlresearch.stats import estimate, sample
 from rlresearch.sweeps import findings, search, trials
 from rlresearch.training import train
 from rlresearch.trial import Judge, Share, Trial

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from conftest import ALGORITHMS, apart, home, leaves, make_plan, on_policy
 
-from rlresearch import rng, trees
+from rlresearch import rng, tree
 from rlresearch.envs.device import DeviceEnv, episode_keys
 from rlresearch.review.metrics import documented
 from rlresearch.runners.device import DeviceRunner
@@ -105,7 +105,7 @@ def test_device_host_and_population_learn_alike(name):
     ours, rows = device.state(), device.rows()[0]
     assert float(ours.totals.count) > 0.0 and apart(begun, ours.algo) > 0.0
     assert set(rows) - {"step", "returns", "lengths"} <= set(documented(name))
-    for other, row in ((host.state(), host.rows()[0]), (trees.member(population.state(), 1), population.rows()[1])):
+    for other, row in ((host.state(), host.rows()[0]), (tree.member(population.state(), 1), population.rows()[1])):
         np.testing.assert_array_equal(ours.key, other.key)
         assert float(ours.totals.count) == float(other.totals.count)
         np.testing.assert_array_equal(ours.episodes.finished, other.episodes.finished)
@@ -115,4 +115,4 @@ def test_device_host_and_population_learn_alike(name):
         assert row.keys() == rows.keys()
         for metric, value in rows.items():
             assert row[metric] == pytest.approx(value, rel=1e-3, abs=1e-3, nan_ok=True), metric
-    assert apart(ours.algo, trees.member(population.state(), 0).algo) > 1e-3
+    assert apart(ours.algo, tree.member(population.state(), 0).algo) > 1e-3

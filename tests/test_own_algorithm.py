@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, leaves, same_bits, without_xla
 
 from rlresearch import __main__ as entry
-from rlresearch import trees
+from rlresearch import tree
 from rlresearch.compose import compose
 from rlresearch.plan import plan
 
@@ -78,7 +78,7 @@ def test_members_are_what_they_would_be_alone_until_they_learn(lab):
     both = own_plan(lab, "runner=population", "runner.seeds=2", "runner.values={algo.sigma:[0.1,0.2]}")
     with without_xla():
         one, two = (made.runner.start(made.trainer, made.task, seed) for made, seed in ((alone, 1), (both, 0)))
-        assert same_bits(one.state().algo, trees.member(two.state().algo, 1))
+        assert same_bits(one.state().algo, tree.member(two.state().algo, 1))
 
 
 def test_its_command_runs_as_printed(lab):

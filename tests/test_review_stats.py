@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from rlresearch.review import stats
+from rlresearch import stats
 
 DRAWS = {
     "normal": lambda draw, size: draw.normal(-150, 20, size),

@@ -9,7 +9,8 @@ import tensorflow as tf
 from conftest import RandomActions, apart, leaves, make_batch, make_plan, replay_rows, same_bits, without_xla
 from gymnasium.envs.classic_control.pendulum import PendulumEnv
 
-from rlresearch import rng, trees
+from rlresearch import rng
+from rlresearch import tree as trees
 from rlresearch.buffers import Uniform
 from rlresearch.envs.device import DeviceEnv
 from rlresearch.envs.pendulum import Pendulum

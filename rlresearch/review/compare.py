@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rlresearch import stats
 from rlresearch.display import duration, number
 from rlresearch.errors import ConfigError, alternatives, shown
-from rlresearch.review import curves, groups, query, stats, tables
+from rlresearch.review import curves, groups, query, tables
 from rlresearch.review.groups import Group
 from rlresearch.review.index import Index
 from rlresearch.review.reader import Run
-from rlresearch.review.stats import Comparison, Estimate, Sample
 from rlresearch.review.tables import Column, Grid
+from rlresearch.stats import Comparison, Estimate, Sample
 
 EVALUATED = "eval/return"
 _THRESHOLDS = 10

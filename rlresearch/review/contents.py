@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from rlresearch import __version__
+from rlresearch import __version__, stats
 from rlresearch.errors import RunError
-from rlresearch.review import compare, curves, keys, metrics, query, reader, stats, tables, videos
+from rlresearch.review import compare, curves, keys, metrics, query, reader, tables, videos
 from rlresearch.review.compare import Result
 from rlresearch.review.curves import Curve
 from rlresearch.review.groups import Group

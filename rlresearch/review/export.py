@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from rlresearch.errors import ConfigError, RunError
+from rlresearch.optional import import_optional
 from rlresearch.review import files, query, reader, tables
-from rlresearch.review.extras import need
 from rlresearch.review.index import Index
 from rlresearch.review.reader import Run
 
@@ -122,7 +122,10 @@ def _csv(path: Path, names: Sequence[str], blocks: Iterable[Block]) -> int:
 
 
 def _parquet(path: Path, names: Sequence[str], blocks: Iterable[Block]) -> int:
-    arrow, parquet = need("pyarrow", "export to Parquet"), need("pyarrow.parquet", "export to Parquet")
+    arrow, parquet = (
+        import_optional("pyarrow", "export to Parquet"),
+        import_optional("pyarrow.parquet", "export to Parquet"),
+    )
     writer, count = None, 0
     try:
         for block in blocks:

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rlresearch import stats
 from rlresearch.display import number
 from rlresearch.errors import ConfigError, alternatives
-from rlresearch.review import curves, files, groups, query, stats, tables
+from rlresearch.optional import import_optional
+from rlresearch.review import curves, files, groups, query, tables
 from rlresearch.review.compare import EVALUATED
 from rlresearch.review.curves import Curve
-from rlresearch.review.extras import need
 from rlresearch.review.groups import Group
 from rlresearch.review.index import Index
 
@@ -126,7 +127,7 @@ def _unfinished_too(runs: Sequence[Any], arguments: argparse.Namespace) -> list[
 
 
 def _save(lines: Sequence[Line], metric: str, arguments: argparse.Namespace) -> None:
-    figure_of = need("matplotlib.figure", "plot --output")
+    figure_of = import_optional("matplotlib.figure", "plot --output")
     panels = by_env(lines)
     across = min(_PANELS_ACROSS, len(panels))
     down = -(-len(panels) // across)
@@ -145,7 +146,7 @@ def _save(lines: Sequence[Line], metric: str, arguments: argparse.Namespace) -> 
         figure.suptitle(_plain(arguments.title))
     path: Path = arguments.output
     date = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
-    settings = need("matplotlib", "plot --output").rc_context({"svg.hashsalt": "rlresearch"})
+    settings = import_optional("matplotlib", "plot --output").rc_context({"svg.hashsalt": "rlresearch"})
     with settings, files.whole(path) as fresh:
         figure.savefig(fresh, dpi=150, metadata=date)  # the same runs give the same file
 
@@ -199,7 +200,7 @@ def _draw_profile(axes: Any, lines: Sequence[Line], metric: str, arguments: argp
 
 def _print(lines: Sequence[Line], metric: str, arguments: argparse.Namespace) -> None:
     """In the terminal, with dots of braille."""
-    figure = need("plotille", "plot without --output").Figure()
+    figure = import_optional("plotille", "plot without --output").Figure()
     figure.with_colors = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     size = shutil.get_terminal_size((100, 30))
     figure.width, figure.height = max(20, size.columns - 24), max(8, min(24, size.lines - 10 - len(lines)))

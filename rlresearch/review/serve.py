@@ -24,8 +24,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 from rlresearch.errors import ConfigError, one_line, shown
+from rlresearch.optional import import_optional
 from rlresearch.review import live, report
-from rlresearch.review.extras import need
 from rlresearch.review.index import Index
 from rlresearch.review.live import Source
 
@@ -47,7 +47,7 @@ _HEADERS = {
 
 def serve(arguments: argparse.Namespace) -> int:
     """Answers until Ctrl-C."""
-    need("uvicorn", "serve")
+    import_optional("uvicorn", "serve")
     report.plotly_script()
     with Index(arguments.runs_dir, arguments.cache):
         pass  # a folder that is not there is said before anything listens
@@ -64,7 +64,7 @@ def serve(arguments: argparse.Namespace) -> int:
 
 def server(app: Any) -> Any:
     """The server, which says nothing of itself, waits for nobody, and takes no more at once than is its share."""
-    uvicorn = need("uvicorn", "serve")
+    uvicorn = import_optional("uvicorn", "serve")
     quiet = {"log_level": "error", "server_header": False, "date_header": False, "access_log": False}
     limits = {"limit_concurrency": _AT_ONCE, "timeout_keep_alive": 5, "h11_max_incomplete_event_size": 16_384}
     return uvicorn.Server(uvicorn.Config(app, **quiet, **limits, ws="none", http=_impatient()))
@@ -72,8 +72,11 @@ def server(app: Any) -> Any:
 
 def application(source: Source, title: str, token: str, names: Sequence[str] = NAMES) -> Any:
     """The page and its answers behind the guard, as an ASGI application."""
-    applications, routing = need("starlette.applications", "serve"), need("starlette.routing", "serve")
-    responses = need("starlette.responses", "serve")
+    applications, routing = (
+        import_optional("starlette.applications", "serve"),
+        import_optional("starlette.routing", "serve"),
+    )
+    responses = import_optional("starlette.responses", "serve")
     whole_page = report.render(None, title, "'self'")
 
     def answer(body: bytes | None, nothing: int = 404) -> Any:
@@ -105,7 +108,7 @@ def application(source: Source, title: str, token: str, names: Sequence[str] = N
 
 def _video(source: Source, request: Any) -> Any:
     """A video, or the part of it that a player asks for, as players do before they let one skip."""
-    responses = need("starlette.responses", "serve")
+    responses = import_optional("starlette.responses", "serve")
     found = source.video(request.query_params.get("run", ""), request.query_params.get("at", ""))
     if found is None:
         return responses.Response(status_code=404)
@@ -144,13 +147,13 @@ class Guard:
         self._cookie = "rlresearch_" + hashlib.sha256(token.encode()).hexdigest()[:8]  # several servers, one browser
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        responses = need("starlette.responses", "serve")
+        responses = import_optional("starlette.responses", "serve")
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":
             return
-        request = need("starlette.requests", "serve").Request(scope)
+        request = import_optional("starlette.requests", "serve").Request(scope)
         refused = self._refused(request)
         if refused:
             answer = responses.PlainTextResponse(refused[1], refused[0])
@@ -242,7 +245,7 @@ def _prepare(source: Source) -> None:
 
 def _impatient() -> Any:
     """uvicorn's protocol, with an end to connections that send no whole request."""
-    protocol = need("uvicorn.protocols.http.h11_impl", "serve")
+    protocol = import_optional("uvicorn.protocols.http.h11_impl", "serve")
 
     class Impatient(protocol.H11Protocol):
         def connection_made(self, transport: Any) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlresearch.errors import RunError
-from rlresearch.review.extras import need
+from rlresearch.optional import import_optional
 
 _LARGEST = 1 << 28  # bytes of a record; one of a scalar has some 50
 _KINDS = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8"}  # TensorFlow's DataType
@@ -42,7 +42,7 @@ class Scalar(NamedTuple):
 
 def scalars(path: Path) -> Iterator[Scalar]:
     """Every scalar of a file, in its order; a torn last record ends it. RunError where it is no event file."""
-    event_of, errors = _event(), need("google.protobuf.message", "import of event files")
+    event_of, errors = _event(), import_optional("google.protobuf.message", "import of event files")
     for number, content in enumerate(_records(path), start=1):
         try:
             event = event_of.FromString(content)
@@ -83,7 +83,7 @@ def _number(tensor: Any) -> float | None:
 @cache
 def _event() -> Any:
     """The class of `Event`, made from the table above."""
-    kinds = need("google.protobuf.descriptor_pb2", "import of event files")
+    kinds = import_optional("google.protobuf.descriptor_pb2", "import of event files")
     file = kinds.FileDescriptorProto(name="rlresearch_events.proto", package="rlresearch_events", syntax="proto2")
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
@@ -97,9 +97,9 @@ def _event() -> Any:
             else:
                 made.type = getattr(one, f"TYPE_{plain.upper()}")
                 made.options.packed = kind in ("float*", "double*", "int32*", "int64*")
-    pool = need("google.protobuf.descriptor_pool", "import of event files").DescriptorPool()
+    pool = import_optional("google.protobuf.descriptor_pool", "import of event files").DescriptorPool()
     pool.Add(file)
-    factory = need("google.protobuf.message_factory", "import of event files")
+    factory = import_optional("google.protobuf.message_factory", "import of event files")
     return factory.GetMessageClass(pool.FindMessageTypeByName("rlresearch_events.Event"))
 
 

@@ -11,10 +11,10 @@ import tensorflow as tf
 from rlresearch import rng
 from rlresearch.envs.device import DeviceEnv
 from rlresearch.envs.task import Task
-from rlresearch.fence import fence
 from rlresearch.runners.loop import CompiledLoop
 from rlresearch.trainer import RunState, Trainer
 from rlresearch.types import Key
+from rlresearch.xla import fence
 
 
 def device_init(trainer: Trainer, env: DeviceEnv, key: Key) -> RunState:

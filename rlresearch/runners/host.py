@@ -13,10 +13,10 @@ from rlresearch import pulse, rng
 from rlresearch.envs.host import HostEnv, HostStep
 from rlresearch.envs.tape import Tapes
 from rlresearch.envs.task import Task
-from rlresearch.fence import fence
 from rlresearch.runners.store import Store
 from rlresearch.trainer import RunState, Trainer
 from rlresearch.types import Outcome, TimeStep
+from rlresearch.xla import fence
 
 
 class HostRunner:

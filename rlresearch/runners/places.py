@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from rlresearch import trees
+from rlresearch import tree as trees
 from rlresearch.runners.store import Store
 from rlresearch.types import Tree
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from rlresearch import cores, rng, trees
+from rlresearch import cores, rng, tree
 from rlresearch.envs.device import DeviceEnv
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, nearest
@@ -107,8 +107,8 @@ class PopulationRunner:
         for index in range(share.start, share.stop):
             own = {path: each[index] for path, each in self.values().items()}
             states.append(device_init(_with(trainer, own), env, rng.key(self.members[index])))
-        buffer = trees.repeat(states[0].buffer, len(states))
-        return trees.stack([state._replace(buffer=()) for state in states])._replace(buffer=buffer)
+        buffer = tree.repeat(states[0].buffer, len(states))
+        return tree.stack([state._replace(buffer=()) for state in states])._replace(buffer=buffer)
 
     @property
     def iteration(self) -> int:
@@ -121,7 +121,7 @@ class PopulationRunner:
 
     def held(self) -> RunState:
         """The states as they are computed, also of members that have ended; in any order."""
-        return trees.concat([loop.store.read() for loop in self._loops])
+        return tree.concat([loop.store.read() for loop in self._loops])
 
     def beside(self) -> dict[str, np.ndarray]:
         """Nothing but the state is needed to go on."""

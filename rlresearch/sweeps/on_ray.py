@@ -19,8 +19,8 @@ import annotated_types as at
 
 from rlresearch import forget_deferred
 from rlresearch.errors import ConfigError
+from rlresearch.optional import require_installed
 from rlresearch.sweeps import elsewhere
-from rlresearch.sweeps.extras import need
 
 if TYPE_CHECKING:
     from rlresearch.sweeps.controller import Sweep
@@ -49,7 +49,7 @@ class Ray:
 
     def check(self) -> None:
         """ConfigError where Ray is not installed."""
-        need("ray", "hydra/launcher=ray", "ray")
+        require_installed("ray", "hydra/launcher=ray", "ray")
         if self.working_dir is not None and not Path(self.working_dir).is_dir():
             raise ConfigError(f"hydra.launcher.working_dir={self.working_dir}: must be a folder that exists.")
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import annotated_types as at
 
+from rlresearch.optional import require_installed
 from rlresearch.sweeps import elsewhere, ledger
-from rlresearch.sweeps.extras import need
 
 if TYPE_CHECKING:
     from rlresearch.sweeps.controller import Sweep
@@ -39,7 +39,7 @@ class Submitit:
 
     def check(self) -> None:
         """ConfigError where submitit is not installed."""
-        need("submitit", f"hydra/launcher=submitit_{self.CLUSTER}", "slurm")
+        require_installed("submitit", f"hydra/launcher=submitit_{self.CLUSTER}", "slurm")
 
     def describe(self, sweep: Sweep, jobs: Sequence[Job]) -> list[str]:
         most = f", at most {self.at_once} at once" if self.at_once else ""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from rlresearch.errors import ConfigError
-from rlresearch.review.stats import ENOUGH, estimate, sample
+from rlresearch.stats import ENOUGH, estimate, sample
 from rlresearch.sweeps.ledger import DONE, FINISHED, PENDING, RUNNING, Job, own, swept
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlresearch.review.extras import need
+from rlresearch.optional import import_optional
 
 LEVEL = 0.95
 RESAMPLES = 10_000
@@ -126,7 +126,7 @@ def tail(sizes: Sequence[int], level: float = LEVEL) -> float:
     """
     freedom = sum(size - 1 for size in sizes)
     shrink = math.sqrt(min(sizes) / (min(sizes) - 1)) if len(sizes) > 1 else 1.0
-    quantile = float(need("scipy.special", "statistics").stdtrit(freedom, (1.0 - level) / 2.0))
+    quantile = float(import_optional("scipy.special", "statistics").stdtrit(freedom, (1.0 - level) / 2.0))
     return NormalDist().cdf(quantile * shrink)
 
 
