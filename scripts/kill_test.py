@@ -212,7 +212,7 @@ def of_session(number: int) -> list[int]:
 
 def life(command: list[str], doom: tuple[str, int, float] | None, log: str) -> None:
     """What a process does. doom: (aim, number of the call at which it dies, how far into it)."""
-    from rlresearch.__main__ import main as train
+    from rlresearch.cli.main import main as train
 
     os.setsid()
     said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
 from rlresearch import launch
-from rlresearch.__main__ import main as rlresearch
+from rlresearch.cli.main import main as rlresearch
 from rlresearch.display import Display
 
 PICTURE = Path(__file__).resolve().parent.parent / ".pictures" / "terminal.svg"

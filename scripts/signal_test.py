@@ -102,7 +102,8 @@ class Pipe:
 
 def fresh(command: list[str], phase: str, pipe: str) -> None:
     """In a process of its own, from a moment at which nothing is loaded."""
-    from rlresearch import __main__, hardware
+    from rlresearch import hardware
+    from rlresearch.cli import main as __main__
 
     pipe = Pipe(pipe, 0)
     if phase == "importing":
@@ -115,7 +116,7 @@ def fresh(command: list[str], phase: str, pipe: str) -> None:
 
 def forked(command: list[str], phase: str | None, number: int, at: int, pipe: str, log: str) -> None:
     """In a process that has TensorFlow already. at: for phases in which it signals itself, at which call."""
-    from rlresearch.__main__ import main
+    from rlresearch.cli.main import main
 
     os.setsid()
     said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

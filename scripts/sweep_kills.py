@@ -141,7 +141,7 @@ def forked(command: list[str], log: Path) -> int:
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.setsid()
-    from rlresearch.__main__ import main as rlresearch
+    from rlresearch.cli.main import main as rlresearch
 
     os._exit(rlresearch(command))
 

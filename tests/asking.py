@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from mutations import Case, right, wrong
 
 from rlresearch import launch
-from rlresearch.__main__ import main as command
+from rlresearch.cli.main import main as command
 from rlresearch.compose import compose
 from rlresearch.plan import plan
 

@@ -24,8 +24,9 @@ from pathlib import Path
 from hostile import CASES, HostileCase
 from spoiling import make_run
 
-from rlresearch import evaluate, export, hardware, launch, rerun
-from rlresearch.__main__ import main as train
+from rlresearch import hardware, launch
+from rlresearch.cli import evaluate, export, rerun
+from rlresearch.cli.main import main as train
 from rlresearch.errors import ConfigError
 from rlresearch.review.__main__ import main as review
 

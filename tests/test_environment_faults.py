@@ -17,7 +17,7 @@ from conftest import without_xla
 from gymnasium import spaces
 
 from rlresearch import pulse
-from rlresearch.__main__ import main
+from rlresearch.cli.main import main
 from rlresearch.envs.host import Unit
 from rlresearch.rundir import RunDirectory, read_rows
 

@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 from conftest import make_plan
 
-from rlresearch import export, rng, saving
-from rlresearch.evaluate import StoredPolicy
+from rlresearch import rng, saving
+from rlresearch.cli import export
+from rlresearch.cli.evaluate import StoredPolicy
 
 
 @pytest.fixture

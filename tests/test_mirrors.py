@@ -15,8 +15,8 @@ import yaml
 from fake_wandb import fake_wandb
 from made_runs import evaluation_rows, make_run, metrics_rows
 
-from rlresearch.__main__ import main
 from rlresearch.build import make
+from rlresearch.cli.main import main
 from rlresearch.compose import changes, compose
 from rlresearch.errors import ConfigError
 from rlresearch.mirrors import WandbSettings, marked, process, weights_biases

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, leaves, same_bits, without_xla
 
-from rlresearch import __main__ as entry
 from rlresearch import tree
+from rlresearch.cli import main as entry
 from rlresearch.compose import compose
 from rlresearch.plan import plan
 

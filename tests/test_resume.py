@@ -14,11 +14,11 @@ import tensorflow as tf
 from conftest import RandomActions, leaves, make_plan, same_bits, without_xla
 
 from rlresearch import checkpoint, ending, resume, rewinding, saving, training
-from rlresearch.__main__ import main
 from rlresearch.buffers import Uniform
+from rlresearch.cli.evaluate import main as evaluate
+from rlresearch.cli.export import main as export
+from rlresearch.cli.main import main
 from rlresearch.errors import ConfigError, RunError
-from rlresearch.evaluate import main as evaluate
-from rlresearch.export import main as export
 from rlresearch.loggers import Offline
 from rlresearch.rundir import JsonLines, RunDirectory, read_rows
 from rlresearch.runners import Device, Host, Population

@@ -130,7 +130,7 @@ def test_a_disk_that_is_full_is_named_and_earlier_rows_stay_readable(tmp_path, m
 @pytest.mark.slow
 def test_a_run_on_a_disk_that_fills_up_ends_with_the_reason(tmp_path, monkeypatch, capsys):
     """A real run: the fifth row finds the disk full."""
-    from rlresearch.__main__ import main
+    from rlresearch.cli.main import main
 
     write, rows = loggers.JsonLines.write, [0]
 

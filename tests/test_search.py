@@ -21,7 +21,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from rlresearch import compose, redaction, training, trial
-from rlresearch.__main__ import main
+from rlresearch.cli.main import main
 from rlresearch.envs.pendulum import Pendulum
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, RunError

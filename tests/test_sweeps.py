@@ -18,7 +18,7 @@ from conftest import ALGORITHMS, NEEDED, ROOT, home, without_xla
 from counting import QUICK, folder_with
 
 from rlresearch import checkpoint, compose, rundir
-from rlresearch.__main__ import main
+from rlresearch.cli.main import main
 from rlresearch.sweeps import jobs, ledger
 from rlresearch.sweeps.ledger import FAILED, FINISHED, INTERRUPTED, KILLED, PENDING, PRUNED, RUNNING, TIMED_OUT
 

@@ -12,7 +12,7 @@ from fake_wandb import fake_wandb
 from made_runs import evaluation_rows, make_run
 
 from rlresearch import videos
-from rlresearch.__main__ import main
+from rlresearch.cli.main import main
 from rlresearch.compose import compose
 from rlresearch.envs.pendulum import Pendulum
 from rlresearch.envs.task import Task

@@ -7,7 +7,7 @@ import pytest
 from conftest import without_xla
 
 from rlresearch import launch
-from rlresearch.__main__ import main
+from rlresearch.cli.main import main
 from rlresearch.rundir import read_rows
 
 COMMAND = [

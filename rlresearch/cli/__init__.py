@@ -1,0 +1,1 @@
+"""The commands, from the words that were typed to an exit code."""

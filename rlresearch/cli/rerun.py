@@ -1,0 +1,63 @@
+"""`python -m rlresearch.rerun RUN`: trains again from a run directory's stored configuration, without Hydra.
+
+`python -m rlresearch.review reproduce` calls it, and compares. A configuration that came with somebody's run is not
+trusted: its `_target_`s may lead into this package, and into those named with --package, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rlresearch import launch
+from rlresearch.errors import ConfigError, RunError, one_line, shown
+from rlresearch.plan import plan
+from rlresearch.resume import read_config
+from rlresearch.rundir import RunDirectory
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Trains; returns the exit code: 0, 1 for a failed run, 2 for a wrong configuration, 130 for Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m rlresearch.rerun", description=__doc__)
+    parser.add_argument("run", type=Path, help="a run directory")
+    parser.add_argument("--runs-dir", help="where the new one is made (default: as configured)")
+    parser.add_argument("--package", action="append", default=[], help="may be named by the configuration too")
+    parser.add_argument("--config-dir", help="a folder that such a package lies in")
+    parser.add_argument("--init-from", metavar="RUN", help="the run whose parameters it began with, if it did")
+    arguments = parser.parse_args(argv)
+    if arguments.config_dir:
+        sys.path.insert(0, arguments.config_dir)
+    try:
+        rerun(arguments.run, arguments.runs_dir, arguments.package, arguments.init_from)
+        return 0
+    except (ConfigError, RunError) as error:
+        print(f"rlresearch: {one_line(str(error))}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def rerun(
+    path: Path, runs_dir: str | None = None, packages: list[str] | None = None, init_from: str | None = None
+) -> float:
+    """Trains as the run at `path` was configured; returns the mean return of the final evaluation.
+
+    init_from: the run that it began with; what a stored configuration names is not opened without being named here.
+
+    Errors: ConfigError where the configuration cannot be read or run, RunError where the new run fails.
+    """
+    record, config = RunDirectory(path).recorded(), read_config(path / "config.yaml")
+    config |= {"runs_dir": runs_dir} if runs_dir else {}
+    if (began_with := config.get("init_from")) is not None and init_from is None:
+        raise ConfigError(f"{path}: began with what {shown(began_with)} had learned; name that with --init-from=RUN.")
+    config |= {"init_from": init_from}
+    request = launch.Request(
+        config=config,
+        algo=str(record.get("algo")),
+        env=str(record.get("env")),
+        argv=["python", "-m", "rlresearch.rerun", str(path)],
+        overrides=record.get("overrides") or [],
+    )
+    return launch.launch(plan(config, ["rlresearch", *(packages or [])]), request)
