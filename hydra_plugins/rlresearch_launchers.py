@@ -106,7 +106,7 @@ class Product(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Runs them all. RunError where one did not finish, with everything told before."""
-        from rlresearch.compose import sweep_jobs
+        from rlresearch.config.compose import sweep_jobs
         from rlresearch.errors import ConfigError
         from rlresearch.sweeps.jobs import Composer, check
 

@@ -26,7 +26,7 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """What was found. ConfigError, before anything is made, on a wrong search; RunError where trials failed."""
-        from rlresearch.compose import sought
+        from rlresearch.config.compose import sought
         from rlresearch.sweeps import trials
 
         hydras, folder = self.config.hydra, _folder(self.config)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import annotated_types as at
 
-from rlresearch.build import allowing, build, component_class, make, require
+from rlresearch.config.instantiate import allowing, build, component_class, make, require
 from rlresearch.display import CONSOLES
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, alternatives, shown

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from rlresearch import checkpoint, plain_yaml, redaction
+from rlresearch import checkpoint, redaction
 from rlresearch.checkpoint import Loaded
-from rlresearch.compose import Change
+from rlresearch.config import safe_yaml
+from rlresearch.config.compose import Change
 from rlresearch.durable import read_file
 from rlresearch.errors import ConfigError, RunError, shown
 from rlresearch.plan import Plan, plan
@@ -144,9 +145,9 @@ def _check_links(directory: Path) -> None:
 def read_config(path: Path) -> dict[str, Any]:
     """A stored configuration: plain YAML, no references, nothing looked up. RunError where it is something else."""
     try:
-        config = plain_yaml.load(read_file(path, plain_yaml.LARGEST + 1))
+        config = safe_yaml.load(read_file(path, safe_yaml.LARGEST + 1))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RunError(f"{path} cannot be read: {plain_yaml.why(error)}") from None
+        raise RunError(f"{path} cannot be read: {safe_yaml.why(error)}") from None
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
         raise RunError(f"{path} cannot be read: it holds no settings")
     return config

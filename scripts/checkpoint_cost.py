@@ -36,7 +36,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from rlresearch import hardware  # noqa: E402
-from rlresearch.compose import compose  # noqa: E402
+from rlresearch.config.compose import compose  # noqa: E402
 from rlresearch.plan import Plan, plan  # noqa: E402
 
 SAVES = 9

@@ -73,7 +73,7 @@ def forked(name: str, deterministic: bool) -> float:
 def measured(name: str, deterministic: bool, pipe: Connection) -> None:
     """What a process does."""
     from rlresearch import hardware
-    from rlresearch.compose import compose
+    from rlresearch.config.compose import compose
     from rlresearch.plan import plan
 
     command, iterations = CASES[name]

@@ -36,7 +36,7 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from rlresearch.compose import compose  # noqa: E402
+from rlresearch.config.compose import compose  # noqa: E402
 from rlresearch.loggers import Logger, Offline, Several  # noqa: E402
 from rlresearch.mirrors import WandbSettings  # noqa: E402
 from rlresearch.mirrors.beside import Beside  # noqa: E402

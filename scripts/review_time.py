@@ -31,7 +31,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from rlresearch.compose import compose
+from rlresearch.config.compose import compose
 from rlresearch.rundir import RunDirectory, timestamp
 
 METRICS = ("train/return", "train/length", "train/episodes", "loss/critic", "loss/actor", "value/q")

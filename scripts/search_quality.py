@@ -28,7 +28,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from rlresearch import compose, hardware
+from rlresearch import hardware
+from rlresearch.config import compose
 from rlresearch.plan import EvalSettings, Plan, plan
 from rlresearch.runners import PBT, Population
 from rlresearch.runners.pbt import PBTRunner

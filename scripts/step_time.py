@@ -189,7 +189,7 @@ def capacity(options: argparse.Namespace) -> dict[str, float]:
 def start(options: argparse.Namespace) -> dict[str, float]:
     """Seconds, of the default run. `update`: since this process was started."""
     from rlresearch import hardware
-    from rlresearch.compose import compose
+    from rlresearch.config.compose import compose
     from rlresearch.plan import plan
 
     made = plan(compose([]).config)

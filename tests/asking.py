@@ -21,7 +21,7 @@ from mutations import Case, right, wrong
 
 from rlresearch import launch
 from rlresearch.cli.main import main as command
-from rlresearch.compose import compose
+from rlresearch.config.compose import compose
 from rlresearch.plan import plan
 
 LONGEST_ANSWER_S = 10

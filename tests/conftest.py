@@ -23,7 +23,7 @@ import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from rlresearch import buffers, rng  # noqa: E402
-from rlresearch.compose import compose, config_folder  # noqa: E402
+from rlresearch.config.compose import compose, config_folder  # noqa: E402
 from rlresearch.errors import ConfigError  # noqa: E402
 from rlresearch.plan import Plan, plan  # noqa: E402
 from rlresearch.types import Batch, EnvSpec, Progress, Transition  # noqa: E402

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 
 from shipped import CONTINUOUS, DISCRETE, HOMES, NEEDED, OPTIONS, TABULAR, VALUES, Base, fits
 
-from rlresearch.compose import config_folder
+from rlresearch.config.compose import config_folder
 
 LOOK_ALIKE = dict(zip("aceiopsxyABEHKMT", "асеіорѕхуАВЕНКМТ", strict=True))  # Cyrillic
 GREEK = dict(zip("avoni", "αυοηι", strict=True))

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 
 import annotated_types as at
 
-from rlresearch.build import resolve
-from rlresearch.compose import compose, config_folder
+from rlresearch.config.compose import compose, config_folder
+from rlresearch.config.instantiate import resolve
 from rlresearch.envs.task import Task
 from rlresearch.plan import CheckpointSettings, EvalSettings, LoggerSettings, Settings
 from rlresearch.trial import Trial

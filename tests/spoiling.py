@@ -19,7 +19,7 @@ from made_runs import evaluation_rows, metrics_rows
 
 from rlresearch import checkpoint, launch, resume, tensor_files
 from rlresearch.checkpoint import About, Writer
-from rlresearch.compose import compose
+from rlresearch.config.compose import compose
 from rlresearch.rundir import JsonLines, RunDirectory
 from rlresearch.tensor_files import Ring
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import NEEDED
 
-from rlresearch.compose import compose, config_folder
+from rlresearch.config.compose import compose, config_folder
 from rlresearch.errors import ConfigError
 from rlresearch.plan import plan
 from rlresearch.runners import Host, Population, flattened

@@ -12,7 +12,7 @@ import sys
 import pytest
 from conftest import ALGORITHMS, NEEDED, ROOT, home
 
-from rlresearch.compose import compose
+from rlresearch.config.compose import compose
 from rlresearch.rundir import read_rows
 
 pytestmark = pytest.mark.slow

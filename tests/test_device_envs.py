@@ -17,8 +17,8 @@ from gymnasium.utils.env_checker import check_env
 
 from rlresearch import rng
 from rlresearch.buffers import Uniform
-from rlresearch.build import build
-from rlresearch.compose import compose, config_folder
+from rlresearch.config.compose import compose, config_folder
+from rlresearch.config.instantiate import build
 from rlresearch.envs import bandits, tables
 from rlresearch.envs.device import DeviceEnv, episode_keys
 from rlresearch.envs.frozen_lake import FrozenLake

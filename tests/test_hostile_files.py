@@ -14,7 +14,7 @@ import pytest
 from hostile import CASES
 from spoiling import make_run
 
-from rlresearch import plain_yaml
+from rlresearch.config import safe_yaml
 
 ROOT = Path(__file__).parents[1]
 BEYOND = "what follows would load TensorFlow"
@@ -143,6 +143,6 @@ DEEP, LONG = "a: " + "[" * 5_000, "a: x" * 400_000
 @pytest.mark.parametrize("text", [DEEP, LONG, "- " * 3_000 + "x", "a: &a [*a]", "a: &a 1\nb: *a"])
 def test_plain_yaml_is_small_shallow_and_refers_to_nothing(text):
     with pytest.raises(ValueError):
-        plain_yaml.load(text.encode())
-    assert plain_yaml.load(b"a: [1, {b: x}]\nc: \n") == {"a": [1, {"b": "x"}], "c": None}
-    assert plain_yaml.load(b"a: &a [1]\nb: *a\n", references=True) == {"a": [1], "b": [1]}
+        safe_yaml.load(text.encode())
+    assert safe_yaml.load(b"a: [1, {b: x}]\nc: \n") == {"a": [1, {"b": "x"}], "c": None}
+    assert safe_yaml.load(b"a: &a [1]\nb: *a\n", references=True) == {"a": [1], "b": [1]}

@@ -15,9 +15,9 @@ import yaml
 from fake_wandb import fake_wandb
 from made_runs import evaluation_rows, make_run, metrics_rows
 
-from rlresearch.build import make
 from rlresearch.cli.main import main
-from rlresearch.compose import changes, compose
+from rlresearch.config.compose import changes, compose
+from rlresearch.config.instantiate import make
 from rlresearch.errors import ConfigError
 from rlresearch.mirrors import WandbSettings, marked, process, weights_biases
 from rlresearch.mirrors.beside import Beside

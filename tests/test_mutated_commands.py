@@ -19,7 +19,7 @@ import pytest
 import yaml
 from shipped import VALUES, Base, fits
 
-from rlresearch.compose import config_folder
+from rlresearch.config.compose import config_folder
 from rlresearch.noise import Gaussian
 from rlresearch.plan import Settings
 from rlresearch.runners import flattened

@@ -13,7 +13,7 @@ from conftest import ROOT, leaves, same_bits, without_xla
 
 from rlresearch import tree
 from rlresearch.cli import main as entry
-from rlresearch.compose import compose
+from rlresearch.config.compose import compose
 from rlresearch.plan import plan
 
 README = (ROOT / "README.md").read_text()

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rlresearch import compose, launch, resume
+from rlresearch import launch, resume
+from rlresearch.config import compose
 from rlresearch.errors import ConfigError
 from rlresearch.plan import plan
 from rlresearch.rundir import RunDirectory

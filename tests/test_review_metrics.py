@@ -11,7 +11,7 @@ import yaml
 from conftest import ALGORITHMS, make_plan
 
 from rlresearch import rng
-from rlresearch.compose import config_folder
+from rlresearch.config.compose import config_folder
 from rlresearch.plan import EvalSettings
 from rlresearch.review import metrics
 from rlresearch.review.__main__ import main

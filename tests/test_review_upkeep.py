@@ -311,7 +311,7 @@ def test_reproduce_trains_again_to_the_same_numbers(tmp_path, review):
 
 def test_a_configuration_that_came_with_a_run_names_nothing_outside_the_package(tmp_path):
     from rlresearch.cli import rerun
-    from rlresearch.compose import compose
+    from rlresearch.config.compose import compose
     from rlresearch.errors import ConfigError
 
     with RunDirectory.create(tmp_path, "ddpg", "pendulum", 0) as run:

@@ -20,8 +20,9 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from rlresearch import compose, redaction, training, trial
+from rlresearch import redaction, training, trial
 from rlresearch.cli.main import main
+from rlresearch.config import compose
 from rlresearch.envs.pendulum import Pendulum
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, RunError

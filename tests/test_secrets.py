@@ -11,7 +11,7 @@ from fake_wandb import KEY, fake_wandb
 from made_runs import evaluation_rows, metrics_rows
 
 from rlresearch import launch, redaction, resume
-from rlresearch.compose import Change, compose
+from rlresearch.config.compose import Change, compose
 from rlresearch.errors import ConfigError
 from rlresearch.mirrors import WandbSettings, weights_biases
 from rlresearch.mirrors.following import Following

@@ -17,8 +17,9 @@ import yaml
 from conftest import ALGORITHMS, NEEDED, ROOT, home, without_xla
 from counting import QUICK, folder_with
 
-from rlresearch import checkpoint, compose, rundir
+from rlresearch import checkpoint, rundir
 from rlresearch.cli.main import main
+from rlresearch.config import compose
 from rlresearch.sweeps import jobs, ledger
 from rlresearch.sweeps.ledger import FAILED, FINISHED, INTERRUPTED, KILLED, PENDING, PRUNED, RUNNING, TIMED_OUT
 

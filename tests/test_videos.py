@@ -13,7 +13,7 @@ from made_runs import evaluation_rows, make_run
 
 from rlresearch import videos
 from rlresearch.cli.main import main
-from rlresearch.compose import compose
+from rlresearch.config.compose import compose
 from rlresearch.envs.pendulum import Pendulum
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, RunError

@@ -10,7 +10,7 @@ from conftest import batch_for, make_plan, progress, same_bits, spec_of
 
 from rlresearch import networks, noise, ops, optim, rng
 from rlresearch.algos.ddpg import DDPG
-from rlresearch.compose import compose
+from rlresearch.config.compose import compose
 from rlresearch.envs import bandits
 from rlresearch.envs.device import DeviceEnv
 from rlresearch.envs.host import Unit

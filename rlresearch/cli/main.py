@@ -18,7 +18,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from rlresearch import __version__, answers, compose, launch, resume
+from rlresearch import __version__, launch, resume
+from rlresearch.config import compose, messages
 from rlresearch.errors import ConfigError, RunError, nearest, one_line, shown
 from rlresearch.plan import Plan, plan
 from rlresearch.signals import Interrupted
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     except _Ended as ended:
         return _failed(ended.error, 2 if isinstance(ended.error, ConfigError) else 1)
     except (HydraException, OmegaConfBaseException) as error:
-        return _failed(ConfigError(f"{_for_hydra(argv)}: {answers.reworded(error)}"), 2)
+        return _failed(ConfigError(f"{_for_hydra(argv)}: {messages.reworded(error)}"), 2)
     except Interrupted as interrupted:
         return _stopped(interrupted, folder)
     except KeyboardInterrupt:

@@ -20,7 +20,7 @@ import numpy as np
 import orjson
 import yaml
 
-from rlresearch import plain_yaml
+from rlresearch.config import safe_yaml
 from rlresearch.durable import read_file
 from rlresearch.errors import RunError
 from rlresearch.rundir import RunDirectory, read_rows
@@ -107,9 +107,9 @@ def read_config(path: Path) -> dict[str, Any]:
     if not is_file(file):
         return {}
     try:
-        config = plain_yaml.load(read_file(file, plain_yaml.LARGEST + 1))
+        config = safe_yaml.load(read_file(file, safe_yaml.LARGEST + 1))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RunError(f"{file} cannot be read: {plain_yaml.why(error)}") from error
+        raise RunError(f"{file} cannot be read: {safe_yaml.why(error)}") from error
     if not isinstance(config, dict):
         raise RunError(f"{file} is not a mapping")
     return config

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import rlresearch
-from rlresearch.build import make
+from rlresearch.config.instantiate import make
 from rlresearch.errors import ConfigError, RunError, one_line
 from rlresearch.mirrors import WandbSettings, marked, weights_biases
 from rlresearch.mirrors.following import Following

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlresearch.compose import Change
+from rlresearch.config.compose import Change
 from rlresearch.errors import ConfigError, alternatives, shown
 from rlresearch.redaction import MASK
 from rlresearch.resume import named_packages

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlresearch import ending, launch, resume
-from rlresearch.compose import Change
+from rlresearch.config.compose import Change
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.plan import Plan, plan
 from rlresearch.redaction import redacted

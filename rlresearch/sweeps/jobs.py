@@ -11,8 +11,8 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rlresearch import compose
-from rlresearch.compose import CHECKED_VALUES, Composed
+from rlresearch.config import compose
+from rlresearch.config.compose import CHECKED_VALUES, Composed
 from rlresearch.errors import ConfigError, shown
 from rlresearch.plan import Plan, plan
 from rlresearch.resume import check_source

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from rlresearch.build import make
+from rlresearch.config.instantiate import make
 from rlresearch.errors import ConfigError, alternatives, shown
 
 if TYPE_CHECKING:

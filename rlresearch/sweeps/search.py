@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import annotated_types as at
 
-from rlresearch.build import make
-from rlresearch.compose import Sought, compose
+from rlresearch.config.compose import Sought, compose
+from rlresearch.config.instantiate import make
 from rlresearch.errors import ConfigError, alternatives, shown
 from rlresearch.plan import Plan, plan
 from rlresearch.resume import named_packages

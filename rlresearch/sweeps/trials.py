@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlresearch import durable, resume
-from rlresearch.compose import Sought, compose
+from rlresearch.config.compose import Sought, compose
 from rlresearch.errors import ConfigError, RunError, one_line, shown
 from rlresearch.plan import plan
 from rlresearch.rundir import exclusive, timestamp

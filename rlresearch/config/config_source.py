@@ -12,7 +12,7 @@ from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.plugins.config_source import ConfigResult
 
-from rlresearch import plain_yaml
+from rlresearch.config import safe_yaml
 from rlresearch.errors import ConfigError, shown
 
 SCHEME = "own"
@@ -39,11 +39,11 @@ def address(folder: Path) -> str:
 def check(file: Path) -> None:
     """ConfigError, naming the file and where it can the line, if it is anything but settings of a common size."""
     try:
-        tree = plain_yaml.load(_content(file), references=True)
+        tree = safe_yaml.load(_content(file), references=True)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: must hold settings, a line each as KEY: VALUE: {plain_yaml.why(error)}.") from None
+        raise ConfigError(f"{file}: must hold settings, a line each as KEY: VALUE: {safe_yaml.why(error)}.") from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: cannot be read: {plain_yaml.why(error)}.") from None
+        raise ConfigError(f"{file}: cannot be read: {safe_yaml.why(error)}.") from None
     if tree is not None and not (isinstance(tree, dict) and all(isinstance(key, str) for key in tree)):
         raise ConfigError(f"{file}: must hold settings, a line each as KEY: VALUE.")
     if isinstance(tree, dict):
@@ -56,7 +56,7 @@ def _content(file: Path) -> bytes:
     if not stat.S_ISREG(about.st_mode):
         raise ValueError("it is no plain file")
     with open(file, "rb") as opened:
-        return opened.read(plain_yaml.LARGEST + 1)
+        return opened.read(safe_yaml.LARGEST + 1)
 
 
 def _check_defaults(file: Path, defaults: Any) -> None:

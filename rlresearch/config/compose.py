@@ -29,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
-from rlresearch import answers, own_yaml
+from rlresearch.config import config_source, messages
 from rlresearch.errors import ConfigError, alternatives, closest, ending, shown
 from rlresearch.runners import flattened
 
@@ -74,7 +74,7 @@ def compose(overrides: Sequence[str], extra_folder: str | None = None) -> Compos
         try:
             return Composed(to_plain(config), choices, _referred(config))
         except InterpolationResolutionError as error:
-            raise ConfigError(answers.unresolved(error, config)) from None
+            raise ConfigError(messages.unresolved(error, config)) from None
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:
@@ -238,7 +238,7 @@ def _hydra(extra_folder: str | None) -> Iterator[ConfigLoader]:
     put_own_first()
     path = create_config_search_path(str(config_folder()))
     if extra_folder is not None:
-        folder = own_yaml.address(Path(extra_folder).absolute())
+        folder = config_source.address(Path(extra_folder).absolute())
         path.prepend(provider="command-line", path=folder, anchor=SearchPathQuery(provider="schema"))
     try:
         yield Hydra.create_main_hydra2("rlresearch", path).config_loader
@@ -262,7 +262,7 @@ def _parse(overrides: Sequence[str], loader: ConfigLoader) -> list[Override]:
     parser = OverridesParser.create(config_loader=loader)
     parsed = []
     for text in overrides:
-        answers.check_size(text)
+        messages.check_size(text)
         try:
             parsed += parser.parse_overrides([text])
         except (HydraException, RecursionError):
@@ -294,7 +294,7 @@ def _explained(error: Exception, parsed: Sequence[Override], loader: ConfigLoade
             why = f"{_setting(each)}: has no place here{alternatives(group, places)}" if group not in choices else None
         if why is not None:
             return why
-    return answers.reworded(error, parsed)
+    return messages.reworded(error, parsed)
 
 
 def _without_settings(parsed: Sequence[Override], groups: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
