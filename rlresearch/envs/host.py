@@ -17,7 +17,7 @@ import gymnasium as gym
 import numpy as np
 
 from rlresearch import pulse, rng
-from rlresearch.envs.tape import Tape, Tapes, wound
+from rlresearch.envs.episode_log import Tape, Tapes, wound
 from rlresearch.envs.task import Task
 from rlresearch.envs.worker import leave_to_the_parent
 from rlresearch.errors import RunError

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from rlresearch import pulse, rng
+from rlresearch.envs.episode_log import Tapes
 from rlresearch.envs.host import HostEnv, HostStep
-from rlresearch.envs.tape import Tapes
 from rlresearch.envs.task import Task
 from rlresearch.runners.store import Store
 from rlresearch.trainer import RunState, Trainer
