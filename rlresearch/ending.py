@@ -7,7 +7,7 @@ from typing import Any
 
 from rlresearch import rewinding
 from rlresearch.errors import RunError
-from rlresearch.evaluation import Evaluation
+from rlresearch.evaluation.evaluator import Evaluation
 from rlresearch.plan import Plan
 from rlresearch.rundir import RunDirectory, read_rows, timestamp
 from rlresearch.runners import Population

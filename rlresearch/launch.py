@@ -13,7 +13,7 @@ import numpy as np
 from rlresearch import checkpoint, ending, hardware, overdue, redaction, rewinding
 from rlresearch.display import Display
 from rlresearch.errors import ConfigError, RunError
-from rlresearch.evaluation import UNSEEN, Evaluation
+from rlresearch.evaluation.evaluator import UNSEEN, Evaluation
 from rlresearch.footprint import check_room
 from rlresearch.loggers import Logger, Offline, Several
 from rlresearch.lost import Lost, are_fused
@@ -163,9 +163,9 @@ def _write_changes(session: Session, resumption: Resumption) -> None:
 
 def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[Evaluation], float, list[str]]:
     """The final evaluations, the seconds that building and training took, each member's digest of the last state."""
+    from rlresearch.evaluation.video import Recorder
     from rlresearch.saving import Saver, begin_from, member_digests, state_digest
     from rlresearch.training import train
-    from rlresearch.videos import Recorder
 
     plan, settings, loaded = session.plan, session.plan.settings, session.resumption and session.resumption.loaded
     step = loaded.about.step if loaded else 0

@@ -16,13 +16,13 @@ from rlresearch.config.instantiate import allowing, build, component_class, make
 from rlresearch.display import CONSOLES
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.evaluation.video import check_rendering
 from rlresearch.mirrors import WandbSettings
 from rlresearch.noise import NoNoise
 from rlresearch.redaction import MASK
 from rlresearch.runners import PBT, Population, RunnerPart, flattened
 from rlresearch.trainer import Trainer
 from rlresearch.trial import Trial, trial_of
-from rlresearch.videos import check_rendering
 
 GROUPS = ("network", "buffer", "noise", "optimizer", "normalize", "env", "runner", "logger", "eval", "checkpoint")
 GROUPS += ("algo",)

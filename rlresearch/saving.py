@@ -23,7 +23,7 @@ from rlresearch import tree as trees
 from rlresearch.buffers import Rows
 from rlresearch.checkpoint import About, Loaded, Writer
 from rlresearch.errors import ConfigError, RunError
-from rlresearch.evaluation import UNSEEN, Evaluation
+from rlresearch.evaluation.evaluator import UNSEEN, Evaluation
 from rlresearch.plan import Plan
 from rlresearch.provenance import versions
 from rlresearch.soundness import Soundness

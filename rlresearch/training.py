@@ -11,12 +11,12 @@ import numpy as np
 
 from rlresearch.envs.task import Task
 from rlresearch.errors import RunError
-from rlresearch.evaluation import UNSEEN, Evaluation, Evaluator
+from rlresearch.evaluation.evaluator import UNSEEN, Evaluation, Evaluator
+from rlresearch.evaluation.video import Recorder
 from rlresearch.loggers import Logger
 from rlresearch.plan import EvalSettings
 from rlresearch.signals import Interrupted
 from rlresearch.soundness import Soundness
-from rlresearch.videos import Recorder
 
 SPEED_METRICS = {
     "speed/steps_per_second": "without compilation and evaluation, all members together, in transitions a second",

@@ -8,11 +8,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from rlresearch import abreast
 from rlresearch.envs.host import Unit
 from rlresearch.envs.task import Task
 from rlresearch.errors import RunError
-from rlresearch.evaluation import Evaluator, _is_gymnasiums_own
+from rlresearch.evaluation import parallel
+from rlresearch.evaluation.evaluator import Evaluator, _is_gymnasiums_own
 
 
 class Walk(gym.Env):
@@ -46,7 +46,7 @@ def policy(obs):
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
-    monkeypatch.setattr(abreast, "_LEAST", 2)
+    monkeypatch.setattr(parallel, "_LEAST", 2)
 
 
 def children():
@@ -56,8 +56,8 @@ def children():
 @pytest.mark.parametrize("workers", [2, 3, 50])
 def test_any_number_of_processes_gives_the_same_episodes(workers):
     before = children()
-    alone = abreast.run(units(11), range(11), policy, 1)
-    assert len(set(alone[1])) > 5 and abreast.run(units(11), range(11), policy, workers) == alone
+    alone = parallel.run(units(11), range(11), policy, 1)
+    assert len(set(alone[1])) > 5 and parallel.run(units(11), range(11), policy, workers) == alone
     assert children() == before
 
 
@@ -70,7 +70,7 @@ def test_what_an_environment_raises_in_another_process_is_told_as_in_this_one():
     before, told = children(), []
     for workers in (1, 2):
         with pytest.raises(RunError) as caught:
-            abreast.run(units(11, _seed_nine_fails), range(11), policy, workers)
+            parallel.run(units(11, _seed_nine_fails), range(11), policy, workers)
         told.append(str(caught.value))
     assert told[0] == told[1] and "raised at step" in told[0] and "seed 9" in told[0]
     assert "in _seed_nine_fails" in str(caught.value.__cause__)
@@ -85,7 +85,7 @@ def test_a_process_that_is_killed_ends_the_run_with_a_word():
             os.kill(os.getpid(), signal.SIGKILL)
 
     with pytest.raises(RunError, match="is gone; was it killed"):
-        abreast.run(units(11, killed), range(11), policy, 2)
+        parallel.run(units(11, killed), range(11), policy, 2)
 
 
 def test_who_is_interrupted_leaves_no_process():
@@ -98,14 +98,14 @@ def test_who_is_interrupted_leaves_no_process():
         return policy(obs)
 
     with pytest.raises(KeyboardInterrupt):
-        abreast.run(units(11), range(11), interrupted, 4)
+        parallel.run(units(11), range(11), interrupted, 4)
     assert calls[1] > calls[0] == len(before) and children() == before
 
 
 def test_only_gymnasiums_own_environments_are_forked_unless_it_is_asked_for(monkeypatch):
     gym.register("Walk-v0", entry_point=Walk)
     asked = []
-    monkeypatch.setattr(abreast, "run", lambda units, seeds, policy, workers: asked.append(workers) or ([0.0], [1]))
+    monkeypatch.setattr(parallel, "run", lambda units, seeds, policy, workers: asked.append(workers) or ([0.0], [1]))
     for task, workers in ((Task("Walk-v0"), None), (Task("Walk-v0"), 3)):
         Evaluator(task, (0,), workers=workers).run(lambda obs: np.zeros((*obs.shape[:2], 1)), 1, 0)
     assert asked == [1, 3]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from conftest import make_plan, same_bits, without_xla
 
-from rlresearch import evaluation, training
+from rlresearch import training
 from rlresearch.envs.task import Task
-from rlresearch.evaluation import UNSEEN, Evaluator
+from rlresearch.evaluation import evaluator as evaluation
+from rlresearch.evaluation.evaluator import UNSEEN, Evaluator
 from rlresearch.plan import EvalSettings
 from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.host import HostRunner

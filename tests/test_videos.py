@@ -11,19 +11,19 @@ import pytest
 from fake_wandb import fake_wandb
 from made_runs import evaluation_rows, make_run
 
-from rlresearch import videos
 from rlresearch.cli.main import main
 from rlresearch.config.compose import compose
 from rlresearch.envs.pendulum import Pendulum
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, RunError
-from rlresearch.evaluation import Episode, Evaluator
+from rlresearch.evaluation import video
+from rlresearch.evaluation.evaluator import Episode, Evaluator
+from rlresearch.evaluation.video import Recorder, record
 from rlresearch.mirrors import WandbSettings, weights_biases
 from rlresearch.mirrors.following import Following, video_of
 from rlresearch.plan import EvalSettings, plan
 from rlresearch.rundir import RunDirectory, read_rows
 from rlresearch.training import NothingKept, train
-from rlresearch.videos import Recorder, record
 
 PENDULUM = Task("Pendulum-v1", physics=Pendulum(), max_episode_steps=20)
 
@@ -125,7 +125,7 @@ def test_what_cannot_be_recorded_is_warned_of_once_and_ends_nothing(tmp_path, mo
     def broken(*_):
         raise RunError("no pen")
 
-    monkeypatch.setattr(videos, "_write", broken)
+    monkeypatch.setattr(video, "_write", broken)
     recorder = Recorder(PENDULUM, [tmp_path])
     with caplog.at_level(logging.WARNING, logger="rlresearch"):
         for step in (1, 2):

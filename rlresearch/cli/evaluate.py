@@ -19,8 +19,8 @@ import numpy as np
 from rlresearch import checkpoint, hardware, overdue, resume
 from rlresearch.checkpoint import Loaded
 from rlresearch.errors import ConfigError, RunError, one_line, shown
+from rlresearch.evaluation.video import check_rendering, record
 from rlresearch.plan import Plan, plan
-from rlresearch.videos import check_rendering, record
 
 
 class StoredPolicy(NamedTuple):
@@ -83,7 +83,7 @@ def stored_policy(options: argparse.Namespace) -> StoredPolicy:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from rlresearch.evaluation import Evaluator
+    from rlresearch.evaluation.evaluator import Evaluator
     from rlresearch.saving import learned
 
     policy = stored_policy(options)

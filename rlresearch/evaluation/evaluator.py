@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlresearch import abreast, cores, rng
+from rlresearch import cores, rng
 from rlresearch.envs.host import Unit, episode_seeds
 from rlresearch.envs.task import Task
+from rlresearch.evaluation import parallel
 
 AT_ONCE = 50  # episodes of one member stepped together: enough to share a call's cost, few enough to hold
 
@@ -102,7 +103,7 @@ class Evaluator:
 
         units = [unit for each in envs for unit in each]
         workers = self._workers or (cores.available() if _is_gymnasiums_own(units[0]) else 1)
-        returns, lengths = abreast.run(units, [seed for each in seeds for seed in each], flat, workers)
+        returns, lengths = parallel.run(units, [seed for each in seeds for seed in each], flat, workers)
         own = [slice(m * count, (m + 1) * count) for m in range(len(members))]
         results = [Evaluation(returns[each], lengths[each]) for each in own]
         if self._keep_first and not self.firsts:

@@ -1,0 +1,1 @@
+"""How good a policy is: episodes with fixed seeds, side by side, and their videos."""
