@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlresearch import checkpoint, ending, hardware, overdue, redaction, rewinding
-from rlresearch.display import Display
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation.evaluator import UNSEEN, Evaluation
 from rlresearch.footprint import check_room
-from rlresearch.loggers import Logger, Offline, Several
+from rlresearch.loggers.base import Logger, Offline, Several
+from rlresearch.loggers.console import Display
 from rlresearch.lost import Lost, are_fused
 from rlresearch.mirrors.beside import Beside
 from rlresearch.plan import Plan, member_configs
@@ -215,7 +215,7 @@ def _mirrored(plan: Plan, log: Offline, directory: RunDirectory) -> Logger:
     """What hears of a member's rows: its files, and after them the mirrors in this process."""
     if not plan.logger.tensorboard:
         return log
-    from rlresearch.mirrors.tensorboard import TensorBoard
+    from rlresearch.loggers.tensorboard import TensorBoard
 
     try:
         return Several([log, TensorBoard(directory.path)])

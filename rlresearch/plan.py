@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 import annotated_types as at
 
 from rlresearch.config.instantiate import allowing, build, component_class, make, require
-from rlresearch.display import CONSOLES
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, alternatives, shown
 from rlresearch.evaluation.video import check_rendering
+from rlresearch.loggers.console import CONSOLES
 from rlresearch.mirrors import WandbSettings
 from rlresearch.noise import NoNoise
 from rlresearch.redaction import MASK

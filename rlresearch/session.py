@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlresearch.display import Display
+from rlresearch.loggers.console import Display
 from rlresearch.lost import Lost
 from rlresearch.mirrors.beside import Beside
 from rlresearch.plan import Plan

@@ -13,7 +13,7 @@ from rlresearch.envs.task import Task
 from rlresearch.errors import RunError
 from rlresearch.evaluation.evaluator import UNSEEN, Evaluation, Evaluator
 from rlresearch.evaluation.video import Recorder
-from rlresearch.loggers import Logger
+from rlresearch.loggers.base import Logger
 from rlresearch.plan import EvalSettings
 from rlresearch.signals import Interrupted
 from rlresearch.soundness import Soundness

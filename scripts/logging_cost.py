@@ -37,11 +37,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from rlresearch.config.compose import compose  # noqa: E402
-from rlresearch.loggers import Logger, Offline, Several  # noqa: E402
+from rlresearch.loggers.base import Logger, Offline, Several  # noqa: E402
+from rlresearch.loggers.tail import Following  # noqa: E402
+from rlresearch.loggers.tensorboard import TensorBoard  # noqa: E402
 from rlresearch.mirrors import WandbSettings  # noqa: E402
 from rlresearch.mirrors.beside import Beside  # noqa: E402
-from rlresearch.mirrors.following import Following  # noqa: E402
-from rlresearch.mirrors.tensorboard import TensorBoard  # noqa: E402
 from rlresearch.plan import plan  # noqa: E402
 from rlresearch.rundir import RunDirectory, read_rows  # noqa: E402
 

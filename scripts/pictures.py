@@ -23,7 +23,7 @@ from rich.terminal_theme import MONOKAI
 
 from rlresearch import launch
 from rlresearch.cli.main import main as rlresearch
-from rlresearch.display import Display
+from rlresearch.loggers.console import Display
 
 PICTURE = Path(__file__).resolve().parent.parent / ".pictures" / "terminal.svg"
 COLUMNS = 80

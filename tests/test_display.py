@@ -9,8 +9,8 @@ import time
 import pytest
 from rich.console import Console
 
-from rlresearch.display import Display, Progress, duration, number
 from rlresearch.errors import ConfigError
+from rlresearch.loggers.console import Display, Progress, duration, number
 
 ROW = {"step": 5000, "train/return": -812.34, "train/episodes": 25, "train/length": 200}
 ROW["speed/steps_per_second"] = 6212.4
@@ -198,10 +198,10 @@ def test_live_shows_messages_and_warnings_above_the_panel_and_gives_the_cursor_b
     display = Display("live", stream=stream, width=80)
     display.start(["ddpg [red]"], 20000)
     display.message("saved [bold]x")
-    logging.getLogger("rlresearch.loggers").warning("W&B stopped")
+    logging.getLogger("rlresearch.loggers.base").warning("W&B stopped")
     display.close()
     display.close()
-    logging.getLogger("rlresearch.loggers").warning("after the end")
+    logging.getLogger("rlresearch.loggers.base").warning("after the end")
     text = stream.getvalue()
     assert "ddpg [red]\n" in text and "saved [bold]x\n" in text and "warning: W&B stopped\n" in text
     assert text.rpartition("warning: W&B stopped")[2].count("training") >= 1

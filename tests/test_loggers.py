@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlresearch.errors import RunError
-from rlresearch.loggers import Offline, Several
+from rlresearch.loggers.base import Offline, Several
 from rlresearch.rundir import RunDirectory, read_rows
 
 

@@ -19,10 +19,10 @@ from rlresearch.cli.main import main
 from rlresearch.config.compose import changes, compose
 from rlresearch.config.instantiate import make
 from rlresearch.errors import ConfigError
+from rlresearch.loggers.tail import Following, Point
+from rlresearch.loggers.tensorboard import TensorBoard
 from rlresearch.mirrors import WandbSettings, marked, process, weights_biases
 from rlresearch.mirrors.beside import Beside
-from rlresearch.mirrors.following import Following, Point
-from rlresearch.mirrors.tensorboard import TensorBoard
 from rlresearch.plan import plan
 from rlresearch.resume import SAFE_GROUPS
 from rlresearch.review import tfevents

@@ -19,7 +19,7 @@ from rlresearch.cli.evaluate import main as evaluate
 from rlresearch.cli.export import main as export
 from rlresearch.cli.main import main
 from rlresearch.errors import ConfigError, RunError
-from rlresearch.loggers import Offline
+from rlresearch.loggers.base import Offline
 from rlresearch.rundir import JsonLines, RunDirectory, read_rows
 from rlresearch.runners import Device, Host, Population
 from rlresearch.runners.host import HostRunner

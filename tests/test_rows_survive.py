@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import without_xla
 
-from rlresearch import loggers
 from rlresearch.errors import RunError
-from rlresearch.loggers import Offline, Several
+from rlresearch.loggers import base
+from rlresearch.loggers.base import Offline, Several
 from rlresearch.review import reader
 from rlresearch.rundir import RunDirectory, read_rows
 
@@ -132,7 +132,7 @@ def test_a_run_on_a_disk_that_fills_up_ends_with_the_reason(tmp_path, monkeypatc
     """A real run: the fifth row finds the disk full."""
     from rlresearch.cli.main import main
 
-    write, rows = loggers.JsonLines.write, [0]
+    write, rows = base.JsonLines.write, [0]
 
     def full(self, row):
         rows[0] += 1
@@ -140,7 +140,7 @@ def test_a_run_on_a_disk_that_fills_up_ends_with_the_reason(tmp_path, monkeypatc
             raise RunError(f"{self.path} cannot be written: {os.strerror(errno.ENOSPC)}")
         write(self, row)
 
-    monkeypatch.setattr(loggers.JsonLines, "write", full)
+    monkeypatch.setattr(base.JsonLines, "write", full)
     words = ["algo=sarsa", "env=frozen_lake", "total_steps=2000", "logger=quiet", "logger.every_steps=100"]
     with without_xla():
         assert main([*words, "eval=final", "checkpoint=none", f"runs_dir={tmp_path}"]) == 1

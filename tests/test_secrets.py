@@ -13,9 +13,9 @@ from made_runs import evaluation_rows, metrics_rows
 from rlresearch import launch, redaction, resume
 from rlresearch.config.compose import Change, compose
 from rlresearch.errors import ConfigError
+from rlresearch.loggers.tail import Following
+from rlresearch.loggers.tensorboard import TensorBoard
 from rlresearch.mirrors import WandbSettings, weights_biases
-from rlresearch.mirrors.following import Following
-from rlresearch.mirrors.tensorboard import TensorBoard
 from rlresearch.plan import plan
 from rlresearch.provenance import provenance
 from rlresearch.review.__main__ import main as review

@@ -19,8 +19,8 @@ from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation import video
 from rlresearch.evaluation.evaluator import Episode, Evaluator
 from rlresearch.evaluation.video import Recorder, record
+from rlresearch.loggers.tail import Following, video_of
 from rlresearch.mirrors import WandbSettings, weights_biases
-from rlresearch.mirrors.following import Following, video_of
 from rlresearch.plan import EvalSettings, plan
 from rlresearch.rundir import RunDirectory, read_rows
 from rlresearch.training import NothingKept, train

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rlresearch.mirrors.following import Point
+from rlresearch.loggers.tail import Point
 
 
 def learning_curve(points: Sequence[Point], path: Path) -> bool:

@@ -20,8 +20,8 @@ from typing import Any
 
 from rlresearch import forget_deferred, redaction
 from rlresearch.errors import RunError, one_line
+from rlresearch.loggers.tail import Following
 from rlresearch.mirrors import WandbSettings, weights_biases
-from rlresearch.mirrors.following import Following
 from rlresearch.mirrors.weights_biases import Connection, confirmed
 
 POLL_S = 1.0

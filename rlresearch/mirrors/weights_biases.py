@@ -26,8 +26,8 @@ import requests
 from rlresearch import redaction
 from rlresearch.durable import hold
 from rlresearch.errors import RunError, one_line
+from rlresearch.loggers.tail import Point, started
 from rlresearch.mirrors import WandbSettings, configuration, mark, marked, run_id
-from rlresearch.mirrors.following import Point, started
 from rlresearch.mirrors.picture import learning_curve
 from rlresearch.rundir import RunDirectory
 

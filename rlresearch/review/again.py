@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from rlresearch.display import number
 from rlresearch.errors import RunError
+from rlresearch.loggers.console import number
 from rlresearch.provenance import provenance
 from rlresearch.review import query, reader, tables
 from rlresearch.review.index import Index

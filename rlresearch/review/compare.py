@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlresearch import stats
-from rlresearch.display import duration, number
 from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.loggers.console import duration, number
 from rlresearch.review import curves, groups, query, tables
 from rlresearch.review.groups import Group
 from rlresearch.review.index import Index

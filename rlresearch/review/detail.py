@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from rlresearch.display import duration, number
 from rlresearch.errors import ConfigError, RunError
+from rlresearch.loggers.console import duration, number
 from rlresearch.review import keys, query, reader, tables
 from rlresearch.review.index import Index
 from rlresearch.review.reader import Run

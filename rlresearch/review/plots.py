@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlresearch import stats
-from rlresearch.display import number
 from rlresearch.errors import ConfigError, alternatives
+from rlresearch.loggers.console import number
 from rlresearch.optional import import_optional
 from rlresearch.review import curves, files, groups, query, tables
 from rlresearch.review.compare import EVALUATED

@@ -14,8 +14,8 @@ from typing import Any
 import rlresearch
 from rlresearch.config.instantiate import make
 from rlresearch.errors import ConfigError, RunError, one_line
+from rlresearch.loggers.tail import Following
 from rlresearch.mirrors import WandbSettings, marked, weights_biases
-from rlresearch.mirrors.following import Following
 from rlresearch.review import query, reader, tables
 from rlresearch.review.index import Index
 from rlresearch.review.reader import Run
@@ -83,7 +83,7 @@ def _to_tensorboard(run: Run, _: argparse.Namespace) -> str:
     if there and points and marked(run.path, "tensorboard").get("position") == points[-1].position:
         return f"was there already ({len(points):,} rows)"
     # TensorFlow writes these files, and is not loaded here.
-    command = [sys.executable, "-m", "rlresearch.mirrors.tensorboard", str(run.path)]
+    command = [sys.executable, "-m", "rlresearch.loggers.tensorboard", str(run.path)]
     answer = subprocess.run(command, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if answer.returncode:
         lines = answer.stderr.decode(errors="replace").strip().splitlines()

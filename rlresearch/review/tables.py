@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TextIO
 
-from rlresearch.display import duration, number
+from rlresearch.loggers.console import duration, number
 from rlresearch.review.query import written
 
 FORMATS = ("table", "json", "csv", "markdown", "latex")

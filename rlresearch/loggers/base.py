@@ -17,7 +17,7 @@ from rlresearch.rundir import JsonLines, RunDirectory, timestamp
 
 Row = dict[str, Any]
 
-_log = logging.getLogger("rlresearch.loggers")
+_log = logging.getLogger("rlresearch.loggers.base")
 # Parts of a summary that tell a person what to do next; run.json is about the run.
 _IN_EVERY_RUN = ("metrics", "evaluations")
 _FOR_THE_SCREEN = ("run_directory", "next")

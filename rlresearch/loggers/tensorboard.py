@@ -1,6 +1,6 @@
 """A run directory as TensorBoard sees it: event files in RUN/tensorboard, by TensorFlow's own writer.
 
-`python -m rlresearch.mirrors.tensorboard RUN...` makes them afterwards, the same ones.
+`python -m rlresearch.loggers.tensorboard RUN...` makes them afterwards, the same ones.
 
 They hold what the rows hold, at the times when it happened: every number of metrics.jsonl under its name, evaluations
 as eval/return, eval/return_std, eval/length and eval/episodes, and the configuration, without secrets, as text.
@@ -23,8 +23,8 @@ import yaml
 from rlresearch import redaction
 from rlresearch.durable import discard
 from rlresearch.errors import RunError, one_line
+from rlresearch.loggers.tail import Following, Point, started
 from rlresearch.mirrors import configuration, mark
-from rlresearch.mirrors.following import Following, Point, started
 
 FOLDER = "tensorboard"
 

@@ -1,0 +1,1 @@
+"""What hears of a run's rows: files, console, TensorBoard, W&B."""
