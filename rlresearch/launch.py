@@ -16,8 +16,8 @@ from rlresearch.evaluation.evaluator import UNSEEN, Evaluation
 from rlresearch.footprint import check_room
 from rlresearch.loggers.base import Logger, Offline, Several
 from rlresearch.loggers.console import Display
+from rlresearch.loggers.wandb.supervisor import Beside
 from rlresearch.lost import Lost, are_fused
-from rlresearch.mirrors.beside import Beside
 from rlresearch.plan import Plan, member_configs
 from rlresearch.provenance import provenance, versions
 from rlresearch.resume import POPULATION, SAFE, SAFE_GROUPS, Resumption, lasting_digest, open_run, read_config

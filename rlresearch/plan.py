@@ -17,7 +17,7 @@ from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, alternatives, shown
 from rlresearch.evaluation.video import check_rendering
 from rlresearch.loggers.console import CONSOLES
-from rlresearch.mirrors import WandbSettings
+from rlresearch.loggers.wandb.settings import WandbSettings
 from rlresearch.noise import NoNoise
 from rlresearch.redaction import MASK
 from rlresearch.runners import PBT, Population, RunnerPart, flattened

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlresearch.loggers.console import Display
+from rlresearch.loggers.wandb.supervisor import Beside
 from rlresearch.lost import Lost
-from rlresearch.mirrors.beside import Beside
 from rlresearch.plan import Plan
 from rlresearch.resume import Resumption
 from rlresearch.rundir import RunDirectory

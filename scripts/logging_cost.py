@@ -40,8 +40,8 @@ from rlresearch.config.compose import compose  # noqa: E402
 from rlresearch.loggers.base import Logger, Offline, Several  # noqa: E402
 from rlresearch.loggers.tail import Following  # noqa: E402
 from rlresearch.loggers.tensorboard import TensorBoard  # noqa: E402
-from rlresearch.mirrors import WandbSettings  # noqa: E402
-from rlresearch.mirrors.beside import Beside  # noqa: E402
+from rlresearch.loggers.wandb.settings import WandbSettings  # noqa: E402
+from rlresearch.loggers.wandb.supervisor import Beside  # noqa: E402
 from rlresearch.plan import plan  # noqa: E402
 from rlresearch.rundir import RunDirectory, read_rows  # noqa: E402
 

@@ -21,8 +21,9 @@ from rlresearch.config.instantiate import make
 from rlresearch.errors import ConfigError
 from rlresearch.loggers.tail import Following, Point
 from rlresearch.loggers.tensorboard import TensorBoard
-from rlresearch.mirrors import WandbSettings, marked, process, weights_biases
-from rlresearch.mirrors.beside import Beside
+from rlresearch.loggers.wandb import client, uploader
+from rlresearch.loggers.wandb.settings import WandbSettings, marked
+from rlresearch.loggers.wandb.supervisor import Beside
 from rlresearch.plan import plan
 from rlresearch.resume import SAFE_GROUPS
 from rlresearch.review import tfevents
@@ -44,8 +45,8 @@ def server(tmp_path, monkeypatch):
             monkeypatch.setenv(name, value)
         for name in ("WANDB_SILENT", "WANDB_CONSOLE"):
             monkeypatch.setenv(name, {"WANDB_SILENT": "true", "WANDB_CONSOLE": "off"}[name])
-        monkeypatch.setattr(process, "POLL_S", 0.02)
-        monkeypatch.setattr(weights_biases, "CONNECT_S", 30.0)
+        monkeypatch.setattr(uploader, "POLL_S", 0.02)
+        monkeypatch.setattr(client, "CONNECT_S", 30.0)
         yield made
 
 
@@ -54,7 +55,7 @@ def mirrored(runs, settings=SETTINGS):
     """What the process beside a run does, in this one. Yields the list of what it tells."""
     ended, told = threading.Event(), []
     work = threading.Thread(
-        target=process.mirror, args=[runs, settings, ended, lambda kind, **about: told.append((kind, about))]
+        target=uploader.mirror, args=[runs, settings, ended, lambda kind, **about: told.append((kind, about))]
     )
     work.start()
     try:
@@ -186,8 +187,8 @@ def test_the_members_of_a_population_stay_apart_and_stand_together(server, tmp_p
 
 @pytest.mark.parametrize("manner", MISBEHAVIOUR)
 def test_a_server_that_misbehaves_costs_no_row_and_is_told_of_once(server, tmp_path, monkeypatch, manner, capsys):
-    monkeypatch.setattr(weights_biases, "CONNECT_S", 1.0)
-    monkeypatch.setattr(process, "RETRY_S", 0.5)
+    monkeypatch.setattr(client, "CONNECT_S", 1.0)
+    monkeypatch.setattr(uploader, "RETRY_S", 0.5)
     path = make_run(tmp_path / "runs")
     server.stop() if manner == "gone" else setattr(server, "manner", manner)
     began = time.monotonic()
@@ -197,7 +198,7 @@ def test_a_server_that_misbehaves_costs_no_row_and_is_told_of_once(server, tmp_p
     assert f"sync {path} --to wandb" in told[0][1]["sync"]
     server.manner = "ok"
     server.start() if manner == "gone" else None
-    monkeypatch.setattr(weights_biases, "CONNECT_S", 30.0)
+    monkeypatch.setattr(client, "CONNECT_S", 30.0)
     assert synced(tmp_path, path) == 0
     assert as_received(server, path) == as_sent(path)
 
@@ -235,7 +236,7 @@ def test_sync_sends_what_is_lacking_wherever_it_was_stopped_before(server, tmp_p
     path = make_run(tmp_path / "runs", rows=metrics_rows(count=40))
     points = Following(path).rest()
     for known in (7, 8, 30):
-        connection = weights_biases.Connection(path, SETTINGS, 90.0)
+        connection = client.Connection(path, SETTINGS, 90.0)
         connection.send(points[:known])
         connection.let_go()  # and nothing is written down
     server.manner = "500"
@@ -260,27 +261,27 @@ def test_sync_asks_the_server_whether_it_has_everything(server, tmp_path, monkey
         return stream(name, body)
 
     monkeypatch.setattr(server, "stream", forgetful)
-    weights_biases.fill(path, Following(path).rest(), SETTINGS, 90.0)
+    client.fill(path, Following(path).rest(), SETTINGS, 90.0)
     assert lost and as_received(server, path) == as_sent(path)
 
 
 def review_with_little_patience(root, path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(weights_biases, "CONNECT_S", 1.0)
+        patch.setattr(client, "CONNECT_S", 1.0)
         return review(["sync", path.name, "--runs-dir", str(root / "runs"), "--no-cache", "--to", "wandb"])
 
 
 def test_two_processes_never_mirror_one_run_at_once(server, tmp_path):
     path = make_run(tmp_path)
-    first = weights_biases.Connection(path, SETTINGS, 90.0)
-    with pytest.raises(weights_biases.Busy):
-        weights_biases.Connection(path, SETTINGS, 90.0)
+    first = client.Connection(path, SETTINGS, 90.0)
+    with pytest.raises(client.Busy):
+        client.Connection(path, SETTINGS, 90.0)
     first.let_go()
 
 
 def test_a_run_that_goes_on_at_once_waits_for_the_process_beside_its_first_part(server, tmp_path):
     path = make_run(tmp_path)
-    first = weights_biases.Connection(path, SETTINGS, 90.0)
+    first = client.Connection(path, SETTINGS, 90.0)
     with mirrored([path]):
         threading.Timer(0.5, first.let_go).start()
     assert as_received(server, path) == as_sent(path) and marked(path, "wandb")["complete"]
@@ -340,8 +341,8 @@ def test_a_process_that_cannot_work_is_a_warning(tmp_path, monkeypatch, caplog, 
 def test_the_process_beside_a_run_sends_everything_though_its_parent_was_killed(server, tmp_path):
     path = make_run(tmp_path, status="running")
     code = (
-        "import os, sys, pathlib; from rlresearch.mirrors import WandbSettings; "
-        "from rlresearch.mirrors.beside import Beside; "
+        "import os, sys, pathlib; from rlresearch.loggers.wandb.settings import WandbSettings; "
+        "from rlresearch.loggers.wandb.supervisor import Beside; "
         "Beside([pathlib.Path(sys.argv[1])], WandbSettings(entity='lab', exit_wait_s=90), print); "
         "os.kill(os.getpid(), 9)"
     )
@@ -379,7 +380,7 @@ def in_tensorboard(path):
 
 
 def expected_in_tensorboard(path):
-    began = weights_biases.started(path)
+    began = client.started(path)
     return {
         (name, p.step, round(began + p.time, 2)): np.float32(value)
         for p in Following(path).rest()

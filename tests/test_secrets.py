@@ -15,7 +15,8 @@ from rlresearch.config.compose import Change, compose
 from rlresearch.errors import ConfigError
 from rlresearch.loggers.tail import Following
 from rlresearch.loggers.tensorboard import TensorBoard
-from rlresearch.mirrors import WandbSettings, weights_biases
+from rlresearch.loggers.wandb import client
+from rlresearch.loggers.wandb.settings import WandbSettings
 from rlresearch.plan import plan
 from rlresearch.provenance import provenance
 from rlresearch.review.__main__ import main as review
@@ -112,7 +113,7 @@ def test_no_page_and_no_mirror_is_given_a_secret(run, tmp_path, monkeypatch, cap
     with fake_wandb() as server:
         for name, value in server.environment(tmp_path).items():
             monkeypatch.setenv(name, value)
-        weights_biases.fill(run, Following(run).rest(), WandbSettings(entity="lab"), 120.0)
+        client.fill(run, Following(run).rest(), WandbSettings(entity="lab"), 120.0)
         assert len(server.history(run.name)) == 15
         for path, headers, body in server.requests:
             assert not found(f"{path}{headers}{body.decode(errors='replace')}")
@@ -131,7 +132,7 @@ def test_wandbs_own_files_hold_no_secret_either(run, tmp_path, monkeypatch):
     with fake_wandb("gone") as server:
         for name, value in server.environment(tmp_path).items():
             monkeypatch.setenv(name, value)
-        connection = weights_biases.Connection(run, WandbSettings(mode="offline"), 120.0)
+        connection = client.Connection(run, WandbSettings(mode="offline"), 120.0)
         connection.send(Following(run).rest())
         connection.finish()
     kept = [file for file in (run / "wandb").rglob("*") if file.is_file()]

@@ -20,7 +20,8 @@ from rlresearch.evaluation import video
 from rlresearch.evaluation.evaluator import Episode, Evaluator
 from rlresearch.evaluation.video import Recorder, record
 from rlresearch.loggers.tail import Following, video_of
-from rlresearch.mirrors import WandbSettings, weights_biases
+from rlresearch.loggers.wandb import client
+from rlresearch.loggers.wandb.settings import WandbSettings
 from rlresearch.plan import EvalSettings, plan
 from rlresearch.rundir import RunDirectory, read_rows
 from rlresearch.training import NothingKept, train
@@ -170,7 +171,7 @@ def test_wandb_gets_the_video_with_its_evaluation(tmp_path, monkeypatch):
     with fake_wandb() as server:
         for name, value in server.environment(tmp_path).items():
             monkeypatch.setenv(name, value)
-        weights_biases.fill(path, Following(path).rest(), WandbSettings(entity="lab"), 120.0)
+        client.fill(path, Following(path).rest(), WandbSettings(entity="lab"), 120.0)
         first, second = server.history(path.name)
         assert "eval/video" not in first and second["eval/video"]["_type"] == "video-file"
         sent = server.runs[path.name]["files"][second["eval/video"]["path"]]

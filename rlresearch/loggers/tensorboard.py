@@ -24,7 +24,7 @@ from rlresearch import redaction
 from rlresearch.durable import discard
 from rlresearch.errors import RunError, one_line
 from rlresearch.loggers.tail import Following, Point, started
-from rlresearch.mirrors import configuration, mark
+from rlresearch.loggers.wandb.settings import configuration, mark
 
 FOLDER = "tensorboard"
 

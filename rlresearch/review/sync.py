@@ -15,7 +15,8 @@ import rlresearch
 from rlresearch.config.instantiate import make
 from rlresearch.errors import ConfigError, RunError, one_line
 from rlresearch.loggers.tail import Following
-from rlresearch.mirrors import WandbSettings, marked, weights_biases
+from rlresearch.loggers.wandb import client
+from rlresearch.loggers.wandb.settings import WandbSettings, marked
 from rlresearch.review import query, reader, tables
 from rlresearch.review.index import Index
 from rlresearch.review.reader import Run
@@ -28,7 +29,7 @@ def sync(arguments: argparse.Namespace) -> int:
     if arguments.to == "wandb":
         own = {name: getattr(arguments, name) for name in ("project", "entity", "group") if getattr(arguments, name)}
         make(WandbSettings, own, "--to=wandb")
-        weights_biases.prepare()
+        client.prepare()
     failed = 0
     for run in runs:
         try:
@@ -36,7 +37,7 @@ def sync(arguments: argparse.Namespace) -> int:
         except (ConfigError, RunError) as error:
             print(tables.text(f"{run.name}: {one_line(str(error))}"), file=sys.stderr, flush=True)
             failed += 1
-            if isinstance(error, weights_biases.NoAnswer):  # nor will it for the others
+            if isinstance(error, client.NoAnswer):  # nor will it for the others
                 break
     return 1 if failed else 0
 
@@ -62,9 +63,9 @@ def _run(path: Path) -> Run:
 def _to_wandb(run: Run, arguments: argparse.Namespace) -> str:
     settings = _settings(run, arguments)
     points = _points(run)
-    if points and weights_biases.has_all(run.path, settings, points[-1].position):
+    if points and client.has_all(run.path, settings, points[-1].position):
         return f"was there already ({len(points):,} rows)"
-    sent, page = weights_biases.fill(run.path, points, settings, arguments.wait)
+    sent, page = client.fill(run.path, points, settings, arguments.wait)
     return f"{sent:,} of {len(points):,} rows sent, {page}"
 
 

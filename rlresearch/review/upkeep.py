@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from rlresearch.errors import ConfigError, RunError, shown
-from rlresearch.mirrors import FOLDERS as MIRRORS
-from rlresearch.mirrors import MARKER
+from rlresearch.loggers.wandb.settings import FOLDERS as MIRRORS
+from rlresearch.loggers.wandb.settings import MARKER
 from rlresearch.review import files, query, reader, tables
 from rlresearch.review.index import Index
 from rlresearch.review.reader import Run

@@ -1,4 +1,4 @@
-"""`python -m rlresearch.mirrors.process`: sends runs to W&B while they are trained, from a process of its own.
+"""`python -m rlresearch.loggers.wandb.uploader`: sends runs to W&B while they are trained, from a process of its own.
 
 Its first line of standard input says what to mirror; when that input ends, so has the run, however it did. What there
 is to tell a person goes to standard output, a line of JSON each. It reads files, so a server that is slow, or gone, or
@@ -21,8 +21,9 @@ from typing import Any
 from rlresearch import forget_deferred, redaction
 from rlresearch.errors import RunError, one_line
 from rlresearch.loggers.tail import Following
-from rlresearch.mirrors import WandbSettings, weights_biases
-from rlresearch.mirrors.weights_biases import Connection, confirmed
+from rlresearch.loggers.wandb import client
+from rlresearch.loggers.wandb.client import Connection, confirmed
+from rlresearch.loggers.wandb.settings import WandbSettings
 
 POLL_S = 1.0
 RETRY_S = 30.0  # after a server did not answer
@@ -41,7 +42,7 @@ def main() -> int:
     settings = WandbSettings(**asked["settings"] | {"tags": tuple(asked["settings"]["tags"])})
     ended = threading.Event()
     threading.Thread(target=_listen, args=[ended, settings.exit_wait_s], daemon=True).start()
-    weights_biases.prepare()
+    client.prepare()
     mirror([Path(run) for run in asked["runs"]], settings, ended, _tell)
     os._exit(0)  # what W&B's library would still wait for at exit is sent, or will be by `sync`
 
@@ -123,11 +124,11 @@ class _Server:
             return "gone"
         try:
             page = send()
-        except weights_biases.Busy:
+        except client.Busy:
             return "busy"
         except Exception as error:  # noqa: BLE001 (whatever W&B's library does, it is no reason to stop)
             self._not_before = time.monotonic() + RETRY_S
-            if not isinstance(error, weights_biases.NoAnswer):
+            if not isinstance(error, client.NoAnswer):
                 self.forget()
             if not self._said_gone:
                 name = "" if isinstance(error, RunError) else f"{type(error).__name__}: "
@@ -145,7 +146,7 @@ class _Server:
 
     def forget(self) -> None:
         """Begins anew with W&B's library, for all members."""
-        weights_biases.forget()
+        client.forget()
         for member in self._members:
             member.lose()
 

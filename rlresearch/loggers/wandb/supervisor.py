@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import IO
 
 import rlresearch
-from rlresearch.mirrors import WandbSettings
+from rlresearch.loggers.wandb.settings import WandbSettings
 
-_log = logging.getLogger("rlresearch.mirrors")
+_log = logging.getLogger("rlresearch.loggers.wandb.settings")
 _GONE = "W&B is not there: %s. The run goes on, its rows are in its files; to send them later: %s"
 _LACKS = "W&B has not taken every row; to send the rest: %s"
 
@@ -33,7 +33,7 @@ class Beside:
         self._settings, self._show = settings, show
         self._sync = f"rlresearch-review sync {runs[0]} --to wandb"
         self._warned = False
-        command = [sys.executable, "-m", "rlresearch.mirrors.process"]
+        command = [sys.executable, "-m", "rlresearch.loggers.wandb.uploader"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self._process: subprocess.Popen | None = None
         try:

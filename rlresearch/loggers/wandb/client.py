@@ -27,8 +27,8 @@ from rlresearch import redaction
 from rlresearch.durable import hold
 from rlresearch.errors import RunError, one_line
 from rlresearch.loggers.tail import Point, started
-from rlresearch.mirrors import WandbSettings, configuration, mark, marked, run_id
-from rlresearch.mirrors.picture import learning_curve
+from rlresearch.loggers.wandb.figure import learning_curve
+from rlresearch.loggers.wandb.settings import WandbSettings, configuration, mark, marked, run_id
 from rlresearch.rundir import RunDirectory
 
 CONNECT_S = 10.0  # a server that has not answered by then is taken as not there
