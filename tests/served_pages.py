@@ -6,7 +6,7 @@ import threading
 import time
 
 from rlresearch.review import live, serve
-from rlresearch.review.arguments import parse
+from rlresearch.review.cli import parse
 
 ADDRESS = "127.0.0.1"
 TOKEN = "t" * 43

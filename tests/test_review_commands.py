@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from made_runs import evaluation_rows, make_group, make_run
 
-from rlresearch.review import arguments, detail
+from rlresearch.review import cli, detail
 from rlresearch.review.__main__ import main
 
 STARTED_S = 3.0  # of the processor: `ls` takes 0.4, `plot` 0.9; importing TensorFlow takes 5 to 10
@@ -38,7 +38,7 @@ def review(root, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*words, where=root):
-        needs_folder = words and words[0] in arguments.COMMANDS and words[0] not in ("metrics",)
+        needs_folder = words and words[0] in cli.COMMANDS and words[0] not in ("metrics",)
         code = main([*words, *(["--runs-dir", str(where)] if needs_folder else [])])
         return code, *capsys.readouterr()
 
@@ -320,7 +320,7 @@ def test_a_folder_that_is_not_there_names_the_option(review, tmp_path):
     assert code == 2 and "--runs-dir=PATH" in err
 
 
-@pytest.mark.parametrize("name", arguments.COMMANDS)
+@pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_has_help(name, capsys):
     assert main([name, "--help"]) == 0
     assert f"usage: rlresearch-review {name}" in capsys.readouterr().out
@@ -329,7 +329,7 @@ def test_every_command_has_help(name, capsys):
 def test_the_overview_names_every_command(capsys):
     assert main([]) == 0
     out = capsys.readouterr().out
-    assert all(f"  {name} " in out for name in arguments.COMMANDS)
+    assert all(f"  {name} " in out for name in cli.COMMANDS)
 
 
 def test_it_starts_at_once_and_without_tensorflow(root, tmp_path):

@@ -19,7 +19,7 @@ pytest.importorskip("uvicorn")
 
 from rlresearch.review import serve, videos
 from rlresearch.review.__main__ import main
-from rlresearch.review.arguments import parse
+from rlresearch.review.cli import parse
 
 SECRET = "the-secret-of-another-file"
 

@@ -9,7 +9,7 @@ import sys
 
 from rlresearch import __version__, forget_deferred
 from rlresearch.errors import ConfigError, RunError, alternatives, one_line, shown
-from rlresearch.review.arguments import COMMANDS, overview, parse
+from rlresearch.review.cli import COMMANDS, overview, parse
 
 
 def main(argv: list[str] | None = None) -> int:
