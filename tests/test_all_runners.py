@@ -11,7 +11,7 @@ from conftest import ALGORITHMS, apart, home, leaves, make_plan, on_policy
 
 from rlresearch import rng, tree
 from rlresearch.envs.device import DeviceEnv, episode_keys
-from rlresearch.review.metrics import documented
+from rlresearch.review.commands.metrics import documented
 from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.host import HostRunner
 from rlresearch.runners.population import PopulationRunner

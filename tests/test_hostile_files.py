@@ -128,13 +128,14 @@ def test_the_guard_notes_what_leaves_a_run(tmp_path):
 def test_the_run_that_is_spoilt_is_a_good_one(tmp_path):
     from rlresearch import checkpoint, resume
     from rlresearch.plan import plan
-    from rlresearch.review import reader, upkeep
+    from rlresearch.review import reader
+    from rlresearch.review.commands import maintain
 
     make_run(tmp_path / "run")
     stored = resume.open_run(str(tmp_path / "run"), "resume")
     plan(stored.config | {"runs_dir": str(tmp_path)}, ["rlresearch"])
     assert checkpoint.newest(stored.home)[1] == {} and checkpoint.newest(stored.home)[0].about.step == 1000
-    assert "problem" not in reader.read(tmp_path / "run")[0] and upkeep.damages(tmp_path / "run") == []
+    assert "problem" not in reader.read(tmp_path / "run")[0] and maintain.damages(tmp_path / "run") == []
 
 
 DEEP, LONG = "a: " + "[" * 5_000, "a: x" * 400_000

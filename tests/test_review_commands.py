@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from made_runs import evaluation_rows, make_group, make_run
 
-from rlresearch.review import cli, detail
+from rlresearch.review import cli
 from rlresearch.review.__main__ import main
+from rlresearch.review.commands import show
 
 STARTED_S = 3.0  # of the processor: `ls` takes 0.4, `plot` 0.9; importing TensorFlow takes 5 to 10
 
@@ -263,7 +264,7 @@ def test_tail_follows_a_run_until_it_ends(review, tmp_path, monkeypatch):
         if step is None:
             RunDirectory(path).record(status="interrupted")
 
-    monkeypatch.setattr(detail.time, "sleep", meanwhile)
+    monkeypatch.setattr(show.time, "sleep", meanwhile)
     _, out, _ = review("tail", "-n", "1", where=tmp_path / "busy")
     assert [line.split("  ")[-1] for line in out.splitlines()[1:]] == ["loss/critic 7.0"] * 2 + [out.splitlines()[-1]]
     assert out.splitlines()[-1].endswith(": interrupted")

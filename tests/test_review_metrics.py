@@ -13,8 +13,8 @@ from conftest import ALGORITHMS, make_plan
 from rlresearch import rng
 from rlresearch.config.compose import config_folder
 from rlresearch.plan import EvalSettings
-from rlresearch.review import metrics
 from rlresearch.review.__main__ import main
+from rlresearch.review.commands import metrics
 from rlresearch.training import train
 from rlresearch.types import TimeStep
 

@@ -10,8 +10,8 @@ import pytest
 from made_runs import NAN, make_group, make_run, metrics_rows
 from served_pages import INJECTIONS
 
-from rlresearch.review import report
 from rlresearch.review.__main__ import main
+from rlresearch.review.commands import report
 
 pytest.importorskip("plotly")
 

@@ -14,8 +14,9 @@ from made_runs import make_group, make_run
 
 from rlresearch.errors import RunError
 from rlresearch.provenance import provenance
-from rlresearch.review import again, foreign, reader, tfevents, upkeep
+from rlresearch.review import reader, tfevents
 from rlresearch.review.__main__ import main
+from rlresearch.review.commands import import_runs, maintain, reproduce
 from rlresearch.rundir import RunDirectory
 
 
@@ -63,9 +64,9 @@ DAMAGES = {
 
 
 def test_a_whole_run_is_whole(tmp_path):
-    assert upkeep.damages(make_run(tmp_path)) == []
-    assert upkeep.damages(make_run(tmp_path, seed=1, status="failed")) == []
-    assert upkeep.damages(make_run(tmp_path, seed=2, status="running"), running=True) == []
+    assert maintain.damages(make_run(tmp_path)) == []
+    assert maintain.damages(make_run(tmp_path, seed=1, status="failed")) == []
+    assert maintain.damages(make_run(tmp_path, seed=2, status="running"), running=True) == []
 
 
 @pytest.mark.parametrize("name", DAMAGES)
@@ -84,14 +85,16 @@ def test_a_sealed_run_tells_what_was_altered(tmp_path, review, name):
     path = make_run(tmp_path / "runs")
     code, _, err = review("verify", "--seal")
     assert code == 0 and "1 sealed" in err
-    assert subprocess.run(["sha256sum", "-c", upkeep.SEAL], cwd=path, capture_output=True, check=False).returncode == 0
+    assert (
+        subprocess.run(["sha256sum", "-c", maintain.SEAL], cwd=path, capture_output=True, check=False).returncode == 0
+    )
     with open(path / name, "a") as file:
         file.write(" \n")
     assert f"{name}: has changed since the run was sealed" in review("verify")[1]
     (path / name).unlink()
     (path / "new.txt").write_text("")
     if name != "run.json":
-        found = upkeep.damages(path)
+        found = maintain.damages(path)
         assert f"{name}: was there when the run was sealed" in found and "new.txt: has come since" in found[-1]
 
 
@@ -131,7 +134,7 @@ def test_an_archive_holds_every_byte_and_only_then_are_runs_deleted(tmp_path, re
     before = {path.name: (path / "metrics.jsonl").read_bytes() for path in paths}
     file = tmp_path / "a.tar.gz"
     with monkeypatch.context() as patch:
-        patch.setattr(upkeep, "_check_archive", lambda *_: (_ for _ in ()).throw(RunError("it is not there")))
+        patch.setattr(maintain, "_check_archive", lambda *_: (_ for _ in ()).throw(RunError("it is not there")))
         code, _, err = review("archive", "algo=ddpg", "-o", str(file), "--remove", "--yes")
     assert code == 1 and "it is not there" in err and all(path.exists() for path in paths)
     file.unlink()
@@ -153,10 +156,10 @@ def test_a_changed_archive_is_noticed(tmp_path):
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as packed:
         packed.add(path / "run.json", arcname=f"{runs[0].key}/run.json")
     with pytest.raises(RunError, match="lacks"):
-        upkeep._check_archive(tmp_path / "a.tar.gz", runs)
+        maintain._check_archive(tmp_path / "a.tar.gz", runs)
     (path / "run.json").write_text("{}")
     with pytest.raises(RunError, match="is not what was packed"):
-        upkeep._check_archive(tmp_path / "a.tar.gz", runs)
+        maintain._check_archive(tmp_path / "a.tar.gz", runs)
 
 
 def _monitor(folder, env="Pendulum-v1"):
@@ -276,13 +279,13 @@ def test_what_cannot_be_imported_is_one_line_and_leaves_nothing(tmp_path, review
 def test_an_array_that_holds_objects_is_not_unpickled(tmp_path):
     np.savez(tmp_path / "evaluations.npz", timesteps=np.array([object()]), results=np.zeros((1, 1)))
     with pytest.raises(RunError, match="evaluations.npz"):
-        foreign.read([tmp_path / "evaluations.npz"])
+        import_runs.read([tmp_path / "evaluations.npz"])
 
 
 def test_reproduce_says_what_is_not_as_it_was(tmp_path, review):
     now = provenance([], [])
     then = now | {"python": "3.9.0", "packages": now["packages"] | {"numpy": "1.0"}, "git": {"commit": "abc"}}
-    found = {row[0]: row[1:] for row in again.differences(then, now)}
+    found = {row[0]: row[1:] for row in reproduce.differences(then, now)}
     assert found["python"][0] == "3.9.0" and found["numpy"][0] == "1.0" and found["commit (yours)"][0] == "abc"
     make_run(tmp_path / "runs", record={"python": "3.9.0"})
     code, out, _ = review("reproduce", "--dry")
@@ -292,11 +295,11 @@ def test_reproduce_says_what_is_not_as_it_was(tmp_path, review):
 def test_reproduce_finds_the_first_number_that_differs():
     columns = {"step": np.arange(3.0), "time": np.arange(3.0), "loss/a": np.array([1.0, 2.0, np.nan])}
     columns["speed/x"] = np.arange(3.0)
-    assert again.differing(columns, columns) == (3, 3, "")
+    assert reproduce.differing(columns, columns) == (3, 3, "")
     other = columns | {"loss/a": np.array([1.0, 2.5, np.nan]), "time": np.zeros(3), "speed/x": np.zeros(3)}
-    same, total, told = again.differing(columns, other)
+    same, total, told = reproduce.differing(columns, other)
     assert (same, total) == (2, 3) and "loss/a at step 1 was 2.0" in told and "20 %" in told
-    assert again.differing(columns, {"step": np.arange(2.0)})[0] == 0
+    assert reproduce.differing(columns, {"step": np.arange(2.0)})[0] == 0
 
 
 @pytest.mark.slow

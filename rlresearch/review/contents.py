@@ -15,8 +15,9 @@ import numpy as np
 
 from rlresearch import __version__, stats
 from rlresearch.errors import RunError
-from rlresearch.review import compare, curves, keys, metrics, query, reader, tables, videos
-from rlresearch.review.compare import Result
+from rlresearch.review import curves, keys, query, reader, tables, videos
+from rlresearch.review.commands import compare, metrics
+from rlresearch.review.commands.compare import Result
 from rlresearch.review.curves import Curve
 from rlresearch.review.groups import Group
 from rlresearch.review.index import Index

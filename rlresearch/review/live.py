@@ -10,8 +10,9 @@ from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 from rlresearch.errors import ConfigError
-from rlresearch.review import compare, contents, query, tables, videos
-from rlresearch.review.compare import Result
+from rlresearch.review import contents, query, tables, videos
+from rlresearch.review.commands import compare
+from rlresearch.review.commands.compare import Result
 from rlresearch.review.index import Index
 from rlresearch.review.reader import Run
 

@@ -25,7 +25,8 @@ from typing import Any, BinaryIO
 
 from rlresearch.errors import ConfigError, one_line, shown
 from rlresearch.optional import import_optional
-from rlresearch.review import live, report
+from rlresearch.review import live
+from rlresearch.review.commands import report
 from rlresearch.review.index import Index
 from rlresearch.review.live import Source
 

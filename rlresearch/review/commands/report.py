@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from rlresearch.errors import ConfigError
-from rlresearch.review import compare, contents, files, query, tables, videos
+from rlresearch.review import contents, files, query, tables, videos
+from rlresearch.review.commands import compare
 from rlresearch.review.index import Index
 from rlresearch.review.reader import Run
 
-_PAGE = Path(__file__).with_name("page")
+_PAGE = Path(__file__).parents[1] / "page"
 _SCRIPTS = ("text.js", "charts.js", "groups.js", "runs.js", "page.js")  # in this order, in one scope
 _LARGEST_CLIPS = 100 << 20  # bytes of all videos in a file together
 _MARKERS = re.compile(r"@(TITLE|POLICY|STYLE|DATA|PLOTLY|SCRIPT)@")

@@ -17,7 +17,7 @@ from rlresearch.errors import ConfigError, alternatives
 from rlresearch.loggers.console import number
 from rlresearch.optional import import_optional
 from rlresearch.review import curves, files, groups, query, tables
-from rlresearch.review.compare import EVALUATED
+from rlresearch.review.commands.compare import EVALUATED
 from rlresearch.review.curves import Curve
 from rlresearch.review.groups import Group
 from rlresearch.review.index import Index

@@ -25,7 +25,7 @@ EVALUATION_METRICS = {
     "eval/length": "mean length of these episodes, in steps",
     "eval/episodes": "how many episodes an evaluation has, in episodes",
 }
-_PACKAGE = Path(__file__).resolve().parents[1]
+_PACKAGE = Path(__file__).resolve().parents[2]
 _EVERYWHERE = {"trainer.py": "EPISODE_METRICS", "training.py": "SPEED_METRICS"}
 
 

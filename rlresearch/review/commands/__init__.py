@@ -1,0 +1,1 @@
+"""The commands of `rlresearch-review`, a module each."""
