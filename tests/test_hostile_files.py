@@ -128,8 +128,8 @@ def test_the_guard_notes_what_leaves_a_run(tmp_path):
 def test_the_run_that_is_spoilt_is_a_good_one(tmp_path):
     from rlresearch import checkpoint, resume
     from rlresearch.plan import plan
-    from rlresearch.review import reader
     from rlresearch.review.commands import maintain
+    from rlresearch.review.runs import reader
 
     make_run(tmp_path / "run")
     stored = resume.open_run(str(tmp_path / "run"), "resume")

@@ -26,8 +26,8 @@ from rlresearch.loggers.wandb.settings import WandbSettings, marked
 from rlresearch.loggers.wandb.supervisor import Beside
 from rlresearch.plan import plan
 from rlresearch.resume import SAFE_GROUPS
-from rlresearch.review import tfevents
 from rlresearch.review.__main__ import main as review
+from rlresearch.review.runs import tfevents
 from rlresearch.rewinding import TIMING, cut
 from rlresearch.rundir import JsonLines, RunDirectory, read_rows
 

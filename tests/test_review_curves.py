@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from rlresearch.review import curves
-from rlresearch.review.curves import Curve
+from rlresearch.review.runs import curves
+from rlresearch.review.runs.curves import Curve
 
 
 def _line(steps, values=None):

@@ -7,8 +7,8 @@ from made_runs import make_run
 
 from rlresearch import rundir
 from rlresearch.errors import ConfigError
-from rlresearch.review import groups, keys, query
-from rlresearch.review.index import Index
+from rlresearch.review.runs import groups, keys, query
+from rlresearch.review.runs.index import Index
 
 
 @pytest.fixture(scope="module")

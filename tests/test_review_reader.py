@@ -12,9 +12,10 @@ import pytest
 from made_runs import INFINITY, NAN, evaluation_rows, make_run, metrics_rows
 
 from rlresearch.errors import ConfigError, RunError
-from rlresearch.review import index as index_module
-from rlresearch.review import reader, tables
-from rlresearch.review.index import Index
+from rlresearch.review import tables
+from rlresearch.review.runs import index as index_module
+from rlresearch.review.runs import reader
+from rlresearch.review.runs.index import Index
 from rlresearch.rundir import read_rows
 
 

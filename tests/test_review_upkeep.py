@@ -14,9 +14,9 @@ from made_runs import make_group, make_run
 
 from rlresearch.errors import RunError
 from rlresearch.provenance import provenance
-from rlresearch.review import reader, tfevents
 from rlresearch.review.__main__ import main
 from rlresearch.review.commands import import_runs, maintain, reproduce
+from rlresearch.review.runs import reader, tfevents
 from rlresearch.rundir import RunDirectory
 
 
@@ -149,7 +149,7 @@ def test_an_archive_holds_every_byte_and_only_then_are_runs_deleted(tmp_path, re
 
 def test_a_changed_archive_is_noticed(tmp_path):
     path = make_run(tmp_path / "runs")
-    from rlresearch.review.index import Index
+    from rlresearch.review.runs.index import Index
 
     with Index(tmp_path / "runs", cache=False) as index:
         runs = index.runs()

@@ -13,7 +13,7 @@ from conftest import without_xla
 from rlresearch.errors import RunError
 from rlresearch.loggers import base
 from rlresearch.loggers.base import Offline, Several
-from rlresearch.review import reader
+from rlresearch.review.runs import reader
 from rlresearch.rundir import RunDirectory, read_rows
 
 ROOT = Path(__file__).parents[1]

@@ -15,13 +15,14 @@ import numpy as np
 
 from rlresearch import __version__, stats
 from rlresearch.errors import RunError
-from rlresearch.review import curves, keys, query, reader, tables, videos
+from rlresearch.review import tables, videos
 from rlresearch.review.commands import compare, metrics
 from rlresearch.review.commands.compare import Result
-from rlresearch.review.curves import Curve
-from rlresearch.review.groups import Group
-from rlresearch.review.index import Index
-from rlresearch.review.reader import Run
+from rlresearch.review.runs import curves, keys, query, reader
+from rlresearch.review.runs.curves import Curve
+from rlresearch.review.runs.groups import Group
+from rlresearch.review.runs.index import Index
+from rlresearch.review.runs.reader import Run
 
 _POINTS = 120  # of a group's curve
 _SINGLE_POINTS = 120_000  # of all runs' own curves together: some 2 MB

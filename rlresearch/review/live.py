@@ -10,11 +10,12 @@ from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 from rlresearch.errors import ConfigError
-from rlresearch.review import contents, query, tables, videos
+from rlresearch.review import contents, tables, videos
 from rlresearch.review.commands import compare
 from rlresearch.review.commands.compare import Result
-from rlresearch.review.index import Index
-from rlresearch.review.reader import Run
+from rlresearch.review.runs import query
+from rlresearch.review.runs.index import Index
+from rlresearch.review.runs.reader import Run
 
 _VIEWS, _BANDS = 8, 500  # how many are kept
 _LONGEST = 500  # letters of a filter, and of the keys to group by

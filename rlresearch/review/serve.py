@@ -27,8 +27,8 @@ from rlresearch.errors import ConfigError, one_line, shown
 from rlresearch.optional import import_optional
 from rlresearch.review import live
 from rlresearch.review.commands import report
-from rlresearch.review.index import Index
 from rlresearch.review.live import Source
+from rlresearch.review.runs.index import Index
 
 NAMES = ("127.0.0.1", "localhost", "[::1]")
 _LONGEST_TARGET = 2_048

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TextIO
 
 from rlresearch.loggers.console import duration, number
-from rlresearch.review.query import written
+from rlresearch.review.runs.query import written
 
 FORMATS = ("table", "json", "csv", "markdown", "latex")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")

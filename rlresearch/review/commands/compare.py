@@ -13,10 +13,11 @@ import numpy as np
 from rlresearch import stats
 from rlresearch.errors import ConfigError, alternatives, shown
 from rlresearch.loggers.console import duration, number
-from rlresearch.review import curves, groups, query, tables
-from rlresearch.review.groups import Group
-from rlresearch.review.index import Index
-from rlresearch.review.reader import Run
+from rlresearch.review import tables
+from rlresearch.review.runs import curves, groups, query
+from rlresearch.review.runs.groups import Group
+from rlresearch.review.runs.index import Index
+from rlresearch.review.runs.reader import Run
 from rlresearch.review.tables import Column, Grid
 from rlresearch.stats import Comparison, Estimate, Sample
 

@@ -16,9 +16,10 @@ import numpy as np
 
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.optional import import_optional
-from rlresearch.review import files, query, reader, tables
-from rlresearch.review.index import Index
-from rlresearch.review.reader import Run
+from rlresearch.review import files, tables
+from rlresearch.review.runs import query, reader
+from rlresearch.review.runs.index import Index
+from rlresearch.review.runs.reader import Run
 
 _FIRST = ("run", "algo", "env", "seed")
 _EPISODES = ("step", "time", "episode", "return", "length")

@@ -22,8 +22,8 @@ import yaml
 
 from rlresearch.errors import ConfigError, RunError, shown
 from rlresearch.redaction import redacted
-from rlresearch.review import query, tfevents, wandb_files
-from rlresearch.review.index import Index
+from rlresearch.review.runs import query, tfevents, wandb_files
+from rlresearch.review.runs.index import Index
 from rlresearch.rundir import JsonLines, RunDirectory, timestamp
 
 # Stable-Baselines3's and CleanRL's names for what we also have.

@@ -6,9 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rlresearch.review import keys, query, tables
-from rlresearch.review.index import Index
-from rlresearch.review.reader import Run
+from rlresearch.review import tables
+from rlresearch.review.runs import keys, query
+from rlresearch.review.runs.index import Index
+from rlresearch.review.runs.reader import Run
 from rlresearch.review.tables import Column, Grid
 
 SHOWN = ("name", "status", "steps", "final", "best", "duration")

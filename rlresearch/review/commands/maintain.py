@@ -18,9 +18,10 @@ import numpy as np
 from rlresearch.errors import ConfigError, RunError, shown
 from rlresearch.loggers.wandb.settings import FOLDERS as MIRRORS
 from rlresearch.loggers.wandb.settings import MARKER
-from rlresearch.review import files, query, reader, tables
-from rlresearch.review.index import Index
-from rlresearch.review.reader import Run
+from rlresearch.review import files, tables
+from rlresearch.review.runs import query, reader
+from rlresearch.review.runs.index import Index
+from rlresearch.review.runs.reader import Run
 from rlresearch.review.tables import Column, Grid
 from rlresearch.rundir import STATUSES
 

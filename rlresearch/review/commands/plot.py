@@ -16,11 +16,12 @@ from rlresearch import stats
 from rlresearch.errors import ConfigError, alternatives
 from rlresearch.loggers.console import number
 from rlresearch.optional import import_optional
-from rlresearch.review import curves, files, groups, query, tables
+from rlresearch.review import files, tables
 from rlresearch.review.commands.compare import EVALUATED
-from rlresearch.review.curves import Curve
-from rlresearch.review.groups import Group
-from rlresearch.review.index import Index
+from rlresearch.review.runs import curves, groups, query
+from rlresearch.review.runs.curves import Curve
+from rlresearch.review.runs.groups import Group
+from rlresearch.review.runs.index import Index
 
 SUFFIXES = (".png", ".svg", ".pdf")
 # Okabe and Ito's, which people with any colour vision tell apart; from the ninth group on they repeat with dashes.

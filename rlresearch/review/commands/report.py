@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from rlresearch.errors import ConfigError
-from rlresearch.review import contents, files, query, tables, videos
+from rlresearch.review import contents, files, tables, videos
 from rlresearch.review.commands import compare
-from rlresearch.review.index import Index
-from rlresearch.review.reader import Run
+from rlresearch.review.runs import query
+from rlresearch.review.runs.index import Index
+from rlresearch.review.runs.reader import Run
 
 _PAGE = Path(__file__).parents[1] / "page"
 _SCRIPTS = ("text.js", "charts.js", "groups.js", "runs.js", "page.js")  # in this order, in one scope

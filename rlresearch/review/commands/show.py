@@ -15,9 +15,10 @@ import numpy as np
 
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.loggers.console import duration, number
-from rlresearch.review import keys, query, reader, tables
-from rlresearch.review.index import Index
-from rlresearch.review.reader import Run
+from rlresearch.review import tables
+from rlresearch.review.runs import keys, query, reader
+from rlresearch.review.runs.index import Index
+from rlresearch.review.runs.reader import Run
 from rlresearch.review.tables import Column, Grid
 
 _LOG_LINES = 40

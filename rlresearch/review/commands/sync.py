@@ -17,9 +17,10 @@ from rlresearch.errors import ConfigError, RunError, one_line
 from rlresearch.loggers.tail import Following
 from rlresearch.loggers.wandb import client
 from rlresearch.loggers.wandb.settings import WandbSettings, marked
-from rlresearch.review import query, reader, tables
-from rlresearch.review.index import Index
-from rlresearch.review.reader import Run
+from rlresearch.review import tables
+from rlresearch.review.runs import query, reader
+from rlresearch.review.runs.index import Index
+from rlresearch.review.runs.reader import Run
 
 
 def sync(arguments: argparse.Namespace) -> int:

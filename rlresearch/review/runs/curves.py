@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlresearch.review.reader import Columns
+from rlresearch.review.runs.reader import Columns
 
 POINTS = 400  # of one run's curve; a screen shows no more
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from rlresearch.errors import ConfigError, alternatives, shown
-from rlresearch.review import keys, query
-from rlresearch.review.reader import Run
+from rlresearch.review.runs import keys, query
+from rlresearch.review.runs.reader import Run
 
 _FIRST = ("algo", "env")
 _NAMED = 8  # settings of a label; more of them are counted

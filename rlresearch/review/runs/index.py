@@ -22,8 +22,8 @@ import numpy as np
 import orjson
 
 from rlresearch.errors import ConfigError, RunError
-from rlresearch.review import reader
-from rlresearch.review.reader import Columns, Run
+from rlresearch.review.runs import reader
+from rlresearch.review.runs.reader import Columns, Run
 
 VERSION = 2  # of the cache's tables and of what `reader.read` returns; another one is built anew
 _TABLES = """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlresearch.review.query import keys
-from rlresearch.review.reader import Run
+from rlresearch.review.runs.query import keys
+from rlresearch.review.runs.reader import Run
 
 ABOUT = ("configuration", "code", "machine", "result", "origin", "time", "metrics")
 # An entry stands for its key and for all below it.

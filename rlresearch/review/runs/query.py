@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlresearch.errors import ConfigError, alternatives, shown
-from rlresearch.review.index import Index
-from rlresearch.review.reader import Run, moment
+from rlresearch.review.runs.index import Index
+from rlresearch.review.runs.reader import Run, moment
 
 STATUSES = ("running", "finished", "pruned", "failed", "interrupted", "killed", "damaged")
 _FILTER = re.compile(r"(?P<key>[A-Za-z_][\w./@-]*?)(?P<sign><=|>=|!=|==|=|<|>|~)(?P<value>.*)", re.DOTALL)

@@ -1,0 +1,1 @@
+"""Reading run directories: index, filters, curves, other people's files."""
