@@ -5,8 +5,8 @@ import socket
 import threading
 import time
 
-from rlresearch.review import live, serve
 from rlresearch.review.cli import parse
+from rlresearch.review.web import live, serve
 
 ADDRESS = "127.0.0.1"
 TOKEN = "t" * 43

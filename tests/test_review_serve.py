@@ -17,9 +17,9 @@ from served_pages import ADDRESS, TOKEN, served
 pytest.importorskip("plotly")
 pytest.importorskip("uvicorn")
 
-from rlresearch.review import serve, videos
 from rlresearch.review.__main__ import main
 from rlresearch.review.cli import parse
+from rlresearch.review.web import serve, videos
 
 SECRET = "the-secret-of-another-file"
 

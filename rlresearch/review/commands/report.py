@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from rlresearch.errors import ConfigError
-from rlresearch.review import contents, files, tables, videos
+from rlresearch.review import files, tables
 from rlresearch.review.commands import compare
 from rlresearch.review.runs import query
 from rlresearch.review.runs.index import Index
 from rlresearch.review.runs.reader import Run
+from rlresearch.review.web import payload, videos
 
 _PAGE = Path(__file__).parents[1] / "page"
 _SCRIPTS = ("text.js", "charts.js", "groups.js", "runs.js", "page.js")  # in this order, in one scope
@@ -50,11 +51,11 @@ def report(arguments: argparse.Namespace) -> int:
 def everything(index: Index, runs: Sequence[Run], arguments: argparse.Namespace) -> dict[str, Any]:
     """All that the page shows, videos apart."""
     result = compare.summarize(index, runs, arguments)
-    names = contents.metric_names(index, runs)
-    made = contents.overview(result, runs, arguments)
-    made["metrics"] = [contents.meaning(name, runs) for name in names]
-    made["episodes"] = contents.episodes(runs)
-    for metric, course in zip(made["metrics"], contents.courses(index, names, result, runs, arguments.statistic)):
+    names = payload.metric_names(index, runs)
+    made = payload.overview(result, runs, arguments)
+    made["metrics"] = [payload.meaning(name, runs) for name in names]
+    made["episodes"] = payload.episodes(runs)
+    for metric, course in zip(made["metrics"], payload.courses(index, names, result, runs, arguments.statistic)):
         metric |= course
     return made
 

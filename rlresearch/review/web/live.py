@@ -10,12 +10,13 @@ from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 from rlresearch.errors import ConfigError
-from rlresearch.review import contents, tables, videos
+from rlresearch.review import tables
 from rlresearch.review.commands import compare
 from rlresearch.review.commands.compare import Result
 from rlresearch.review.runs import query
 from rlresearch.review.runs.index import Index
 from rlresearch.review.runs.reader import Run
+from rlresearch.review.web import payload, videos
 
 _VIEWS, _BANDS = 8, 500  # how many are kept
 _LONGEST = 500  # letters of a filter, and of the keys to group by
@@ -67,7 +68,7 @@ class Source:
         """Makes what a page asks for first."""
         with self._lock, self._index() as index:
             view = self._view(index, Asked())
-            names = contents.metric_names(index, view.runs)
+            names = payload.metric_names(index, view.runs)
         if names:
             self.course(Asked(), names[0])
 
@@ -81,17 +82,17 @@ class Source:
         """As `contents.course`; None for a metric that no run has."""
         with self._lock, self._index() as index:
             view = self._view(index, asked)
-            if name not in contents.metric_names(index, view.runs):
+            if name not in payload.metric_names(index, view.runs):
                 return None
             statistic = self._arguments.statistic
-            made = contents.course(index, name, view.result, view.runs, statistic, self._bands)
+            made = payload.course(index, name, view.result, view.runs, statistic, self._bands)
         return _json(made | {"shape": view.shape})
 
     def closely(self, identity: str) -> bytes | None:
         """As `contents.closely`; None where there is no such run."""
         with self._lock, self._index() as index:
             run = _named(index, identity)
-            return None if run is None else _json(contents.closely(index, run))
+            return None if run is None else _json(payload.closely(index, run))
 
     def video(self, identity: str, number: str) -> tuple[int, int] | None:
         """A descriptor and the size of one of a run's videos; None where there is none."""
@@ -122,8 +123,8 @@ class Source:
         arguments = argparse.Namespace(**vars(self._arguments))
         arguments.by, arguments.all = asked.by or arguments.by, asked.unfinished or arguments.all
         result = compare.summarize(index, runs, arguments)
-        made = contents.overview(result, runs, arguments)
-        made["metrics"] = [contents.meaning(name, runs) for name in contents.metric_names(index, runs)]
+        made = payload.overview(result, runs, arguments)
+        made["metrics"] = [payload.meaning(name, runs) for name in payload.metric_names(index, runs)]
         shape = _hashed([[run.key for run in each] for each in (runs, *(row.group.runs for row in result.rows))])
         whole = _json(made | {"total": len(everything), "mark": mark, "shape": shape})
         return View(mark, shape, runs, result, whole)
@@ -145,7 +146,7 @@ def _meant(runs: list[Run], words: tuple[str, ...]) -> list[Run]:
 
 
 def _named(index: Index, identity: str) -> Run | None:
-    return next((run for run in index.runs() if contents.identity(run.key) == identity), None)
+    return next((run for run in index.runs() if payload.identity(run.key) == identity), None)
 
 
 def _digest(index: Index, runs: list[Run]) -> str:

@@ -25,10 +25,10 @@ from typing import Any, BinaryIO
 
 from rlresearch.errors import ConfigError, one_line, shown
 from rlresearch.optional import import_optional
-from rlresearch.review import live
 from rlresearch.review.commands import report
-from rlresearch.review.live import Source
 from rlresearch.review.runs.index import Index
+from rlresearch.review.web import live
+from rlresearch.review.web.live import Source
 
 NAMES = ("127.0.0.1", "localhost", "[::1]")
 _LONGEST_TARGET = 2_048

@@ -15,7 +15,7 @@ import numpy as np
 
 from rlresearch import __version__, stats
 from rlresearch.errors import RunError
-from rlresearch.review import tables, videos
+from rlresearch.review import tables
 from rlresearch.review.commands import compare, metrics
 from rlresearch.review.commands.compare import Result
 from rlresearch.review.runs import curves, keys, query, reader
@@ -23,6 +23,7 @@ from rlresearch.review.runs.curves import Curve
 from rlresearch.review.runs.groups import Group
 from rlresearch.review.runs.index import Index
 from rlresearch.review.runs.reader import Run
+from rlresearch.review.web import videos
 
 _POINTS = 120  # of a group's curve
 _SINGLE_POINTS = 120_000  # of all runs' own curves together: some 2 MB

@@ -1,0 +1,1 @@
+"""The page: what it serves and how."""
