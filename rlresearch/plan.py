@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import annotated_types as at
 
+from rlresearch.config.dotted import flattened
 from rlresearch.config.instantiate import allowing, build, component_class, make, require
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, alternatives, shown
@@ -20,8 +21,8 @@ from rlresearch.loggers.console import CONSOLES
 from rlresearch.loggers.wandb.settings import WandbSettings
 from rlresearch.noise import NoNoise
 from rlresearch.redaction import MASK
-from rlresearch.runners import PBT, Population, RunnerPart, flattened
-from rlresearch.trainer import Trainer
+from rlresearch.runners import PBT, Population, RunnerPart
+from rlresearch.runners.step import Trainer
 from rlresearch.trial import Trial, trial_of
 
 GROUPS = ("network", "buffer", "noise", "optimizer", "normalize", "env", "runner", "logger", "eval", "checkpoint")

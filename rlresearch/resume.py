@@ -21,11 +21,11 @@ from rlresearch import checkpoint, redaction
 from rlresearch.checkpoint import Loaded
 from rlresearch.config import safe_yaml
 from rlresearch.config.compose import Change
+from rlresearch.config.dotted import flattened
 from rlresearch.durable import read_file
 from rlresearch.errors import ConfigError, RunError, shown
 from rlresearch.plan import Plan, plan
 from rlresearch.rundir import RunDirectory
-from rlresearch.runners import flattened
 
 # What decides neither what is learned nor from what: all else would make it another run.
 SAFE = ("total_steps", "device", "threads", "compile_cache", "deterministic")

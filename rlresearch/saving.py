@@ -26,9 +26,9 @@ from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation.evaluator import UNSEEN, Evaluation
 from rlresearch.plan import Plan
 from rlresearch.provenance import versions
+from rlresearch.runners.step import OF_THE_ROW, Trainer
 from rlresearch.soundness import Soundness
 from rlresearch.tensor_files import Damaged, Ring
-from rlresearch.trainer import OF_THE_ROW, Trainer
 from rlresearch.training import Position, Stop
 from rlresearch.types import Tree
 

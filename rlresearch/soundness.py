@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from rlresearch import tree
 from rlresearch.errors import RunError
-from rlresearch.trainer import RunState
+from rlresearch.runners.step import RunState
 from rlresearch.types import Tree
 
 

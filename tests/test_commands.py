@@ -13,9 +13,10 @@ import yaml
 from conftest import NEEDED
 
 from rlresearch.config.compose import compose, config_folder
+from rlresearch.config.dotted import flattened
 from rlresearch.errors import ConfigError
 from rlresearch.plan import plan
-from rlresearch.runners import Host, Population, flattened
+from rlresearch.runners import Host, Population
 
 CAR = "env=gym env.id=MountainCarContinuous-v0"
 PAIR = "runner=population runner.seeds=2"

@@ -26,7 +26,7 @@ from rlresearch.envs.host import HostEnv, Unit
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError
 from rlresearch.runners.host import HostRunner
-from rlresearch.trainer import Trainer
+from rlresearch.runners.step import Trainer
 
 FILES = sorted((config_folder() / "env").glob("*.yaml"))
 COMPILED = [path.stem for path in FILES if "physics:" in path.read_text()]

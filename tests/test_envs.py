@@ -20,7 +20,7 @@ from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.host import HostRunner
-from rlresearch.trainer import Trainer
+from rlresearch.runners.step import Trainer
 
 # The compiled Pendulum beside Gymnasium's.
 

@@ -11,7 +11,7 @@ from conftest import RandomActions, leaves, make_plan, same_bits, spec_of
 from rlresearch import rng
 from rlresearch.buffers import Rollout, Uniform
 from rlresearch.normalize import AsIs, Moments, Running, deviation, merged, moments_of, no_moments
-from rlresearch.trainer import Trainer
+from rlresearch.runners.step import Trainer
 from rlresearch.types import Outcome, TimeStep
 
 SPEC = spec_of(3, 1, 2)

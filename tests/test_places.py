@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rlresearch.runners.places import Places
+from rlresearch.runners.placement import Places
 from rlresearch.runners.store import Store
 
 SIZES = {"even": [4, 4, 4], "uneven": [5, 4, 4], "one": [6]}

@@ -27,8 +27,8 @@ from conftest import (
 from rlresearch import ops, rng
 from rlresearch.algos.ppo import PPO, Rows
 from rlresearch.buffers import Rollout
+from rlresearch.runners.step import Trainer
 from rlresearch.schedules import Linear
-from rlresearch.trainer import Trainer
 from rlresearch.types import Outcome, TimeStep, Transition
 
 ALGORITHMS = [name for name in ALL if on_policy(name)]

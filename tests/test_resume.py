@@ -23,9 +23,9 @@ from rlresearch.loggers.base import Offline
 from rlresearch.rundir import JsonLines, RunDirectory, read_rows
 from rlresearch.runners import Device, Host, Population
 from rlresearch.runners.host import HostRunner
+from rlresearch.runners.step import Trainer
 from rlresearch.saving import Saver, begin_from, restore, state_digest
 from rlresearch.signals import Watch
-from rlresearch.trainer import Trainer
 from rlresearch.training import Position
 
 SMALL = ["network.actor.hidden=[8]", "network.critic.hidden=[8]", "tuned=none", "device=cpu", "compile_cache=false"]

@@ -20,8 +20,8 @@ from rlresearch.runners.device import DeviceRunner, device_collect, device_init
 from rlresearch.runners.host import HostRunner
 from rlresearch.runners.loop import CompiledLoop
 from rlresearch.runners.population import PopulationRunner, check_values, float_paths, shares, with_values
+from rlresearch.runners.step import Trainer
 from rlresearch.runners.store import LARGE, Store
-from rlresearch.trainer import Trainer
 
 ENVS, LIMIT, SEED, ITERATIONS = 2, 40, 3, 216  # 200 of which learn
 

@@ -14,7 +14,7 @@ from rlresearch.buffers import Latest
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError
 from rlresearch.runners.device import DeviceRunner
-from rlresearch.trainer import Trainer
+from rlresearch.runners.step import Trainer
 from rlresearch.types import EnvSpec, TimeStep
 
 RULES = ["q_learning", "sarsa", "expected_sarsa", "double_q_learning"]

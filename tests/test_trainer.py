@@ -9,7 +9,7 @@ from conftest import ALGORITHMS, RandomActions, batch_for, make_algo, make_plan,
 
 from rlresearch import rng, sum_tree
 from rlresearch.buffers import Prioritized, Uniform
-from rlresearch.trainer import Trainer
+from rlresearch.runners.step import Trainer
 from rlresearch.types import Outcome, TimeStep
 
 KEY = rng.key(7)

@@ -11,7 +11,6 @@ import argparse
 import importlib.util
 import json
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

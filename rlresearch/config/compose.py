@@ -30,8 +30,8 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from yaml import YAMLError
 
 from rlresearch.config import config_source, messages
+from rlresearch.config.dotted import flattened
 from rlresearch.errors import ConfigError, alternatives, closest, ending, shown
-from rlresearch.runners import flattened
 
 HYDRA_VERSION = "1.3"
 SEVERAL = ("experiment", "logger")  # groups of which more than one option may be chosen

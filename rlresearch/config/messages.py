@@ -9,8 +9,8 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rlresearch.config.dotted import flattened
 from rlresearch.errors import ConfigError, alternatives, nearest, shown
-from rlresearch.runners import flattened
 
 LONGEST, DEEPEST = 50_000, 24  # characters of a word of the command; brackets within brackets, names within names
 _QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")

@@ -12,7 +12,7 @@ from rlresearch import rng
 from rlresearch.envs.device import DeviceEnv
 from rlresearch.envs.task import Task
 from rlresearch.runners.loop import CompiledLoop
-from rlresearch.trainer import RunState, Trainer
+from rlresearch.runners.step import RunState, Trainer
 from rlresearch.types import Key
 from rlresearch.xla import fence
 

@@ -13,8 +13,8 @@ from rlresearch import pulse, rng
 from rlresearch.envs.episode_log import Tapes
 from rlresearch.envs.host import HostEnv, HostStep
 from rlresearch.envs.task import Task
+from rlresearch.runners.step import RunState, Trainer
 from rlresearch.runners.store import Store
-from rlresearch.trainer import RunState, Trainer
 from rlresearch.types import Outcome, TimeStep
 from rlresearch.xla import fence
 

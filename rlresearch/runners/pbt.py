@@ -25,7 +25,7 @@ import tensorflow as tf
 from rlresearch import rng
 from rlresearch.envs.task import Task
 from rlresearch.runners.population import PopulationRunner
-from rlresearch.trainer import RunState, Trainer
+from rlresearch.runners.step import RunState, Trainer
 
 _DRAWS = 0x504254  # folded into the run's key: no other draw of it begins like this
 

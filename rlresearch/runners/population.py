@@ -25,8 +25,8 @@ from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, nearest
 from rlresearch.runners.device import device_collect, device_init
 from rlresearch.runners.loop import CompiledLoop
-from rlresearch.runners.places import Places
-from rlresearch.trainer import RunState, Trainer
+from rlresearch.runners.placement import Places
+from rlresearch.runners.step import RunState, Trainer
 
 _SHARE = 4  # members: measured, smaller shares compute no faster
 _MOST_SHARES = 32  # each has a call of its own

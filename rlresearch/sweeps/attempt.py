@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 from rlresearch import ending, launch, resume
 from rlresearch.config.compose import Change
+from rlresearch.config.dotted import flattened
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.plan import Plan, plan
 from rlresearch.redaction import redacted
 from rlresearch.rundir import RunDirectory
-from rlresearch.runners import flattened
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps.ledger import DONE, FAILED, FINISHED, INTERRUPTED, Ledger
 from rlresearch.trial import trial_of

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rlresearch import redaction, resume
+from rlresearch.config.dotted import flattened
 from rlresearch.durable import hold
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.provenance import provenance
 from rlresearch.redaction import MASK, redacted
 from rlresearch.rundir import RunDirectory, timestamp
-from rlresearch.runners import flattened
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps.attempt import Outcome, Task, attempt, ended_as
 from rlresearch.sweeps.jobs import Composer, check, frozen

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import annotated_types as at
 
 from rlresearch import hardware
+from rlresearch.config.dotted import flattened
 from rlresearch.errors import ConfigError, shown
 from rlresearch.plan import member_configs, plan
 from rlresearch.rundir import timestamp
-from rlresearch.runners import Device, Population, flattened
+from rlresearch.runners import Device, Population
 from rlresearch.sweeps.ledger import INTERRUPTED
 from rlresearch.trial import without_trial
 

@@ -15,9 +15,9 @@ from rlresearch.config.instantiate import make
 from rlresearch.errors import ConfigError, alternatives, shown
 from rlresearch.plan import Plan, plan
 from rlresearch.resume import named_packages
+from rlresearch.runners.step import EPISODE_METRICS
 from rlresearch.sweeps.samplers import SAMPLERS, check_sampler
 from rlresearch.sweeps.space import Range, space
-from rlresearch.trainer import EPISODE_METRICS
 from rlresearch.trial import FROM_EVALUATIONS, FROM_TIMES, PRUNERS, make_pruner
 
 WHERE = "hydra.sweeper"

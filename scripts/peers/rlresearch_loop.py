@@ -46,7 +46,7 @@ from rlresearch.optim import Adam
 from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.host import HostRunner
 from rlresearch.runners.population import PopulationRunner
-from rlresearch.trainer import Trainer
+from rlresearch.runners.step import Trainer
 
 ROW_EVERY = 1_000  # iterations between metrics rows, made up to whole rounds of learning
 
