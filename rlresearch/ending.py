@@ -11,8 +11,8 @@ from rlresearch.evaluation.evaluator import Evaluation
 from rlresearch.plan import Plan
 from rlresearch.rundir import RunDirectory, read_rows, timestamp
 from rlresearch.runners import Population
+from rlresearch.runtime.signals import Interrupted
 from rlresearch.session import Session, last_step
-from rlresearch.signals import Interrupted
 
 _log = logging.getLogger("rlresearch")
 

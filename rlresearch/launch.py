@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlresearch import checkpoint, ending, hardware, overdue, redaction, rewinding
+from rlresearch import checkpoint, ending, redaction, rewinding
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation.evaluator import UNSEEN, Evaluation
 from rlresearch.footprint import check_room
@@ -23,8 +23,9 @@ from rlresearch.provenance import provenance, versions
 from rlresearch.resume import POPULATION, SAFE, SAFE_GROUPS, Resumption, lasting_digest, open_run, read_config
 from rlresearch.rundir import RunDirectory, read_rows, timestamp
 from rlresearch.runners import Population
+from rlresearch.runtime import devices, watchdog
+from rlresearch.runtime.signals import Watch
 from rlresearch.session import Request, Session, last_step
-from rlresearch.signals import Watch
 from rlresearch.trial import Judge, Share, Trial, trial_of, without_trial
 
 _log = logging.getLogger("rlresearch")
@@ -57,7 +58,7 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
             session = session._replace(judge=_judge(session))
             if are_fused(request.own, resumption):
                 session = session._replace(lost=Lost(plan.task.id, directories, session.judge, session.elapsed))
-            with overdue.watched(plan.task.timeout_s, plan.task.id, [each.path for each in directories]):
+            with watchdog.watched(plan.task.timeout_s, plan.task.id, [each.path for each in directories]):
                 evaluations, trained, digests = _train(session, watch, source)
             ending.finish(session, evaluations, trained, digests)
     except BaseException as error:
@@ -173,7 +174,7 @@ def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[
     if plan.logger.wandb is not None:
         paths = [directory.path for directory in session.directories]
         session.beside.append(Beside(paths, plan.logger.wandb, session.display.message))
-    device = hardware.prepare(settings.device, settings.threads, settings.deterministic, settings.compile_cache)
+    device = devices.prepare(settings.device, settings.threads, settings.deterministic, settings.compile_cache)
     for directory in session.directories:
         directory.record(device=device)
     began = time.perf_counter()

@@ -15,7 +15,7 @@ from rlresearch.evaluation.evaluator import UNSEEN, Evaluation, Evaluator
 from rlresearch.evaluation.video import Recorder
 from rlresearch.loggers.base import Logger
 from rlresearch.plan import EvalSettings
-from rlresearch.signals import Interrupted
+from rlresearch.runtime.signals import Interrupted
 from rlresearch.soundness import Soundness
 
 SPEED_METRICS = {

@@ -35,9 +35,9 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from rlresearch import hardware  # noqa: E402
 from rlresearch.config.compose import compose  # noqa: E402
 from rlresearch.plan import Plan, plan  # noqa: E402
+from rlresearch.runtime import devices  # noqa: E402
 
 SAVES = 9
 A_MINUTE = 700_000  # rows, at the speed that README's table has for DDPG with networks of [64, 64]
@@ -84,7 +84,7 @@ def measured(buffer: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """A report of the first save, and one for each number of rows between two."""
     sizes = [f"buffer.capacity={options.rows}", "algo.learning_starts=1000000000", "total_steps=1000000001"]
     made = plan(compose([f"buffer={buffer}", *sizes, "checkpoint.if_it_fails=stop"]).config)
-    hardware.prepare("cpu", None, False, True)
+    devices.prepare("cpu", None, False, True)
     with tempfile.TemporaryDirectory(prefix="checkpoint_cost_") as folder:
         bench = Bench(made, Path(folder))
         reports = [summed(buffer, options.rows, list(bench.saves(options.rows, 1))) | {"first": True}]

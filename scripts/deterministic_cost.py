@@ -72,13 +72,13 @@ def forked(name: str, deterministic: bool) -> float:
 
 def measured(name: str, deterministic: bool, pipe: Connection) -> None:
     """What a process does."""
-    from rlresearch import hardware
     from rlresearch.config.compose import compose
     from rlresearch.plan import plan
+    from rlresearch.runtime import devices
 
     command, iterations = CASES[name]
     made = plan(compose(command).config)
-    hardware.prepare("cpu", None, deterministic, True)
+    devices.prepare("cpu", None, deterministic, True)
     runner = made.runner.start(made.trainer, made.task, 0)
     runner.advance(runner.silent + 1, True)
     runner.advance(iterations, False)

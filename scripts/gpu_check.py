@@ -176,10 +176,10 @@ def agreement_line(compared: dict[str, Any]) -> str:
 
 def device(options: argparse.Namespace) -> dict[str, Any]:
     """The device's name, `cpu` where there is no GPU, and what `peak_bytes` will be of."""
-    from rlresearch import hardware
+    from rlresearch.runtime import devices
 
     # Not `gpu`, which is an error where there is none.
-    name = hardware.prepare("cpu" if options.device == "cpu" else "auto", None, False, False)
+    name = devices.prepare("cpu" if options.device == "cpu" else "auto", None, False, False)
     import tensorflow as tf
 
     of = "the whole process's, on the CPU" if name == "cpu" else "what TensorFlow allocated on the GPU"
@@ -232,9 +232,9 @@ MEASUREMENTS = {"device": device, "speed": speed, "state": state}
 
 
 def _prepared(options: argparse.Namespace) -> str:
-    from rlresearch import hardware
+    from rlresearch.runtime import devices as hardware
 
-    return hardware.prepare(options.device, None, deterministic=False, compile_cache=False)
+    return devices.prepare(options.device, None, deterministic=False, compile_cache=False)
 
 
 def _started(options: argparse.Namespace, runner: str, members: int) -> tuple[Any, float, int]:

@@ -28,11 +28,11 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from rlresearch import hardware
 from rlresearch.config import compose
 from rlresearch.plan import EvalSettings, Plan, plan
 from rlresearch.runners import PBT, Population
 from rlresearch.runners.pbt import PBTRunner
+from rlresearch.runtime import devices
 from rlresearch.stats import estimate, sample
 from rlresearch.sweeps import findings, search, trials
 from rlresearch.training import train
@@ -160,7 +160,7 @@ def main() -> int:
     words += ["buffer.capacity=5000", *(f"{key}={value}" for key, value in DEFAULT.items())]
     made = plan(compose.compose(words).config)
     made = made._replace(eval=EvalSettings(every_steps=arguments.steps // 5, episodes=5, final_episodes=20))
-    hardware.prepare("cpu", None, False, True)
+    devices.prepare("cpu", None, False, True)
     findings._page = lambda *_: None  # no charts
 
     console, table = Console(), Table("search", "best return, median of studies", "steps of a study", "seconds")

@@ -102,15 +102,15 @@ class Pipe:
 
 def fresh(command: list[str], phase: str, pipe: str) -> None:
     """In a process of its own, from a moment at which nothing is loaded."""
-    from rlresearch import hardware
     from rlresearch.cli import main as __main__
+    from rlresearch.runtime import devices
 
     pipe = Pipe(pipe, 0)
     if phase == "importing":
-        around(hardware, "prepare", pipe.begins, pipe.ends)
+        around(devices, "prepare", pipe.begins, pipe.ends)
     else:
         pipe.begins()
-        around(hardware, "prepare", pipe.ends)
+        around(devices, "prepare", pipe.ends)
     sys.exit(__main__.main(command))
 
 

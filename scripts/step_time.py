@@ -188,12 +188,12 @@ def capacity(options: argparse.Namespace) -> dict[str, float]:
 
 def start(options: argparse.Namespace) -> dict[str, float]:
     """Seconds, of the default run. `update`: since this process was started."""
-    from rlresearch import hardware
     from rlresearch.config.compose import compose
     from rlresearch.plan import plan
+    from rlresearch.runtime import devices
 
     made = plan(compose([]).config)
-    took = {"import": _seconds(lambda: hardware.prepare("cpu", None, deterministic=False, compile_cache=True))}
+    took = {"import": _seconds(lambda: devices.prepare("cpu", None, deterministic=False, compile_cache=True))}
     runner = made.runner.start(made.trainer, made.task, 0)
     first, second = (_seconds(lambda: _advance(runner, 1)) for _ in range(2))
     took["compile"] = first - second
@@ -256,9 +256,9 @@ def products(units: int, batch: int) -> tuple[float, float]:
 
 
 def _prepared() -> None:
-    from rlresearch import hardware
+    from rlresearch.runtime import devices as hardware
 
-    hardware.prepare("cpu", 1, deterministic=False, compile_cache=False)
+    devices.prepare("cpu", 1, deterministic=False, compile_cache=False)
 
 
 def _runner(options: argparse.Namespace, learning_starts: int | None = None) -> Any:

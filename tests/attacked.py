@@ -24,11 +24,12 @@ from pathlib import Path
 from hostile import CASES, HostileCase
 from spoiling import make_run
 
-from rlresearch import hardware, launch
+from rlresearch import launch
 from rlresearch.cli import evaluate, export, rerun
 from rlresearch.cli.main import main as train
 from rlresearch.errors import ConfigError
 from rlresearch.review.__main__ import main as review
+from rlresearch.runtime import devices
 
 FLOOR_MB, LONGEST_S = 192, 8
 BEYOND = "what follows would load TensorFlow"
@@ -77,7 +78,7 @@ def stop_before_tensorflow() -> None:
     def beyond(*_: object, **__: object) -> None:
         raise ConfigError(BEYOND)
 
-    launch._train = hardware.prepare = beyond
+    launch._train = devices.prepare = beyond
 
 
 class Guard:

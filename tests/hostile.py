@@ -104,7 +104,7 @@ builtins.__import__ __builtin__.eval __main__.main importlib.import_module impor
 runpy.run_module pickle.loads pickle.Unpickler shelve.open marshal.loads ctypes.CDLL ctypes.cdll.LoadLibrary
 pty.spawn code.interact timeit.timeit pdb.Pdb webbrowser.open socket.create_connection urllib.request.urlopen
 http.client.HTTPConnection antigravity.geohash evil.Evil evil.os.system this.s rlresearch.launch.launch
-rlresearch.__main__.main rlresearch.config.instantiate.importlib.import_module rlresearch.hardware.os.system
+rlresearch.__main__.main rlresearch.config.instantiate.importlib.import_module rlresearch.runtime.devices.os.system
 rlresearch.networks.tf.io.read_file rlresearch.evil.Evil rlresearch..networks.MLP .rlresearch.networks.MLP
 rlresearch.networks.MLP. rlresearch/networks.MLP rlresearch.networks:MLP rlresearch.networks.MLP.__init__
 rlresearch.networks.__class__ rlresearch.networks.__loader__.load_module RLResearch.networks.MLP

@@ -16,10 +16,10 @@ import pytest
 from conftest import without_xla
 from gymnasium import spaces
 
-from rlresearch import pulse
 from rlresearch.cli.main import main
 from rlresearch.envs.host import Unit
 from rlresearch.rundir import RunDirectory, read_rows
+from rlresearch.runtime import heartbeat
 
 EPISODE = 10  # steps
 
@@ -281,7 +281,7 @@ def test_a_run_that_learns_for_long_or_was_stopped_is_not_overdue(how, tmp_path)
 
 
 def test_a_unit_tells_where_it_is_before_it_steps_and_that_it_came_back():
-    block = np.zeros(pulse.NUMBERS)
+    block = np.zeros(heartbeat.NUMBERS)
     seen = []
 
     class Telling(Faulty):
@@ -290,19 +290,22 @@ def test_a_unit_tells_where_it_is_before_it_steps_and_that_it_came_back():
             return super().step(action)
 
     unit = Unit(Telling("nothing"), "Telling-v0")
-    pulse.tell(block)
+    heartbeat.tell(block)
     try:
         unit.reset(seed=5)
         unit.step(np.array([0.25], np.float32))
-        assert (seen[0][[pulse.INSIDE, pulse.STEP, pulse.SEED, pulse.WIDTH, pulse.ACTION]] == [1, 1, 5, 1, 0.5]).all()
-        assert block[pulse.INSIDE] == 0 and block[pulse.COUNT] == 4
+        assert (
+            seen[0][[heartbeat.INSIDE, heartbeat.STEP, heartbeat.SEED, heartbeat.WIDTH, heartbeat.ACTION]]
+            == [1, 1, 5, 1, 0.5]
+        ).all()
+        assert block[heartbeat.INSIDE] == 0 and block[heartbeat.COUNT] == 4
         with pytest.raises(Exception, match="raised at step 2"):
             unit.env.fault, unit.env.at = "raise", (1, 2)
             unit.env.where = "training" if Faulty.trained_in is unit.env else "evaluation"
             unit.step(np.zeros(1, np.float32))
-        assert block[pulse.INSIDE] == 0
+        assert block[heartbeat.INSIDE] == 0
     finally:
-        pulse.tell(None)
+        heartbeat.tell(None)
 
 
 HANGING = """

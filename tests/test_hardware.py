@@ -1,11 +1,11 @@
-"""rlresearch/hardware.py: what is settled before TensorFlow starts."""
+"""rlresearch/runtime/devices.py: what is settled before TensorFlow starts."""
 
 import os
 
 import pytest
 
-from rlresearch import hardware
-from rlresearch.hardware import XLA_FLAGS, with_own_flags
+from rlresearch.runtime import devices
+from rlresearch.runtime.devices import XLA_FLAGS, with_own_flags
 
 
 def test_xla_gets_the_flags_that_make_programs_faster():
@@ -28,13 +28,13 @@ def test_a_second_preparation_adds_nothing():
 
 def test_the_oldest_compiled_programs_go_when_there_are_too_many(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    folder = hardware.cache_folder()
+    folder = devices.cache_folder()
     for age in range(10):
         (folder / str(age)).write_bytes(bytes(100))
         os.utime(folder / str(age), (1000 - age, 1000 - age))
-    monkeypatch.setattr(hardware, "_MOST_CACHED", 1000)
-    hardware.cache_folder()
+    monkeypatch.setattr(devices, "_MOST_CACHED", 1000)
+    devices.cache_folder()
     assert len(list(folder.iterdir())) == 10
     (folder / "new").write_bytes(bytes(1))
-    hardware.cache_folder()
+    devices.cache_folder()
     assert {each.name for each in folder.iterdir()} == {"new", "0", "1", "2", "3"}

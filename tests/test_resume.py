@@ -24,8 +24,8 @@ from rlresearch.rundir import JsonLines, RunDirectory, read_rows
 from rlresearch.runners import Device, Host, Population
 from rlresearch.runners.host import HostRunner
 from rlresearch.runners.step import Trainer
+from rlresearch.runtime.signals import Watch
 from rlresearch.saving import Saver, begin_from, restore, state_digest
-from rlresearch.signals import Watch
 from rlresearch.training import Position
 
 SMALL = ["network.actor.hidden=[8]", "network.critic.hidden=[8]", "tuned=none", "device=cpu", "compile_cache=false"]

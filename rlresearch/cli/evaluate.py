@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlresearch import checkpoint, hardware, overdue, resume
+from rlresearch import checkpoint, resume
 from rlresearch.checkpoint import Loaded
 from rlresearch.errors import ConfigError, RunError, one_line, shown
 from rlresearch.evaluation.video import check_rendering, record
 from rlresearch.plan import Plan, plan
+from rlresearch.runtime import devices, watchdog
 
 
 class StoredPolicy(NamedTuple):
@@ -90,7 +91,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.video is not None:
         _check_video(options.video, policy)
     settings, step = policy.plan.settings, policy.loaded.about.step
-    hardware.prepare("cpu", settings.threads, settings.deterministic, settings.compile_cache)
+    devices.prepare("cpu", settings.threads, settings.deterministic, settings.compile_cache)
     import tensorflow as tf
 
     state = learned(policy.plan.trainer, policy.loaded, policy.index)
@@ -98,7 +99,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     seed = settings.seed if options.seed is None else options.seed
     evaluator = Evaluator(replace(policy.plan.task, num_envs=1), (seed,), keep_first=options.video is not None)
     try:
-        with overdue.watched(policy.plan.task.timeout_s, policy.plan.task.id):
+        with watchdog.watched(policy.plan.task.timeout_s, policy.plan.task.id):
             (found,) = evaluator.run(lambda obs: act(obs[0]).numpy()[None], options.episodes, step)
     finally:
         evaluator.close()

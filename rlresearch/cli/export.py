@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
-from rlresearch import durable, hardware
+from rlresearch import durable
 from rlresearch.cli.evaluate import StoredPolicy, answered, policy_parser, stored_policy
 from rlresearch.envs.host import Unit
 from rlresearch.errors import ConfigError, RunError, shown
 from rlresearch.provenance import versions
+from rlresearch.runtime import devices
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -50,7 +51,7 @@ def _export(options: argparse.Namespace) -> None:
     if folder.exists():
         raise ConfigError(f"FOLDER={shown(options.folder)}: exists already; choose another.")
     settings = policy.plan.settings
-    hardware.prepare("cpu", settings.threads, settings.deterministic, settings.compile_cache)
+    devices.prepare("cpu", settings.threads, settings.deterministic, settings.compile_cache)
     import tensorflow as tf
 
     state = learned(policy.plan.trainer, policy.loaded, policy.index)

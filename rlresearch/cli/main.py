@@ -22,7 +22,7 @@ from rlresearch import __version__, launch, resume
 from rlresearch.config import compose, messages
 from rlresearch.errors import ConfigError, RunError, nearest, one_line, shown
 from rlresearch.plan import Plan, plan
-from rlresearch.signals import Interrupted
+from rlresearch.runtime.signals import Interrupted
 from rlresearch.sweeps import again, ledger, trials
 
 

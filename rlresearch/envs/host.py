@@ -16,11 +16,12 @@ from typing import NamedTuple
 import gymnasium as gym
 import numpy as np
 
-from rlresearch import pulse, rng
+from rlresearch import rng
 from rlresearch.envs.episode_log import Tape, Tapes, wound
 from rlresearch.envs.task import Task
 from rlresearch.envs.worker import leave_to_the_parent
 from rlresearch.errors import RunError
+from rlresearch.runtime import heartbeat
 
 
 class HostStep(NamedTuple):
@@ -59,25 +60,25 @@ class Unit(gym.Wrapper):
     def reset(self, **kwargs) -> tuple[np.ndarray, dict]:
         self._steps, self._action = 0, ()
         self._seed = -1 if kwargs.get("seed") is None else kwargs["seed"]
-        pulse.enter(self._seed, 0, ())
+        heartbeat.enter(self._seed, 0, ())
         try:
             obs, info = self.env.reset(**kwargs)
         except Exception as error:
             raise self._failed("raised in reset", error) from error
         finally:
-            pulse.leave()
+            heartbeat.leave()
         return self._checked(obs), info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         self._steps += 1
         self._action = self.own_units(action)
-        pulse.enter(self._seed, self._steps, self._action)
+        heartbeat.enter(self._seed, self._steps, self._action)
         try:
             obs, reward, terminated, truncated, info = self.env.step(self._action)
         except Exception as error:
             raise self._failed("raised", error) from error
         finally:
-            pulse.leave()
+            heartbeat.leave()
         if not _is_finite_number(reward):
             raise self._failed(f"returned reward {reward!r}, expected one finite number")
         if not (isinstance(terminated, _FLAGS) and isinstance(truncated, _FLAGS)):
@@ -204,7 +205,7 @@ class HostEnv:
         if isinstance(self._envs, InProcess):  # whose units tell of themselves
             return self._envs.step(action)
         try:
-            with pulse.waiting(action=action):
+            with heartbeat.waiting(action=action):
                 return self._envs.step(action)
         except (EOFError, ConnectionError) as error:
             self._lost = True

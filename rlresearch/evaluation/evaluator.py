@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlresearch import cores, rng
+from rlresearch import rng
 from rlresearch.envs.host import Unit, episode_seeds
 from rlresearch.envs.task import Task
 from rlresearch.evaluation import parallel
+from rlresearch.runtime import cpu
 
 AT_ONCE = 50  # episodes of one member stepped together: enough to share a call's cost, few enough to hold
 
@@ -102,7 +103,7 @@ class Evaluator:
             return actions.reshape(len(obs), *actions.shape[2:])
 
         units = [unit for each in envs for unit in each]
-        workers = self._workers or (cores.available() if _is_gymnasiums_own(units[0]) else 1)
+        workers = self._workers or (cpu.available() if _is_gymnasiums_own(units[0]) else 1)
         returns, lengths = parallel.run(units, [seed for each in seeds for seed in each], flat, workers)
         own = [slice(m * count, (m + 1) * count) for m in range(len(members))]
         results = [Evaluation(returns[each], lengths[each]) for each in own]

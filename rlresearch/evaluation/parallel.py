@@ -20,10 +20,10 @@ from typing import NoReturn
 
 import numpy as np
 
-from rlresearch import pulse
 from rlresearch.envs.host import Unit
 from rlresearch.envs.worker import leave_to_the_parent
 from rlresearch.errors import RunError
+from rlresearch.runtime import heartbeat
 
 _LEAST = 64  # environments of a process: with fewer, forking costs more than it saves
 
@@ -120,7 +120,7 @@ class _Beside:
 
     def end(self) -> None:
         """Waits for the step. RunError where it failed."""
-        with pulse.waiting():
+        with heartbeat.waiting():
             answer = os.read(self._told, 1)
             if answer in (b"0", b"1"):
                 self.going = answer == b"1"

@@ -9,12 +9,13 @@ from functools import cache
 import numpy as np
 import tensorflow as tf
 
-from rlresearch import pulse, rng
+from rlresearch import rng
 from rlresearch.envs.episode_log import Tapes
 from rlresearch.envs.host import HostEnv, HostStep
 from rlresearch.envs.task import Task
 from rlresearch.runners.step import RunState, Trainer
 from rlresearch.runners.store import Store
+from rlresearch.runtime import heartbeat
 from rlresearch.types import Outcome, TimeStep
 from rlresearch.xla import fence
 
@@ -84,7 +85,7 @@ class HostRunner:
         if fresh:
             self._fresh()
         for _ in range(iterations):
-            pulse.total(self.iteration * self._action.shape[0])
+            heartbeat.total(self.iteration * self._action.shape[0])
             packed = tf.constant(_packed(self._env.step(self._action)))
             silent = self._trainer.silent_iterations
             transit = self._transit(self.iteration >= silent, self.iteration + 1 >= silent)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from rlresearch import cores, rng, tree
+from rlresearch import rng, tree
 from rlresearch.envs.device import DeviceEnv
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, nearest
@@ -27,6 +27,7 @@ from rlresearch.runners.device import device_collect, device_init
 from rlresearch.runners.loop import CompiledLoop
 from rlresearch.runners.placement import Places
 from rlresearch.runners.step import RunState, Trainer
+from rlresearch.runtime import cpu
 
 _SHARE = 4  # members: measured, smaller shares compute no faster
 _MOST_SHARES = 32  # each has a call of its own
@@ -72,7 +73,7 @@ class PopulationRunner:
             ),
         )
         self._places = Places(self._shares)
-        self._threads = ThreadPoolExecutor(min(len(self._loops), cores.available()), "members")
+        self._threads = ThreadPoolExecutor(min(len(self._loops), cpu.available()), "members")
         row = _mapped(lambda state, own: trainer.row(state))
         # Concrete: TensorFlow warns of functions traced again in every run.
         self._row = tf.function(lambda: row(self.held(), self.values()), autograph=False).get_concrete_function()

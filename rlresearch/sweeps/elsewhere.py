@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rlresearch.signals import Interrupted, Watch
+from rlresearch.runtime.signals import Interrupted, Watch
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps.ledger import INTERRUPTED, KILLED, PENDING, RUNNING
 

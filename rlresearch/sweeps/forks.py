@@ -145,7 +145,7 @@ def _signal_group(pid: int, number: int) -> None:
 
 def _preload() -> None:
     """Loads everything that a job loads, and makes sure that nothing of it runs."""
-    from rlresearch.hardware import with_own_flags, without_noise
+    from rlresearch.runtime.devices import with_own_flags, without_noise
 
     os.environ["XLA_FLAGS"] = with_own_flags(os.environ.get("XLA_FLAGS", ""))
     with without_noise():

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import annotated_types as at
 
-from rlresearch import hardware
 from rlresearch.config.dotted import flattened
 from rlresearch.errors import ConfigError, shown
 from rlresearch.plan import member_configs, plan
 from rlresearch.rundir import timestamp
 from rlresearch.runners import Device, Population
+from rlresearch.runtime import devices
 from rlresearch.sweeps.ledger import INTERRUPTED
 from rlresearch.trial import without_trial
 
@@ -107,7 +107,7 @@ class Fused:
         """
         made = plan(sweep.config(group.jobs[0]), sweep.packages)
         settings = made.settings
-        hardware.prepare(settings.device, settings.threads, settings.deterministic, settings.compile_cache)
+        devices.prepare(settings.device, settings.threads, settings.deterministic, settings.compile_cache)
         from rlresearch.sweeps import memory
 
         rest, each = list(group.jobs), memory.member_bytes(made)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 import annotated_types as at
 
 from rlresearch.errors import ConfigError, RunError
-from rlresearch.signals import Interrupted, Watch
+from rlresearch.runtime.signals import Interrupted, Watch
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps.forks import COULD_NOT_WRITE, Server
 from rlresearch.sweeps.ledger import FAILED, INTERRUPTED, KILLED, RUNNING, TIMED_OUT

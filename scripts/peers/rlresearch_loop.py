@@ -32,7 +32,6 @@ import time
 
 import work
 
-from rlresearch import hardware
 from rlresearch.algos.ddpg import DDPG
 from rlresearch.algos.dqn import DQN
 from rlresearch.algos.ppo import PPO
@@ -47,6 +46,7 @@ from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.host import HostRunner
 from rlresearch.runners.population import PopulationRunner
 from rlresearch.runners.step import Trainer
+from rlresearch.runtime import devices
 
 ROW_EVERY = 1_000  # iterations between metrics rows, made up to whole rounds of learning
 
@@ -60,7 +60,7 @@ def arguments() -> argparse.Namespace:
 
 def measure(options: argparse.Namespace) -> dict:
     """Trains and returns what the JSON line holds."""
-    hardware.prepare("cpu", options.threads, deterministic=False, compile_cache=False)
+    devices.prepare("cpu", options.threads, deterministic=False, compile_cache=False)
     given = work.chosen(options)
     runner, compile_seconds = started(given, options.runner, options.members, options.seed)
     period = given.period // given.num_envs

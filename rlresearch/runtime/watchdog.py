@@ -38,14 +38,14 @@ def watched(timeout_s: float | None, environment: str, runs: Sequence[Path] = ()
         return
     import numpy as np
 
-    from rlresearch import pulse
+    from rlresearch.runtime import heartbeat
 
     memory = os.memfd_create("pulse")
-    os.ftruncate(memory, 8 * pulse.NUMBERS)
-    block = mmap.mmap(memory, 8 * pulse.NUMBERS)
+    os.ftruncate(memory, 8 * heartbeat.NUMBERS)
+    block = mmap.mmap(memory, 8 * heartbeat.NUMBERS)
     names = ("COUNT", "INSIDE", "STEP", "SEED", "TOTAL", "GIVEN_UP", "WIDTH", "ACTION")
-    names = {name: getattr(pulse, name) for name in names}
-    told = {"memory": memory, "size": pulse.NUMBERS, "places": names, "timeout_s": timeout_s, "parent": os.getpid()}
+    names = {name: getattr(heartbeat, name) for name in names}
+    told = {"memory": memory, "size": heartbeat.NUMBERS, "places": names, "timeout_s": timeout_s, "parent": os.getpid()}
     told |= {"environment": environment, "runs": [str(run) for run in runs]}
     with contextlib.ExitStack() as left:
         if runs:
@@ -55,8 +55,8 @@ def watched(timeout_s: float | None, environment: str, runs: Sequence[Path] = ()
         command = [sys.executable, "-I", "-S", __file__, json.dumps(told)]
         watcher = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[memory], start_new_session=True)
         left.callback(_end, watcher)
-        pulse.tell(np.frombuffer(block, np.float64))
-        left.callback(pulse.tell, None)
+        heartbeat.tell(np.frombuffer(block, np.float64))
+        left.callback(heartbeat.tell, None)
         left.callback(os.close, memory)
         yield
 
@@ -71,7 +71,7 @@ def _end(watcher: subprocess.Popen) -> None:
 
 
 class _Pulse:
-    """What the run's process tells. See `rlresearch.pulse`."""
+    """What the run's process tells. See `rlresearch.runtime.heartbeat`."""
 
     def __init__(self, told: dict) -> None:
         self._block = mmap.mmap(told["memory"], 8 * told["size"])
@@ -101,18 +101,18 @@ class _Pulse:
 def main() -> None:
     """Watches until standard input ends, which it does with the process that opened it."""
     told = json.loads(sys.argv[1])
-    pulse, still, seen = _Pulse(told), 0.0, -1.0
+    heartbeat, still, seen = _Pulse(told), 0.0, -1.0
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # they are for the run, which says when this is over
     while os.getppid() == told["parent"]:
         if select.select([0], [], [], TICK_S)[0]:
             return
-        now = pulse.read()
+        now = heartbeat.read()
         inside = now["INSIDE"] == 1 and now["COUNT"] == seen
         still = (still + TICK_S if not _stopped(told["parent"]) else still) if inside else 0.0
         seen = now["COUNT"]
         if still >= told["timeout_s"]:
-            _give_up(told, pulse)
+            _give_up(told, heartbeat)
             return
 
 
@@ -124,17 +124,17 @@ def _stopped(process: int) -> bool:
 
 def _give_up(told: dict, pulse: _Pulse) -> None:
     parent, children = told["parent"], _children(told["parent"])
-    pulse.give_up()
+    heartbeat.give_up()
     if told["runs"]:
         for process in [parent, *children]:
             with contextlib.suppress(OSError):
                 os.kill(process, _DUMP)
             time.sleep(min(_DUMPED_S, _ALL_DUMPED_S / (1 + len(children))))
     name = told["environment"]
-    line = f"environment '{name}' did not come back within {told['timeout_s']:g} s from {pulse.described()}"
+    line = f"environment '{name}' did not come back within {told['timeout_s']:g} s from {heartbeat.described()}"
     for run in told["runs"]:
         with contextlib.suppress(OSError, ValueError):
-            _record(Path(run), line, name, int(pulse.read()["TOTAL"]))
+            _record(Path(run), line, name, int(heartbeat.read()["TOTAL"]))
     where = f" (what was logged is in {told['runs'][0]})" if told["runs"] else ""
     print(f"rlresearch: {line}{where}", file=sys.stderr, flush=True)
     for process in [*children, parent]:
