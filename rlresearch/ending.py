@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from rlresearch import rewinding
 from rlresearch.errors import RunError
 from rlresearch.evaluation.evaluator import Evaluation
 from rlresearch.plan import Plan
-from rlresearch.rundir import RunDirectory, read_rows, timestamp
 from rlresearch.runners import Population
 from rlresearch.runtime.signals import Interrupted
 from rlresearch.session import Session, last_step
+from rlresearch.storage import rollback
+from rlresearch.storage.run_directory import RunDirectory, read_rows, timestamp
 
 _log = logging.getLogger("rlresearch")
 
@@ -36,7 +36,7 @@ def finish(session: Session, evaluations: list[Evaluation], trained: float, dige
             continue
         directory.record(finished_at=timestamp(), **summary)
         if directory.recorded().get("nondeterminism") is None:
-            rewinding.forget(directory.path)
+            rollback.forget(directory.path)
     session.judge.record(summaries, [{"path": each.path, "row": _last_row(each)} for each in directories])
     shown = summaries[0] | {"run_directory": str(directories[0].path), "next": _next(plan)}
     if len(directories) > 1:

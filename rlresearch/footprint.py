@@ -16,7 +16,7 @@ from rlresearch.buffers import Prioritized
 from rlresearch.errors import ConfigError, shown
 from rlresearch.plan import Plan
 from rlresearch.runners import Population
-from rlresearch.tensor_files import FILES_OF_A_RING
+from rlresearch.storage.tensor_files import FILES_OF_A_RING
 from rlresearch.types import EnvSpec
 
 FLOAT, FLAG, PRIORITY = 4, 1, 8  # bytes

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlresearch import checkpoint, ending, redaction, rewinding
+from rlresearch import ending
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation.evaluator import UNSEEN, Evaluation
 from rlresearch.footprint import check_room
@@ -19,13 +19,14 @@ from rlresearch.loggers.console import Display
 from rlresearch.loggers.wandb.supervisor import Beside
 from rlresearch.lost import Lost, are_fused
 from rlresearch.plan import Plan, member_configs
-from rlresearch.provenance import provenance, versions
 from rlresearch.resume import POPULATION, SAFE, SAFE_GROUPS, Resumption, lasting_digest, open_run, read_config
-from rlresearch.rundir import RunDirectory, read_rows, timestamp
 from rlresearch.runners import Population
 from rlresearch.runtime import devices, watchdog
 from rlresearch.runtime.signals import Watch
 from rlresearch.session import Request, Session, last_step
+from rlresearch.storage import checkpoint, redaction, rollback
+from rlresearch.storage.provenance import provenance, versions
+from rlresearch.storage.run_directory import RunDirectory, read_rows, timestamp
 from rlresearch.trial import Judge, Share, Trial, trial_of, without_trial
 
 _log = logging.getLogger("rlresearch")
@@ -124,7 +125,7 @@ def _reopen(session: Session, resumption: Resumption) -> Session:
     fused = are_fused(session.request.own, resumption)
     stays = {each.path for each in session.directories if fused and each.recorded()["status"] == "failed"}
     pairs = zip(session.directories, sizes, strict=True)
-    cut = [{} if each.path in stays else rewinding.cut(each.path, own) for each, own in pairs]
+    cut = [{} if each.path in stays else rollback.cut(each.path, own) for each, own in pairs]
     for name, why in resumption.damaged.items():
         _log.warning("checkpoint %s is damaged: %s; it is set aside", name, why)
         checkpoint.set_aside(resumption.stored.home, name)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rlresearch.resume import Resumption
-from rlresearch.rundir import RunDirectory, timestamp
+from rlresearch.storage.run_directory import RunDirectory, timestamp
 from rlresearch.trial import Judge
 
 _log = logging.getLogger("rlresearch")

@@ -20,9 +20,9 @@ from rlresearch.evaluation.video import check_rendering
 from rlresearch.loggers.console import CONSOLES
 from rlresearch.loggers.wandb.settings import WandbSettings
 from rlresearch.noise import NoNoise
-from rlresearch.redaction import MASK
 from rlresearch.runners import PBT, Population, RunnerPart
 from rlresearch.runners.step import Trainer
+from rlresearch.storage.redaction import MASK
 from rlresearch.trial import Trial, trial_of
 
 GROUPS = ("network", "buffer", "noise", "optimizer", "normalize", "env", "runner", "logger", "eval", "checkpoint")

@@ -18,17 +18,18 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import tensorflow as tf
 
-from rlresearch import rng, rundir
+from rlresearch import rng
 from rlresearch import tree as trees
 from rlresearch.buffers import Rows
-from rlresearch.checkpoint import About, Loaded, Writer
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation.evaluator import UNSEEN, Evaluation
 from rlresearch.plan import Plan
-from rlresearch.provenance import versions
 from rlresearch.runners.step import OF_THE_ROW, Trainer
 from rlresearch.soundness import Soundness
-from rlresearch.tensor_files import Damaged, Ring
+from rlresearch.storage import run_directory
+from rlresearch.storage.checkpoint import About, Loaded, Writer
+from rlresearch.storage.provenance import versions
+from rlresearch.storage.tensor_files import Damaged, Ring
 from rlresearch.training import Position, Stop
 from rlresearch.types import Tree
 
@@ -172,7 +173,7 @@ class Saver:
         try:
             for log in self._logs:
                 log.sync()
-            self._writer.save(arrays, rings, rows, about, versions(), rundir.timestamp())
+            self._writer.save(arrays, rings, rows, about, versions(), run_directory.timestamp())
         except OSError as error:
             raise RunError(f"the checkpoint at step {about.step} cannot be written: {error}") from error
         self._writer.rotate()

@@ -12,7 +12,7 @@ from rlresearch.loggers.wandb.supervisor import Beside
 from rlresearch.lost import Lost
 from rlresearch.plan import Plan
 from rlresearch.resume import Resumption
-from rlresearch.rundir import RunDirectory
+from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.trial import Judge
 
 

@@ -255,7 +255,7 @@ def runs_in(folder: Path) -> list[Path]:
 
 def compared(whole: Path, killed: Path) -> list[str]:
     """What differs between the members of two runs; nothing where they are equal."""
-    from rlresearch.rundir import read_rows
+    from rlresearch.storage.run_directory import read_rows
 
     one, two = runs_in(whole), runs_in(killed)
     if [seed(run) for run in one] != [seed(run) for run in two]:
@@ -283,7 +283,7 @@ def without_times(row: dict[str, Any]) -> str:
 
 def arrays_compared(one: Path, two: Path) -> list[str]:
     """The arrays of the last checkpoints, without a tolerance."""
-    from rlresearch import checkpoint
+    from rlresearch.storage import checkpoint
 
     found = [checkpoint.newest(run)[0] for run in (one, two)]
     if None in found:

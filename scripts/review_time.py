@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rlresearch.config.compose import compose
-from rlresearch.rundir import RunDirectory, timestamp
+from rlresearch.storage.run_directory import RunDirectory, timestamp
 
 METRICS = ("train/return", "train/length", "train/episodes", "loss/critic", "loss/actor", "value/q")
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)

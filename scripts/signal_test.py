@@ -134,8 +134,8 @@ def forked(command: list[str], phase: str | None, number: int, at: int, pipe: st
 def prepare(phase: str, at: int, pipe: Pipe) -> None:
     """Has the phase announced, or the signal sent in it."""
     from rlresearch import ending
-    from rlresearch.checkpoint import Writer
     from rlresearch.runners.device import DeviceRunner
+    from rlresearch.storage.checkpoint import Writer
 
     if phase in ADVANCING:
         announce_advance(DeviceRunner, *ADVANCING[phase], pipe)
@@ -296,7 +296,7 @@ def wrong(outcome: Outcome, phase: str, number: int, runs: list[Path]) -> list[s
 
 def not_exact(run: Path, record: dict[str, Any], said: str) -> list[str]:
     """Whether the newest checkpoint is of the step at which the run was stopped."""
-    from rlresearch import checkpoint
+    from rlresearch.storage import checkpoint
 
     loaded, damaged = checkpoint.newest(run)
     step = loaded.about.step if loaded else None

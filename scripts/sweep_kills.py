@@ -35,7 +35,7 @@ import tensorflow as tf  # noqa: E402, F401 (loaded once; each controller is for
 from counting import QUICK, folder_with  # noqa: E402
 from sweep_ray import LOOPBACK, cluster  # noqa: E402
 
-from rlresearch.rundir import parsed_rows, read_rows  # noqa: E402
+from rlresearch.storage.run_directory import parsed_rows, read_rows  # noqa: E402
 from rlresearch.sweeps import ledger  # noqa: E402
 from rlresearch.sweeps.trials import ASKED  # noqa: E402
 

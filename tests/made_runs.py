@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from rlresearch.rundir import JsonLines, RunDirectory
+from rlresearch.storage.run_directory import JsonLines, RunDirectory
 
 
 def make_run(root: Path, algo="ddpg", env="pendulum", seed=0, status="finished", **about) -> Path:

@@ -17,11 +17,12 @@ import numpy as np
 import yaml
 from made_runs import evaluation_rows, metrics_rows
 
-from rlresearch import checkpoint, launch, resume, tensor_files
-from rlresearch.checkpoint import About, Writer
+from rlresearch import launch, resume
 from rlresearch.config.compose import compose
-from rlresearch.rundir import JsonLines, RunDirectory
-from rlresearch.tensor_files import Ring
+from rlresearch.storage import checkpoint, tensor_files
+from rlresearch.storage.checkpoint import About, Writer
+from rlresearch.storage.run_directory import JsonLines, RunDirectory
+from rlresearch.storage.tensor_files import Ring
 
 STEP, NAME = 1000, "000000001000"
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from storage import Disk, PowerGone, tampered
 
-from rlresearch import checkpoint, durable, tensor_files
-from rlresearch.checkpoint import About, Writer, load, names, newest
-from rlresearch.tensor_files import Damaged, Ring
+from rlresearch.storage import atomic, checkpoint, tensor_files
+from rlresearch.storage.checkpoint import About, Writer, load, names, newest
+from rlresearch.storage.tensor_files import Damaged, Ring
 
 CAPACITY, WIDTH = 40, 3
 
@@ -322,14 +322,14 @@ def test_whenever_the_power_goes_the_old_or_the_new_one_is_there(tmp_path):
 def no_fsync_of_files(patch):
     def write_file(path, content):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        durable.write_all(file, content)
+        atomic.write_all(file, content)
         os.close(file)
 
-    patch.setattr(durable, "write_file", write_file)
+    patch.setattr(atomic, "write_file", write_file)
 
 
 def no_fsync_of_folders(patch):
-    patch.setattr(durable, "sync_folder", lambda folder: None)
+    patch.setattr(atomic, "sync_folder", lambda folder: None)
 
 
 def no_fsync_of_rows(patch):
@@ -344,7 +344,7 @@ def no_fsync_of_rows(patch):
 
 
 def manifest_first(patch):
-    real = durable.write_file
+    real = atomic.write_file
     waiting = {}
 
     def write_file(path, content):
@@ -356,7 +356,7 @@ def manifest_first(patch):
         real(published / checkpoint.STATE, waiting[path.parent / checkpoint.STATE])
         os.rename(published, path.parent)
 
-    patch.setattr(durable, "write_file", write_file)
+    patch.setattr(atomic, "write_file", write_file)
 
 
 def old_ones_removed_first(patch):
@@ -364,7 +364,7 @@ def old_ones_removed_first(patch):
 
     def save(self, *arguments):
         for name in names(self._run):
-            durable.discard(self.folder / name)
+            atomic.discard(self.folder / name)
         return real(self, *arguments)
 
     patch.setattr(Writer, "save", save)
@@ -379,7 +379,7 @@ def removed_in_place(patch):
         if path.exists():
             (os.rmdir if path.is_dir() else os.unlink)(path)
 
-    patch.setattr(durable, "discard", discard)
+    patch.setattr(atomic, "discard", discard)
 
 
 def rows_removed_that_the_previous_one_needs(patch):

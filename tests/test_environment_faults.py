@@ -18,8 +18,8 @@ from gymnasium import spaces
 
 from rlresearch.cli.main import main
 from rlresearch.envs.host import Unit
-from rlresearch.rundir import RunDirectory, read_rows
 from rlresearch.runtime import heartbeat
+from rlresearch.storage.run_directory import RunDirectory, read_rows
 
 EPISODE = 10  # steps
 

@@ -8,7 +8,7 @@ import pytest
 
 from rlresearch.errors import RunError
 from rlresearch.loggers.base import Offline, Several
-from rlresearch.rundir import RunDirectory, read_rows
+from rlresearch.storage.run_directory import RunDirectory, read_rows
 
 
 class Mirror:

@@ -28,8 +28,8 @@ from rlresearch.plan import plan
 from rlresearch.resume import SAFE_GROUPS
 from rlresearch.review.__main__ import main as review
 from rlresearch.review.runs import tfevents
-from rlresearch.rewinding import TIMING, cut
-from rlresearch.rundir import JsonLines, RunDirectory, read_rows
+from rlresearch.storage.rollback import TIMING, cut
+from rlresearch.storage.run_directory import JsonLines, RunDirectory, read_rows
 
 SETTINGS = WandbSettings(project="tests", entity="lab", exit_wait_s=90.0)
 MISBEHAVIOUR = ["gone", "hang", "reset", "garbage", "429", "500"]

@@ -13,19 +13,20 @@ import pytest
 import tensorflow as tf
 from conftest import RandomActions, leaves, make_plan, same_bits, without_xla
 
-from rlresearch import checkpoint, ending, resume, rewinding, saving, training
+from rlresearch import ending, resume, saving, training
 from rlresearch.buffers import Uniform
 from rlresearch.cli.evaluate import main as evaluate
 from rlresearch.cli.export import main as export
 from rlresearch.cli.main import main
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.loggers.base import Offline
-from rlresearch.rundir import JsonLines, RunDirectory, read_rows
 from rlresearch.runners import Device, Host, Population
 from rlresearch.runners.host import HostRunner
 from rlresearch.runners.step import Trainer
 from rlresearch.runtime.signals import Watch
 from rlresearch.saving import Saver, begin_from, restore, state_digest
+from rlresearch.storage import checkpoint, rollback
+from rlresearch.storage.run_directory import JsonLines, RunDirectory, read_rows
 from rlresearch.training import Position
 
 SMALL = ["network.actor.hidden=[8]", "network.critic.hidden=[8]", "tuned=none", "device=cpu", "compile_cache=false"]
@@ -328,8 +329,8 @@ def test_rows_that_come_out_otherwise_are_reported(tmp_path, caplog):
         logs.evaluation({"step": 8, "returns": [1.0, 2.0], "lengths": [5, 5]})
         logs.close()
         first = len((run.path / "metrics.jsonl").read_text().splitlines(keepends=True)[0])
-        rewinding.cut(run.path, {"metrics": 2 * first + 1, "evaluations": 0})
-        cut = rewinding.cut(run.path, {"metrics": first})
+        rollback.cut(run.path, {"metrics": 2 * first + 1, "evaluations": 0})
+        cut = rollback.cut(run.path, {"metrics": first})
         assert [each["step"] for each in cut["metrics"]] == [24, 16] and len(cut["evaluations"]) == 1
         logs = Offline(run, 5.0, cut)
         logs.evaluation({"step": 8, "returns": [1.0, 2.0, 3.0], "lengths": [5, 5, 5]})
@@ -341,7 +342,7 @@ def test_rows_that_come_out_otherwise_are_reported(tmp_path, caplog):
         assert run.recorded()["nondeterminism"] == found
         assert "not the same run again: loss/critic at step 24 was 0.5 before" in caplog.text
         with pytest.raises(RunError, match="metrics.jsonl has .* bytes, but had 9999"):
-            rewinding.cut(run.path, {"metrics": 9999})
+            rollback.cut(run.path, {"metrics": 9999})
 
 
 def test_a_finished_run_trains_on_with_more_steps_and_other_rows(pair, tmp_path):

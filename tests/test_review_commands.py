@@ -253,7 +253,7 @@ def test_tail_shows_the_newest_rows_and_ends_with_the_run(review):
 
 def test_tail_follows_a_run_until_it_ends(review, tmp_path, monkeypatch):
     path = make_run(tmp_path / "busy", status="running")
-    from rlresearch.rundir import RunDirectory
+    from rlresearch.storage.run_directory import RunDirectory
 
     steps = iter([1100, 1200])
 

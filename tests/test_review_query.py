@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from made_runs import make_run
 
-from rlresearch import rundir
 from rlresearch.errors import ConfigError
 from rlresearch.review.runs import groups, keys, query
 from rlresearch.review.runs.index import Index
+from rlresearch.storage import run_directory
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_a_seed_counts_once_in_a_group_and_its_newest_run(tmp_path):
     assert "1 older run of a seed" in made.notes[0]
 
 
-@pytest.mark.parametrize("field", sorted(set(rundir._FIELDS) - {"algo", "env", "total_steps"}))
+@pytest.mark.parametrize("field", sorted(set(run_directory._FIELDS) - {"algo", "env", "total_steps"}))
 def test_what_a_run_writes_of_itself_makes_no_group(field):
     """Else fifteen jobs of a sweep would be fifteen groups of one seed."""
     assert not keys.is_choice(field) and not keys.is_choice(f"{field}.job")

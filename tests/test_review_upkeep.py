@@ -13,11 +13,11 @@ from conftest import TRUSTED
 from made_runs import make_group, make_run
 
 from rlresearch.errors import RunError
-from rlresearch.provenance import provenance
 from rlresearch.review.__main__ import main
 from rlresearch.review.commands import import_runs, maintain, reproduce
 from rlresearch.review.runs import reader, tfevents
-from rlresearch.rundir import RunDirectory
+from rlresearch.storage.provenance import provenance
+from rlresearch.storage.run_directory import RunDirectory
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from rlresearch import rundir
 from rlresearch.errors import ConfigError, RunError
-from rlresearch.provenance import provenance
-from rlresearch.redaction import redacted
-from rlresearch.rundir import JsonLines, RunDirectory, read_rows
+from rlresearch.storage import run_directory
+from rlresearch.storage.provenance import provenance
+from rlresearch.storage.redaction import redacted
+from rlresearch.storage.run_directory import JsonLines, RunDirectory, read_rows
 
 
 @pytest.fixture
@@ -29,13 +29,13 @@ def run(tmp_path):
 
 @pytest.fixture
 def frozen_clock(monkeypatch):
-    monkeypatch.setattr(rundir, "_utc_now", lambda: datetime(2026, 11, 21, 11, 4, 56, tzinfo=UTC))
+    monkeypatch.setattr(run_directory, "_utc_now", lambda: datetime(2026, 11, 21, 11, 4, 56, tzinfo=UTC))
 
 
 def test_two_runs_never_share_a_directory_even_at_the_same_instant(tmp_path, frozen_clock, monkeypatch):
     # 256 random parts for 200 runs: most of them collide at first.
-    token_hex = rundir.secrets.token_hex
-    monkeypatch.setattr(rundir.secrets, "token_hex", lambda size: token_hex(1 if size == 3 else size))
+    token_hex = run_directory.secrets.token_hex
+    monkeypatch.setattr(run_directory.secrets, "token_hex", lambda size: token_hex(1 if size == 3 else size))
 
     def create(_):
         with RunDirectory.create(tmp_path, "ddpg", "pendulum", 0) as created:
@@ -65,7 +65,7 @@ def test_an_unwritable_root_is_one_line_that_names_the_key_the_path_and_the_reas
 
 def test_a_new_run_has_every_field_and_is_running(run):
     recorded = run.recorded()
-    assert set(recorded) == set(rundir._FIELDS)
+    assert set(recorded) == set(run_directory._FIELDS)
     assert (recorded["status"], recorded["schema_version"], recorded["pid"]) == ("running", 1, os.getpid())
     assert datetime.fromisoformat(recorded["started_at"]).utcoffset().total_seconds() == 0
 
@@ -92,7 +92,7 @@ def test_a_failed_write_leaves_the_old_run_json_and_no_other_file(run, monkeypat
     def refuse(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(rundir.os, call, refuse)
+    monkeypatch.setattr(run_directory.os, call, refuse)
     with pytest.raises(RunError, match=r"run\.json.*No space left"):
         run.record(total_steps=5)
     assert (run.path / "run.json").read_bytes() == before
@@ -105,7 +105,9 @@ def test_config_is_written_as_given(run):
 
 
 def test_log_is_in_utc_and_ends_with_the_run(run, monkeypatch):
-    monkeypatch.setattr(rundir.logging.Formatter, "converter", lambda seconds: time.gmtime(seconds + 9 * 3600))  # Tokyo
+    monkeypatch.setattr(
+        run_directory.logging.Formatter, "converter", lambda seconds: time.gmtime(seconds + 9 * 3600)
+    )  # Tokyo
     logger = logging.getLogger("rlresearch.anything")
     logger.info("kept")
     run.close()
@@ -114,7 +116,7 @@ def test_log_is_in_utc_and_ends_with_the_run(run, monkeypatch):
     line = (run.path / "log.txt").read_text()
     assert line.endswith("Z INFO rlresearch.anything: kept\n") and line.count("\n") == 1
     assert abs((datetime.now(UTC) - datetime.fromisoformat(line.split()[0])).total_seconds()) < 60
-    assert not any(isinstance(handler, rundir._LogFile) for handler in logging.getLogger("rlresearch").handlers)
+    assert not any(isinstance(handler, run_directory._LogFile) for handler in logging.getLogger("rlresearch").handlers)
 
 
 def test_nothing_is_written_outside_the_run_directory(tmp_path, monkeypatch):
@@ -192,7 +194,7 @@ def test_a_short_write_is_an_error_and_leaves_only_whole_rows(tmp_path, monkeypa
     rows = JsonLines(tmp_path / "metrics.jsonl")
     rows.write({"step": 1})
     write = os.write
-    monkeypatch.setattr(rundir.os, "write", lambda file, line: write(file, line[:5]))
+    monkeypatch.setattr(run_directory.os, "write", lambda file, line: write(file, line[:5]))
     with pytest.raises(RunError, match=r"metrics\.jsonl took 5 of"):
         rows.write({"step": 2})
     assert (tmp_path / "metrics.jsonl").read_bytes() == b'{"step":1}\n'
@@ -201,9 +203,9 @@ def test_a_short_write_is_an_error_and_leaves_only_whole_rows(tmp_path, monkeypa
 def test_each_row_is_one_write_and_fsync_comes_at_most_once_a_second(tmp_path, monkeypatch):
     writes, syncs, seconds = [], [], itertools.count(0, 0.1)
     write = os.write
-    monkeypatch.setattr(rundir.time, "monotonic", lambda: next(seconds))
-    monkeypatch.setattr(rundir.os, "write", lambda file, line: writes.append(line) or write(file, line))
-    monkeypatch.setattr(rundir.os, "fsync", syncs.append)
+    monkeypatch.setattr(run_directory.time, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(run_directory.os, "write", lambda file, line: writes.append(line) or write(file, line))
+    monkeypatch.setattr(run_directory.os, "fsync", syncs.append)
     rows = JsonLines(tmp_path / "metrics.jsonl")
     for step in range(50):
         rows.write({"step": step})
@@ -224,7 +226,7 @@ def test_close_may_be_called_again_and_ends_writing(tmp_path):
 
 def test_rows_of_a_killed_process_are_whole(tmp_path):
     code = (
-        "import os, sys; from rlresearch.rundir import JsonLines; rows = JsonLines(sys.argv[1])\n"
+        "import os, sys; from rlresearch.storage.run_directory import JsonLines; rows = JsonLines(sys.argv[1])\n"
         "for step in range(100): rows.write({'step': step})\n"
         "os.kill(os.getpid(), 9)"
     )
@@ -280,11 +282,11 @@ def test_a_slow_git_holds_no_run_up(monkeypatch):
 def test_versions_are_known_without_importing_the_packages():
     code = (
         "import sys\n"
-        "import rlresearch.provenance\n"
-        "import rlresearch.rundir\n"
+        "import rlresearch.storage.provenance\n"
+        "import rlresearch.storage.run_directory\n"
         "import rlresearch.loggers.base\n"
         "import rlresearch.loggers.console\n"
-        "told = rlresearch.provenance.provenance(['x'], []); assert told['packages']['tensorflow'], told\n"
+        "told = rlresearch.storage.provenance.provenance(['x'], []); assert told['packages']['tensorflow'], told\n"
         "print({name.partition('.')[0] for name in sys.modules} & {'keras', 'numpy', 'rich', 'hydra'})\n"
         "print('tensorflow.python' in sys.modules)"
     )

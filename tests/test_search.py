@@ -20,13 +20,14 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from rlresearch import redaction, training, trial
+from rlresearch import training, trial
 from rlresearch.cli.main import main
 from rlresearch.config import compose
 from rlresearch.envs.pendulum import Pendulum
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.plan import EvalSettings, plan
+from rlresearch.storage import redaction
 from rlresearch.sweeps import findings, search, trials
 from rlresearch.sweeps.space import Choice, Number
 from rlresearch.trial import Reporter, Share, Trial

@@ -10,7 +10,7 @@ import yaml
 from fake_wandb import KEY, fake_wandb
 from made_runs import evaluation_rows, metrics_rows
 
-from rlresearch import launch, redaction, resume
+from rlresearch import launch, resume
 from rlresearch.config.compose import Change, compose
 from rlresearch.errors import ConfigError
 from rlresearch.loggers.tail import Following
@@ -18,9 +18,10 @@ from rlresearch.loggers.tensorboard import TensorBoard
 from rlresearch.loggers.wandb import client
 from rlresearch.loggers.wandb.settings import WandbSettings
 from rlresearch.plan import plan
-from rlresearch.provenance import provenance
 from rlresearch.review.__main__ import main as review
-from rlresearch.rundir import JsonLines, RunDirectory
+from rlresearch.storage import redaction
+from rlresearch.storage.provenance import provenance
+from rlresearch.storage.run_directory import JsonLines, RunDirectory
 
 CANARIES = [f"canary{number:02d}xyzzy" for number in range(40)]
 _next = iter(CANARIES).__next__

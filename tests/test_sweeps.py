@@ -17,9 +17,9 @@ import yaml
 from conftest import ALGORITHMS, NEEDED, ROOT, home, without_xla
 from counting import QUICK, folder_with
 
-from rlresearch import checkpoint, rundir
 from rlresearch.cli.main import main
 from rlresearch.config import compose
+from rlresearch.storage import checkpoint, run_directory
 from rlresearch.sweeps import jobs, ledger
 from rlresearch.sweeps.ledger import FAILED, FINISHED, INTERRUPTED, KILLED, PENDING, PRUNED, RUNNING, TIMED_OUT
 
@@ -85,7 +85,7 @@ def test_ten_thousand_jobs_are_planned_in_seconds():
 
 
 def test_64_processes_of_the_same_instant_make_64_directories(tmp_path, monkeypatch):
-    monkeypatch.setattr(rundir, "_utc_now", lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    monkeypatch.setattr(run_directory, "_utc_now", lambda: datetime(2026, 1, 1, tzinfo=UTC))
     begin, go = os.pipe()
     pids = []
     for _ in range(64):
@@ -95,7 +95,7 @@ def test_64_processes_of_the_same_instant_make_64_directories(tmp_path, monkeypa
                 os.close(go)
                 os.read(begin, 1)  # all at once, when the other end closes
                 ledger.create(tmp_path / "sweeps")
-                rundir.exclusive(tmp_path / "runs", "000000_ddpg_pendulum_s0")
+                run_directory.exclusive(tmp_path / "runs", "000000_ddpg_pendulum_s0")
                 os._exit(0)
             finally:
                 os._exit(1)
@@ -461,7 +461,7 @@ def files(run):
 
 
 def rows(run, name):
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in rundir.read_rows(run / f"{name}.jsonl")]
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in run_directory.read_rows(run / f"{name}.jsonl")]
 
 
 def flat(record):

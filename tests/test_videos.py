@@ -23,7 +23,7 @@ from rlresearch.loggers.tail import Following, video_of
 from rlresearch.loggers.wandb import client
 from rlresearch.loggers.wandb.settings import WandbSettings
 from rlresearch.plan import EvalSettings, plan
-from rlresearch.rundir import RunDirectory, read_rows
+from rlresearch.storage.run_directory import RunDirectory, read_rows
 from rlresearch.training import NothingKept, train
 
 PENDULUM = Task("Pendulum-v1", physics=Pendulum(), max_episode_steps=20)

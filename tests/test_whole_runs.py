@@ -8,7 +8,7 @@ from conftest import without_xla
 
 from rlresearch import launch
 from rlresearch.cli.main import main
-from rlresearch.rundir import read_rows
+from rlresearch.storage.run_directory import read_rows
 
 COMMAND = [
     "total_steps=400", "tuned=none", "algo.learning_starts=100", "algo.batch_size=8", "network.actor.hidden=[8]",

@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlresearch import checkpoint, resume
-from rlresearch.checkpoint import Loaded
+from rlresearch import resume
 from rlresearch.errors import ConfigError, RunError, one_line, shown
 from rlresearch.evaluation.video import check_rendering, record
 from rlresearch.plan import Plan, plan
 from rlresearch.runtime import devices, watchdog
+from rlresearch.storage import checkpoint
+from rlresearch.storage.checkpoint import Loaded
 
 
 class StoredPolicy(NamedTuple):

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
-from rlresearch import durable
 from rlresearch.cli.evaluate import StoredPolicy, answered, policy_parser, stored_policy
 from rlresearch.envs.host import Unit
 from rlresearch.errors import ConfigError, RunError, shown
-from rlresearch.provenance import versions
 from rlresearch.runtime import devices
+from rlresearch.storage import atomic
+from rlresearch.storage.provenance import versions
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -55,7 +55,7 @@ def _export(options: argparse.Namespace) -> None:
     import tensorflow as tf
 
     state = learned(policy.plan.trainer, policy.loaded, policy.index)
-    module, made = tf.Module(), durable.temporary(folder.parent)
+    module, made = tf.Module(), atomic.temporary(folder.parent)
     module.state = [tf.Variable(leaf, trainable=False) for leaf in tf.nest.flatten(state)]
     module.act = tf.function(_acting(policy, state, module), autograph=False)
     obs = tf.TensorSpec((None, *policy.plan.task.spec.observation_space.shape), tf.float32, "obs")
@@ -68,7 +68,7 @@ def _export(options: argparse.Namespace) -> None:
     except OSError as error:
         raise RunError(f"{folder} cannot be written: {error.strerror or error}") from error
     finally:
-        durable.discard(made)
+        atomic.discard(made)
     print(f"{folder}: acts as {policy.run} did at step {policy.loaded.about.step:,}")
 
 

@@ -14,7 +14,7 @@ from rlresearch import launch
 from rlresearch.errors import ConfigError, RunError, one_line, shown
 from rlresearch.plan import plan
 from rlresearch.resume import read_config
-from rlresearch.rundir import RunDirectory
+from rlresearch.storage.run_directory import RunDirectory
 
 
 def main(argv: list[str] | None = None) -> int:

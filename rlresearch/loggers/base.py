@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from rlresearch.rewinding import difference
-from rlresearch.rundir import JsonLines, RunDirectory, timestamp
+from rlresearch.storage.rollback import difference
+from rlresearch.storage.run_directory import JsonLines, RunDirectory, timestamp
 
 Row = dict[str, Any]
 

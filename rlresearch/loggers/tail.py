@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlresearch.errors import RunError
-from rlresearch.rundir import RunDirectory, parsed_rows
+from rlresearch.storage.run_directory import RunDirectory, parsed_rows
 
 _PIECE = 8 << 20  # bytes of a file read at once
 VIDEOS = "videos"

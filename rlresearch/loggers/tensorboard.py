@@ -20,11 +20,11 @@ from typing import Any
 import tensorflow as tf
 import yaml
 
-from rlresearch import redaction
-from rlresearch.durable import discard
 from rlresearch.errors import RunError, one_line
 from rlresearch.loggers.tail import Following, Point, started
 from rlresearch.loggers.wandb.settings import configuration, mark
+from rlresearch.storage import redaction
+from rlresearch.storage.atomic import discard
 
 FOLDER = "tensorboard"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from rlresearch.config.compose import Change
 from rlresearch.config.dotted import flattened
 from rlresearch.errors import ConfigError, alternatives, shown
-from rlresearch.redaction import MASK
 from rlresearch.resume import named_packages
+from rlresearch.storage.redaction import MASK
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps.controller import RETRIED, Sweep
 from rlresearch.sweeps.launchers import check_outward, made

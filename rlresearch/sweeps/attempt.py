@@ -16,8 +16,8 @@ from rlresearch.config.compose import Change
 from rlresearch.config.dotted import flattened
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.plan import Plan, plan
-from rlresearch.redaction import redacted
-from rlresearch.rundir import RunDirectory
+from rlresearch.storage.redaction import redacted
+from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps.ledger import DONE, FAILED, FINISHED, INTERRUPTED, Ledger
 from rlresearch.trial import trial_of
@@ -119,8 +119,8 @@ def _outcome(run: Path) -> Outcome:
 
 def _part(run: Path, book: Ledger) -> None:
     """Where a run is a member of a fused program of which every member has an end, each gets checkpoints of its own."""
+    from rlresearch.storage.tensor_files import Damaged
     from rlresearch.sweeps.parting import part
-    from rlresearch.tensor_files import Damaged
 
     record = RunDirectory(run).recorded()
     members = (record.get("population") or {}).get("members") or []

@@ -9,13 +9,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlresearch import redaction, resume
+from rlresearch import resume
 from rlresearch.config.dotted import flattened
-from rlresearch.durable import hold
 from rlresearch.errors import ConfigError, RunError
-from rlresearch.provenance import provenance
-from rlresearch.redaction import MASK, redacted
-from rlresearch.rundir import RunDirectory, timestamp
+from rlresearch.storage import redaction
+from rlresearch.storage.atomic import hold
+from rlresearch.storage.provenance import provenance
+from rlresearch.storage.redaction import MASK, redacted
+from rlresearch.storage.run_directory import RunDirectory, timestamp
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps.attempt import Outcome, Task, attempt, ended_as
 from rlresearch.sweeps.jobs import Composer, check, frozen

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlresearch.durable import write_file
-from rlresearch.rundir import encodable
+from rlresearch.storage.atomic import write_file
+from rlresearch.storage.run_directory import encodable
 
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "queued"}
 _SHOWN = 5

@@ -25,9 +25,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from rlresearch.durable import hold, sync_folder
 from rlresearch.errors import ConfigError, RunError
-from rlresearch.rundir import encodable, exclusive, parsed_rows, timestamp
+from rlresearch.storage.atomic import hold, sync_folder
+from rlresearch.storage.run_directory import encodable, exclusive, parsed_rows, timestamp
 
 SCHEMA_VERSION = 1
 LEDGER = "ledger.jsonl"

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from rlresearch import checkpoint, durable, tensor_files
-from rlresearch.checkpoint import Loaded, Writer
 from rlresearch.resume import POPULATION, lasting_digest, read_config
-from rlresearch.rundir import RunDirectory, read_rows
-from rlresearch.tensor_files import Damaged, Ring, RowFile
+from rlresearch.storage import atomic, checkpoint, tensor_files
+from rlresearch.storage.checkpoint import Loaded, Writer
+from rlresearch.storage.run_directory import RunDirectory, read_rows
+from rlresearch.storage.tensor_files import Damaged, Ring, RowFile
 
 _HELD, _MOST_HELD = 1 << 28, 4  # bytes of a checkpoint, and how many of them
-_REPLACEMENT = f"{durable.TEMPORARY}parted"
+_REPLACEMENT = f"{atomic.TEMPORARY}parted"
 
 
 def part(runs: Sequence[Path]) -> None:
@@ -33,9 +33,9 @@ def part(runs: Sequence[Path]) -> None:
         _write(own, run, place, every)
     parted = home / _REPLACEMENT / "checkpoints"
     if parted.is_dir():
-        durable.discard(home / "checkpoints")
+        atomic.discard(home / "checkpoints")
         parted.rename(home / "checkpoints")
-    durable.discard(home / _REPLACEMENT)
+    atomic.discard(home / _REPLACEMENT)
     _held.cache_clear()
     (home / POPULATION).unlink()
     for run in runs:

@@ -17,9 +17,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlresearch.durable import hold
 from rlresearch.errors import ConfigError, shown
-from rlresearch.rundir import JsonLines
+from rlresearch.storage.atomic import hold
+from rlresearch.storage.run_directory import JsonLines
 from rlresearch.sweeps.samplers import seeded_sampler, size_of_grid
 from rlresearch.sweeps.space import Range, described, distributions
 from rlresearch.trial import PART, SEARCH, make_pruner, open_storage

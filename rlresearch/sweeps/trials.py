@@ -14,11 +14,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlresearch import durable, resume
+from rlresearch import resume
 from rlresearch.config.compose import Sought, compose
 from rlresearch.errors import ConfigError, RunError, one_line, shown
 from rlresearch.plan import plan
-from rlresearch.rundir import exclusive, timestamp
+from rlresearch.storage import atomic
+from rlresearch.storage.run_directory import exclusive, timestamp
 from rlresearch.sweeps import findings
 from rlresearch.sweeps.launchers import OUTWARD, PLACES
 from rlresearch.sweeps.search import WHERE, Prepared, SearchSettings, prepare, samples
@@ -83,7 +84,7 @@ def own_directory(root: str, overrides: Sequence[str], config_dir: str | None) -
     asked = {"overrides": list(overrides), "config_dir": config_dir, "cwd": str(Path.cwd())}
     try:
         folder = exclusive(Path(root), timestamp()[:19].replace("T", "_").replace(":", ""))
-        durable.write_file(folder / ASKED, json.dumps(asked, indent=2).encode())
+        atomic.write_file(folder / ASKED, json.dumps(asked, indent=2).encode())
     except OSError as error:
         raise ConfigError(f"hydra.sweep.dir={root}: cannot be written: {error.strerror or error}.") from error
     return folder
@@ -92,7 +93,7 @@ def own_directory(root: str, overrides: Sequence[str], config_dir: str | None) -
 def leave(folder: Path) -> None:
     """Takes away the directory of a search that never began."""
     if [each.name for each in folder.iterdir()] == [ASKED]:
-        durable.discard(folder)
+        atomic.discard(folder)
 
 
 def is_search(path: str) -> bool:
@@ -109,7 +110,7 @@ def again(path: str, changes: Sequence[str], config_dir: str | None = None) -> l
     """
     where = f"resume={shown(path)}"
     try:
-        asked = json.loads(durable.read_file(Path(path) / ASKED, _LARGEST))
+        asked = json.loads(atomic.read_file(Path(path) / ASKED, _LARGEST))
         stored, theirs = [str(each) for each in asked["overrides"]], asked["config_dir"]
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise ConfigError(f"{where}: its {ASKED} cannot be read: {error}") from None

@@ -23,13 +23,13 @@ from typing import Any
 
 import requests
 
-from rlresearch import redaction
-from rlresearch.durable import hold
 from rlresearch.errors import RunError, one_line
 from rlresearch.loggers.tail import Point, started
 from rlresearch.loggers.wandb.figure import learning_curve
 from rlresearch.loggers.wandb.settings import WandbSettings, configuration, mark, marked, run_id
-from rlresearch.rundir import RunDirectory
+from rlresearch.storage import redaction
+from rlresearch.storage.atomic import hold
+from rlresearch.storage.run_directory import RunDirectory
 
 CONNECT_S = 10.0  # a server that has not answered by then is taken as not there
 _ENDED = {"finished": 0, "interrupted": 255}  # W&B's exit codes; all else has failed or crashed

@@ -18,9 +18,9 @@ from typing import Annotated, Any, Literal
 import annotated_types as at
 import yaml
 
-from rlresearch.durable import read_file
 from rlresearch.errors import ConfigError, shown
-from rlresearch.rundir import write_whole
+from rlresearch.storage.atomic import read_file
+from rlresearch.storage.run_directory import write_whole
 
 MARKER = "mirrors.json"  # what of a run directory stands in which mirror
 FOLDERS = ("wandb", "tensorboard")  # in a run directory, for what mirrors keep; never the only copy of anything

@@ -18,12 +18,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlresearch import forget_deferred, redaction
+from rlresearch import forget_deferred
 from rlresearch.errors import RunError, one_line
 from rlresearch.loggers.tail import Following
 from rlresearch.loggers.wandb import client
 from rlresearch.loggers.wandb.client import Connection, confirmed
 from rlresearch.loggers.wandb.settings import WandbSettings
+from rlresearch.storage import redaction
 
 POLL_S = 1.0
 RETRY_S = 30.0  # after a server did not answer

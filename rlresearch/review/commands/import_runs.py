@@ -21,10 +21,10 @@ import numpy as np
 import yaml
 
 from rlresearch.errors import ConfigError, RunError, shown
-from rlresearch.redaction import redacted
 from rlresearch.review.runs import query, tfevents, wandb_files
 from rlresearch.review.runs.index import Index
-from rlresearch.rundir import JsonLines, RunDirectory, timestamp
+from rlresearch.storage.redaction import redacted
+from rlresearch.storage.run_directory import JsonLines, RunDirectory, timestamp
 
 # Stable-Baselines3's and CleanRL's names for what we also have.
 _SAME = {

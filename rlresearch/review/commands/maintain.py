@@ -23,7 +23,7 @@ from rlresearch.review.runs import query, reader
 from rlresearch.review.runs.index import Index
 from rlresearch.review.runs.reader import Run
 from rlresearch.review.tables import Column, Grid
-from rlresearch.rundir import STATUSES
+from rlresearch.storage.run_directory import STATUSES
 
 SEAL = "SHA256SUMS"  # as the program sha256sum writes it and checks it with -c
 _BLOCK = 1 << 20

@@ -13,12 +13,12 @@ import numpy as np
 
 from rlresearch.errors import RunError
 from rlresearch.loggers.console import number
-from rlresearch.provenance import provenance
 from rlresearch.review import tables
 from rlresearch.review.runs import query, reader
 from rlresearch.review.runs.index import Index
 from rlresearch.review.runs.reader import Columns, Run
 from rlresearch.review.tables import Column, Grid
+from rlresearch.storage.provenance import provenance
 
 
 def reproduce(arguments: argparse.Namespace) -> int:

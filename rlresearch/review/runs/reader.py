@@ -21,9 +21,9 @@ import orjson
 import yaml
 
 from rlresearch.config import safe_yaml
-from rlresearch.durable import read_file
 from rlresearch.errors import RunError
-from rlresearch.rundir import RunDirectory, read_rows
+from rlresearch.storage.atomic import read_file
+from rlresearch.storage.run_directory import RunDirectory, read_rows
 
 FILES = ("run.json", "config.yaml", "metrics.jsonl", "evaluations.jsonl")
 LARGEST_TEXT = 16 << 20  # bytes of a run.json or config.yaml; a real one has some 2,000
@@ -174,7 +174,7 @@ def sampled(path: Path, names: Iterable[str]) -> tuple[Columns, int]:
 
 
 def json_rows(path: Path) -> list[dict[str, Any]]:
-    """All rows of a JSON lines file, [] where there is none: `read_rows` of `rlresearch.rundir`, five times as fast."""
+    """All rows of a JSON lines file, [] where there is none: `read_rows` of `rlresearch.storage.run_directory`, five times as fast."""
     return [row for rows in pieces(path) for row in rows]
 
 

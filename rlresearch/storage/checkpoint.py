@@ -27,9 +27,9 @@ import annotated_types as at
 import numpy as np
 import pydantic
 
-from rlresearch import durable, tensor_files
 from rlresearch.errors import ConfigError
-from rlresearch.tensor_files import Arrays, Damaged, Ring, RowFile, RowWriter
+from rlresearch.storage import atomic, tensor_files
+from rlresearch.storage.tensor_files import Arrays, Damaged, Ring, RowFile, RowWriter
 
 SCHEMA_VERSION = 1
 STATE, MANIFEST, REPLAY = "state.safetensors", "manifest.json", "replay"
@@ -145,7 +145,7 @@ def load(run: Path, name: str, replay: bool = True) -> Loaded:
     path = run / "checkpoints" / name
     manifest = read_manifest(path)
     try:
-        blob = durable.read_file(path / STATE, manifest.state_size + 1)
+        blob = atomic.read_file(path / STATE, manifest.state_size + 1)
     except (OSError, ValueError) as error:
         raise Damaged(f"{STATE}: {getattr(error, 'strerror', None) or error}") from None
     if len(blob) != manifest.state_size or tensor_files.digest(blob) != manifest.state_digest:
@@ -202,7 +202,7 @@ def read_manifest(path: Path) -> Manifest:
     try:
         if path.is_symlink() or path.parent.is_symlink() or (path.parent / REPLAY).is_symlink():
             raise Damaged(f"{path.name}: it, or a folder it lies in, is a link that leads elsewhere")
-        content = durable.read_file(path / MANIFEST, LARGEST_MANIFEST)
+        content = atomic.read_file(path / MANIFEST, LARGEST_MANIFEST)
         given = content[len(_PREFIX) : len(_PREFIX) + len(_UNSIGNED)]
         unsigned = _PREFIX + _UNSIGNED + content[len(_PREFIX) + len(_UNSIGNED) :]
         if not content.startswith(_PREFIX) or hashlib.blake2b(unsigned, digest_size=32).hexdigest().encode() != given:
@@ -236,7 +236,7 @@ class Writer:
     def go_on_from(self, loaded: Loaded) -> None:
         """What `loaded` has on the disk need not be written again."""
         self._published = {name: _row_files(ring) for name, ring in loaded.manifest.rings.items()}
-        durable.tidy(self.folder, self.folder / REPLAY)
+        atomic.tidy(self.folder, self.folder / REPLAY)
 
     def forget_rows(self) -> None:
         """Rows on the disk are no longer those of the rings: the next checkpoint has all of them written again."""
@@ -259,14 +259,14 @@ class Writer:
         saved_at: str,
     ) -> Path:
         """Writes a checkpoint, whole or not at all. Errors: OSError; nothing half-written stays where it can."""
-        made = durable.temporary(self.folder)
+        made = atomic.temporary(self.folder)
         try:
             self._make_folders()
             made.mkdir()
             for name, ring in rings.items():
                 self._writer(name).append(rows[name][0], ring.added, rows[name][1], ring.capacity)
             state = tensor_files.packed(arrays)
-            durable.write_file(made / STATE, state)
+            atomic.write_file(made / STATE, state)
             fields = {
                 "schema_version": SCHEMA_VERSION,
                 "saved_at": saved_at,
@@ -277,12 +277,12 @@ class Writer:
                 "tensors": {name: (each.dtype.name, list(each.shape)) for name, each in arrays.items()},
                 "rings": {name: self._described(name, ring) for name, ring in rings.items()},
             }
-            durable.write_file(made / MANIFEST, _signed(fields))
-            durable.sync_folder(made)
+            atomic.write_file(made / MANIFEST, _signed(fields))
+            atomic.sync_folder(made)
             made = made.rename(self._free_name(about.step))
-            durable.sync_folder(self.folder)
+            atomic.sync_folder(self.folder)
         except BaseException:
-            durable.discard(made)
+            atomic.discard(made)
             for name, writer in self._writers.items():
                 writer.give_up(self._published.get(name, []))
             raise
@@ -303,11 +303,11 @@ class Writer:
             kept |= {name for name, each in manifests.items() if (each.about.serial or 1) % self._keep_every == 0}
         for name in every:
             if name not in kept and name in manifests:
-                durable.discard(self.folder / name)
+                atomic.discard(self.folder / name)
         self._manifests = {name: each for name, each in manifests.items() if name in kept}
         if all(name in manifests for name in newest):
             self._remove_rows([manifests[name] for name in newest])
-        durable.tidy(self.folder, self.folder / REPLAY)
+        atomic.tidy(self.folder, self.folder / REPLAY)
 
     def best_score(self) -> float | None:
         """The largest score of the checkpoints that are there."""
@@ -328,8 +328,8 @@ class Writer:
     def _make_folders(self) -> None:
         if not (self.folder / REPLAY).is_dir():
             (self.folder / REPLAY).mkdir(parents=True, exist_ok=True)
-            durable.sync_folder(self.folder)
-            durable.sync_folder(self._run)
+            atomic.sync_folder(self.folder)
+            atomic.sync_folder(self._run)
 
     def _writer(self, name: str) -> RowWriter:
         if name not in self._writers:
@@ -357,7 +357,7 @@ class Writer:
         needed |= {file.name for writer in self._writers.values() for file in writer.files}
         for path in (self.folder / REPLAY).glob("*.rows"):
             if path.name not in needed:
-                durable.discard(path)
+                atomic.discard(path)
 
 
 def set_aside(run: Path, name: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rlresearch import __version__
-from rlresearch.redaction import redacted
+from rlresearch.storage.redaction import redacted
 
 _GIT_PATIENCE_S = 2.0
 _PACKAGES = ("tensorflow", "keras", "hydra-core", "omegaconf", "gymnasium", "numpy", "rlresearch")

@@ -22,7 +22,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from rlresearch import durable
+from rlresearch.storage import atomic
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -132,7 +132,7 @@ class RowWriter:
         if last is None or last.end != begin or last.end - last.begin >= capacity // FILES_OF_A_RING:
             last = RowFile(self._begin_file(begin), begin, begin, 0, "")
             self.files.append(last)
-        durable.write_all(self._growing.file, blob)
+        atomic.write_all(self._growing.file, blob)
         os.fsync(self._growing.file)
         self._growing.digest.update(blob)
         grown = last._replace(end=end, size=last.size + len(blob), digest=self._growing.digest.hexdigest())
@@ -143,7 +143,7 @@ class RowWriter:
         name = self._growing.name if self._growing else None
         self.close()
         if name is not None and name not in {each.name for each in files}:
-            durable.discard(self._folder / name)
+            atomic.discard(self._folder / name)
         self.files = list(files)
 
     def close(self) -> None:
@@ -159,7 +159,7 @@ class RowWriter:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         file = os.open(self._folder / name, flags, 0o666)
         self._growing = _Growing(name, file, hashlib.blake2b(digest_size=16))
-        durable.sync_folder(self._folder)
+        atomic.sync_folder(self._folder)
         return name
 
 
@@ -190,7 +190,7 @@ def check_rows(folder: Path, files: Sequence[RowFile]) -> None:
 
 def _checked(folder: Path, file: RowFile) -> bytes:
     try:
-        content = durable.read_file(folder / file.name, file.size)
+        content = atomic.read_file(folder / file.name, file.size)
     except (OSError, ValueError) as error:
         raise Damaged(f"{file.name}: {getattr(error, 'strerror', None) or error}") from None
     if len(content) < file.size or digest(content) != file.digest:

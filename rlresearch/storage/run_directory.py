@@ -28,9 +28,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from rlresearch import redaction
-from rlresearch.durable import hold, open_file, read_file
 from rlresearch.errors import ConfigError, RunError
+from rlresearch.storage import redaction
+from rlresearch.storage.atomic import hold, open_file, read_file
 
 SCHEMA_VERSION = 1
 STATUSES = ("running", "finished", "pruned", "failed", "interrupted")

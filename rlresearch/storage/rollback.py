@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlresearch.durable import open_file, sync_folder
 from rlresearch.errors import RunError
-from rlresearch.rundir import JsonLines, encodable, parsed_rows, read_rows
+from rlresearch.storage.atomic import open_file, sync_folder
+from rlresearch.storage.run_directory import JsonLines, encodable, parsed_rows, read_rows
 
 FILES = ("metrics", "evaluations", "lineage")
 TIMING = {"time", "speed/steps_per_second"}  # differ from one run to the next
