@@ -23,7 +23,8 @@ from rlresearch.config import compose, messages
 from rlresearch.errors import ConfigError, RunError, nearest, one_line, shown
 from rlresearch.plan import Plan, plan
 from rlresearch.runtime.signals import Interrupted
-from rlresearch.sweeps import again, ledger, trials
+from rlresearch.sweeps import ledger, trials
+from rlresearch.sweeps import resume as again
 
 
 def main(argv: list[str] | None = None) -> int:
