@@ -25,7 +25,7 @@ class _Launched(Launcher):
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
         from rlresearch.sweeps.controller import Sweep
-        from rlresearch.sweeps.launchers import made
+        from rlresearch.sweeps.launchers.basic import made
 
         self.sweep = Sweep(
             made(self.NAME, self._settings),

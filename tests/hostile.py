@@ -110,7 +110,7 @@ rlresearch.networks.MLP. rlresearch/networks.MLP rlresearch.networks:MLP rlresea
 rlresearch.networks.__class__ rlresearch.networks.__loader__.load_module RLResearch.networks.MLP
 tensorflow.io.read_file tensorflow.keras.models.load_model keras.layers.Lambda keras.saving.load_model
 numpy.load torch.load yaml.unsafe_load hydra.utils.instantiate hydra._internal.utils._locate gymnasium.make
-omegaconf.OmegaConf.load dataclasses.make_dataclass rlresearch.sweeps.forks.Fork ｏs.system
+omegaconf.OmegaConf.load dataclasses.make_dataclass rlresearch.sweeps.launchers.fork_server.Fork ｏs.system
 ｒlresearch.networks.MLP rlresearch.networks.МLP
 """.split()
 ODD_TARGETS = [

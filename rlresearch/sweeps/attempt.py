@@ -120,7 +120,7 @@ def _outcome(run: Path) -> Outcome:
 def _part(run: Path, book: Ledger) -> None:
     """Where a run is a member of a fused program of which every member has an end, each gets checkpoints of its own."""
     from rlresearch.storage.tensor_files import Damaged
-    from rlresearch.sweeps.parting import part
+    from rlresearch.sweeps.launchers.split_population import part
 
     record = RunDirectory(run).recorded()
     members = (record.get("population") or {}).get("members") or []

@@ -12,7 +12,7 @@ from rlresearch.resume import named_packages
 from rlresearch.storage.redaction import MASK
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps.controller import RETRIED, Sweep
-from rlresearch.sweeps.launchers import check_outward, made
+from rlresearch.sweeps.launchers.basic import check_outward, made
 
 ALLOWED = ("retry", "packages", "hydra/launcher", "hydra.launcher.SETTING")
 

@@ -21,7 +21,7 @@ from rlresearch.plan import plan
 from rlresearch.storage import atomic
 from rlresearch.storage.run_directory import exclusive, timestamp
 from rlresearch.sweeps import findings
-from rlresearch.sweeps.launchers import OUTWARD, PLACES
+from rlresearch.sweeps.launchers.basic import OUTWARD, PLACES
 from rlresearch.sweeps.search import WHERE, Prepared, SearchSettings, prepare, samples
 from rlresearch.sweeps.space import typed
 from rlresearch.sweeps.study import JOURNAL, Study, Terms, opened

@@ -20,7 +20,7 @@ import annotated_types as at
 from rlresearch import forget_deferred
 from rlresearch.errors import ConfigError
 from rlresearch.optional import require_installed
-from rlresearch.sweeps import elsewhere
+from rlresearch.sweeps.launchers import job_queue
 
 if TYPE_CHECKING:
     from rlresearch.sweeps.controller import Sweep
@@ -58,7 +58,7 @@ class Ray:
 
     def run(self, sweep: Sweep, going_on: Sequence[Sequence[Job]], fresh: Sequence[Job]) -> None:
         units = [*going_on, *([job] for job in fresh)]
-        elsewhere.run(sweep, units, _Tasks(self), self.at_once)
+        job_queue.run(sweep, units, _Tasks(self), self.at_once)
 
 
 class _Tasks:
@@ -110,7 +110,7 @@ class _Tasks:
 def _on_ray(tasks: list[dict[str, Any]]) -> str:
     import ray
 
-    from rlresearch.sweeps.elsewhere import work
+    from rlresearch.sweeps.launchers.job_queue import work
 
     def gone(place: str) -> bool:
         return place not in {node["NodeID"] for node in ray.nodes() if node["Alive"]}

@@ -108,7 +108,7 @@ class Fused:
         made = plan(sweep.config(group.jobs[0]), sweep.packages)
         settings = made.settings
         devices.prepare(settings.device, settings.threads, settings.deterministic, settings.compile_cache)
-        from rlresearch.sweeps import memory
+        from rlresearch.sweeps.launchers import memory
 
         rest, each = list(group.jobs), memory.member_bytes(made)
         while rest:

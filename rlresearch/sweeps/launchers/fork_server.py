@@ -42,7 +42,14 @@ class Server:
 
     def __init__(self, preload: bool) -> None:
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "rlresearch.sweeps.forks", "serve", str(theirs.fileno()), str(int(preload))]
+        command = [
+            sys.executable,
+            "-m",
+            "rlresearch.sweeps.launchers.fork_server",
+            "serve",
+            str(theirs.fileno()),
+            str(int(preload)),
+        ]
         places = [str(Path(__file__).parents[2]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
         self._process = subprocess.Popen(
@@ -198,7 +205,7 @@ def _exec(message: Mapping[str, Any]) -> NoReturn:
     os.write(file, json.dumps(message).encode())
     os.lseek(file, 0, os.SEEK_SET)
     os.set_inheritable(file, True)
-    os.execv(sys.executable, [sys.executable, "-m", "rlresearch.sweeps.forks", "job", str(file)])
+    os.execv(sys.executable, [sys.executable, "-m", "rlresearch.sweeps.launchers.fork_server", "job", str(file)])
 
 
 def _print_to(log: str) -> None:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import annotated_types as at
 
 from rlresearch.optional import require_installed
-from rlresearch.sweeps import elsewhere, ledger
+from rlresearch.sweeps import ledger
+from rlresearch.sweeps.launchers import job_queue
 
 if TYPE_CHECKING:
     from rlresearch.sweeps.controller import Sweep
@@ -47,7 +48,7 @@ class Submitit:
 
     def run(self, sweep: Sweep, going_on: Sequence[Sequence[Job]], fresh: Sequence[Job]) -> None:
         units = [*going_on, *([job] for job in fresh)]
-        elsewhere.run(sweep, units, _Submitted(self, str(sweep.path / ledger.LOGS)), self._most())
+        job_queue.run(sweep, units, _Submitted(self, str(sweep.path / ledger.LOGS)), self._most())
 
     def _most(self) -> int | None:
         return self.at_once
@@ -98,7 +99,7 @@ class Work:
         self.tasks = tasks
 
     def __call__(self) -> str:
-        return elsewhere.work(self.tasks)
+        return job_queue.work(self.tasks)
 
     def checkpoint(self) -> Any:
         """The same once more, from where the newest checkpoint is."""

@@ -20,7 +20,7 @@ import annotated_types as at
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.runtime.signals import Interrupted, Watch
 from rlresearch.sweeps import ledger
-from rlresearch.sweeps.forks import COULD_NOT_WRITE, Server
+from rlresearch.sweeps.launchers.fork_server import COULD_NOT_WRITE, Server
 from rlresearch.sweeps.ledger import FAILED, INTERRUPTED, KILLED, RUNNING, TIMED_OUT
 
 if TYPE_CHECKING:
