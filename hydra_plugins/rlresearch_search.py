@@ -27,14 +27,14 @@ class OptunaSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """What was found. ConfigError, before anything is made, on a wrong search; RunError where trials failed."""
         from rlresearch.config.compose import sought
-        from rlresearch.sweeps import trials
+        from rlresearch.sweeps.search import driver
 
         hydras, folder = self.config.hydra, _folder(self.config)
         settings = OmegaConf.to_container(hydras.sweeper, resolve=True)
-        prepared = trials.checked(sought(settings, arguments, folder), folder)
+        prepared = driver.checked(sought(settings, arguments, folder), folder)
         asked = [*arguments, *hydras.overrides.hydra]
         own = prepared.settings.directory
-        home = trials.own_directory(hydras.sweep.dir, asked, folder) if own is None else Path(own)
+        home = driver.own_directory(hydras.sweep.dir, asked, folder) if own is None else Path(own)
         hydras.sweep.dir = str(home)  # where launchers put what is theirs
         try:
             self.launcher = Plugins.instance().instantiate_launcher(
@@ -43,9 +43,9 @@ class OptunaSweeper(Sweeper):
             if (launched := getattr(self.launcher, "sweep", None)) is not None:
                 launched.packages = prepared.packages
             take_up = getattr(self.launcher, "take_up", None)  # other people's launchers keep no ledger
-            return trials.search(prepared, self.launcher.launch, home, take_up)
+            return driver.search(prepared, self.launcher.launch, home, take_up)
         finally:
-            trials.leave(home)
+            driver.leave(home)
             if (launched := getattr(self.launcher, "sweep", None)) is not None:
                 launched.close()
 

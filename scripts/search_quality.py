@@ -34,7 +34,8 @@ from rlresearch.runners import PBT, Population
 from rlresearch.runners.pbt import PBTRunner
 from rlresearch.runtime import devices
 from rlresearch.stats import estimate, sample
-from rlresearch.sweeps import findings, search, trials
+from rlresearch.sweeps.search import driver, report
+from rlresearch.sweeps.search import settings as search
 from rlresearch.training import train
 from rlresearch.trial import Judge, Share, Trial
 
@@ -115,8 +116,8 @@ def searched(made: Plan, arguments: argparse.Namespace, words: Sequence[str], fo
         home = folder / str(study)
         home.mkdir(parents=True)
         try:
-            with trials._study(prepared, home) as opened:
-                done = trials.Controller(prepared, opened, together.launcher(study)).run(home)
+            with driver._study(prepared, home) as opened:
+                done = driver.Controller(prepared, opened, together.launcher(study)).run(home)
             best[study] = done.best[0].values[0]
         except BaseException:
             together.barrier.abort()  # the others would wait for ever
@@ -161,7 +162,7 @@ def main() -> int:
     made = plan(compose.compose(words).config)
     made = made._replace(eval=EvalSettings(every_steps=arguments.steps // 5, episodes=5, final_episodes=20))
     devices.prepare("cpu", None, False, True)
-    findings._page = lambda *_: None  # no charts
+    report._page = lambda *_: None  # no charts
 
     console, table = Console(), Table("search", "best return, median of studies", "steps of a study", "seconds")
     scores: dict[str, np.ndarray] = {}

@@ -37,7 +37,7 @@ from sweep_ray import LOOPBACK, cluster  # noqa: E402
 
 from rlresearch.storage.run_directory import parsed_rows, read_rows  # noqa: E402
 from rlresearch.sweeps import ledger  # noqa: E402
-from rlresearch.sweeps.trials import ASKED  # noqa: E402
+from rlresearch.sweeps.search.driver import ASKED  # noqa: E402
 
 LAKE = ["algo=q_learning", "env=frozen_lake", "total_steps=3000", "eval.every_steps=1000", "eval.episodes=5"]
 LAKE += ["eval.final_episodes=1", "logger.every_steps=500", "checkpoint.every_steps=500", "device=cpu", "tuned=none"]

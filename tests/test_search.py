@@ -28,8 +28,9 @@ from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.plan import EvalSettings, plan
 from rlresearch.storage import redaction
-from rlresearch.sweeps import findings, search, trials
-from rlresearch.sweeps.space import Choice, Number
+from rlresearch.sweeps.search import driver, report
+from rlresearch.sweeps.search import settings as search
+from rlresearch.sweeps.search.space import Choice, Number
 from rlresearch.trial import Reporter, Share, Trial
 
 LR = "optimizer.lr=tag(log,interval(1e-5,1e-1))"
@@ -94,12 +95,12 @@ def composed_once(monkeypatch, request):
         search, "plan", lambda words, _=None: plan_of(tuple(w for w in words if not w.startswith("optimizer.lr")))
     )
     if "capsys" not in request.fixturenames:  # drawing charts loads plotly and matplotlib
-        monkeypatch.setattr(findings, "_page", lambda *_: None)
+        monkeypatch.setattr(report, "_page", lambda *_: None)
 
 
 def searched(tmp_path, launcher, *words, name="one"):
     (tmp_path / name).mkdir(exist_ok=True)
-    done = trials.search(search.prepare(asked(*SHORT, *words)), launcher, tmp_path / name)
+    done = driver.search(search.prepare(asked(*SHORT, *words)), launcher, tmp_path / name)
     return done, [json.loads(line) for line in (done.folder / "trials.jsonl").read_text().splitlines()]
 
 
@@ -228,7 +229,7 @@ def test_scores_in_several_environments_are_normalised(tmp_path):
     words = ["algo=ppo", "algo.gamma=0.9,0.99", "hydra.sweeper.environments=[pendulum,cartpole]"]
     scores = {"pendulum": -152.0 - 552.0, "cartpole": 500.0}  # half way, and the target
     launcher = Launcher(lambda values, step: scores[values["env"]])
-    done = trials.search(search.prepare(asked(*words, "hydra.sweeper.sampler=grid")), launcher, tmp_path)
+    done = driver.search(search.prepare(asked(*words, "hydra.sweeper.sampler=grid")), launcher, tmp_path)
     assert [values["env"] for _, _, values in launcher.jobs[:4]] == ["pendulum", "cartpole"] * 2
     assert done.best[0].values == [pytest.approx(0.75)]
 
@@ -300,7 +301,7 @@ def test_two_controllers_share_a_study_and_its_budget(tmp_path):
         threading.Thread(target=_control, args=(prepared, tmp_path / name, wait(launcher)))
         for name, launcher in (("a", one), ("b", other))
     ]
-    with trials._study(prepared, tmp_path):  # SQLite's tables are made by one
+    with driver._study(prepared, tmp_path):  # SQLite's tables are made by one
         pass
     for each in ends:
         each.start()
@@ -314,7 +315,7 @@ def test_two_controllers_share_a_study_and_its_budget(tmp_path):
 
 def test_who_asks_for_one_more_than_the_budget_gives_it_back(tmp_path, monkeypatch):
     prepared = search.prepare(asked(*SHORT, *shared(tmp_path)))
-    with trials._study(prepared, tmp_path / "a") as one, trials._study(prepared, tmp_path / "b") as other:
+    with driver._study(prepared, tmp_path / "a") as one, driver._study(prepared, tmp_path / "b") as other:
         monkeypatch.setattr(other, "_counted", lambda: 0)  # it looked a moment before the first one asked
         assert len(one.batch(1, 1)) == 1 and other.batch(1, 1) == []
         assert one.counts() == {"running": 1} and len(one.optuna.trials) == 2
@@ -322,8 +323,8 @@ def test_who_asks_for_one_more_than_the_budget_gives_it_back(tmp_path, monkeypat
 
 def _control(prepared, folder, launch):
     folder.mkdir()
-    with trials._study(prepared, folder) as study:
-        trials.Controller(prepared, study, launch).run(folder)
+    with driver._study(prepared, folder) as study:
+        driver.Controller(prepared, study, launch).run(folder)
 
 
 def test_trials_of_a_dead_controller_are_trained_by_another(tmp_path):
@@ -348,7 +349,7 @@ def test_a_trial_that_goes_on_keeps_its_scores_and_what_it_was_told(tmp_path, mo
     words = [LR, "hydra.sweeper.pruner=median", "hydra.sweeper.objective=auc", "hydra.sweeper.n_trials=1"]
     answers, scores = iter([False, False, True]), {100: -3.0, 200: -2.0, 300: -1.0}
     monkeypatch.setattr(optuna.pruners.MedianPruner, "prune", lambda *_: next(answers))
-    with trials._study(search.prepare(asked(*SHORT, *words)), tmp_path) as study:
+    with driver._study(search.prepare(asked(*SHORT, *words)), tmp_path) as study:
         (trial_,) = study.batch(1, 1)
         share = Share(Trial(study.storage, study.name, trial_.number), (0,))
 
@@ -501,14 +502,14 @@ def test_both_ends_are_checked_before_the_first_run_with_exit_code_2(capsys, tmp
 
 def test_a_search_is_gone_on_with_by_its_directory(tmp_path, monkeypatch):
     """`resume=DIRECTORY` asks for what was asked for before, with what is new."""
-    made = trials.own_directory(str(tmp_path), ["algo=td3", LR, "hydra/sweeper=optuna"], "lab")
-    command = trials.again(str(made), ["hydra.sweeper.n_trials=9"], "lab")
+    made = driver.own_directory(str(tmp_path), ["algo=td3", LR, "hydra/sweeper=optuna"], "lab")
+    command = driver.again(str(made), ["hydra.sweeper.n_trials=9"], "lab")
     own = ["algo=td3", LR, "hydra/sweeper=optuna"]
     assert command[:-1] == ["-m", "--config-dir=lab", *own, "hydra.sweeper.n_trials=9"]
-    assert command[-1] == f"hydra.sweeper.directory='{made}'" and trials.is_search(str(made))
+    assert command[-1] == f"hydra.sweeper.directory='{made}'" and driver.is_search(str(made))
     (made / "search.json").write_text("{")
     with pytest.raises(ConfigError, match=r"resume=.*: its search.json cannot be read"):
-        trials.again(str(made), [])
+        driver.again(str(made), [])
 
 
 HARMLESS = ["hydra/launcher=fused", "hydra.launcher.members=4", "hydra.sweeper.seed=3", "hydra.sweep.dir=x", "algo=td3"]
@@ -521,23 +522,23 @@ NOT_TAKEN += ["hydra.launcher.a.b=1", "hydra.sweeper.x=1"]
 
 
 def test_nothing_that_runs_code_or_reaches_out_is_taken_from_a_stored_search(tmp_path):
-    made = trials.own_directory(str(tmp_path), [*HARMLESS, "packages=[evil]"], None)
-    assert trials.again(str(made), [])[1:-1] == HARMLESS
+    made = driver.own_directory(str(tmp_path), [*HARMLESS, "packages=[evil]"], None)
+    assert driver.again(str(made), [])[1:-1] == HARMLESS
     for word in NOT_TAKEN:
-        made = trials.own_directory(str(tmp_path), [word], None)
+        made = driver.own_directory(str(tmp_path), [word], None)
         with pytest.raises(ConfigError, match="not taken from a file; say it again"):
-            trials.again(str(made), [])
-        assert trials.again(str(made), [word])[1:-1] == [word]
-    made = trials.own_directory(str(tmp_path), ["algo=td3"], "lab")
+            driver.again(str(made), [])
+        assert driver.again(str(made), [word])[1:-1] == [word]
+    made = driver.own_directory(str(tmp_path), ["algo=td3"], "lab")
     with pytest.raises(ConfigError, match="was begun with --config-dir=lab"):
-        trials.again(str(made), [])
+        driver.again(str(made), [])
 
 
 def test_runs_are_told_of_a_database_in_words_that_no_redaction_changes():
-    told = trials.without_at("postgresql+psycopg://me@127.0.0.1:5432/studies")
+    told = driver.without_at("postgresql+psycopg://me@127.0.0.1:5432/studies")
     assert told == "postgresql+psycopg://127.0.0.1:5432/studies?user=me"
     assert redaction.settings({"storage": told}) == {"storage": told}
-    assert trials.without_at("postgresql://host/x?sslmode=require") == "postgresql://host/x?sslmode=require"
+    assert driver.without_at("postgresql://host/x?sslmode=require") == "postgresql://host/x?sslmode=require"
 
 
 def test_the_interquartile_mean_and_the_area_are_what_they_say():
@@ -547,21 +548,21 @@ def test_the_interquartile_mean_and_the_area_are_what_they_say():
 
 
 def test_sixty_four_searches_of_the_same_instant_have_a_directory_each(tmp_path, monkeypatch):
-    monkeypatch.setattr(trials, "timestamp", lambda: "2026-11-21T11:04:56.123Z")
-    made = {trials.own_directory(str(tmp_path), [], None) for _ in range(64)}
+    monkeypatch.setattr(driver, "timestamp", lambda: "2026-11-21T11:04:56.123Z")
+    made = {driver.own_directory(str(tmp_path), [], None) for _ in range(64)}
     assert len(made) == 64 and all(each.name.startswith("2026-11-21_110456_") for each in made)
 
 
 def _patient(folder, words):
     """A search in a process of its own, whose runs take a moment."""
-    findings._page = lambda *_: None
+    report._page = lambda *_: None
     prepared, launcher = search.prepare(asked(*SHORT, *words)), Launcher()
 
     def launch(jobs, first):
         time.sleep(0.1)
         return launcher(jobs, first)
 
-    trials.search(prepared, launch, folder)
+    driver.search(prepared, launch, folder)
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ import optuna
 import pytest
 from test_search import LR, SHORT, Launcher, asked
 
-from rlresearch.sweeps import findings, search, trials
+from rlresearch.sweeps.search import driver, report, settings
 
 pytestmark = [
     pytest.mark.slow,
@@ -50,7 +50,7 @@ def server():
 
 def controlled(url, folder, pause):
     """One controller, in a process of its own; its runs take `pause` seconds."""
-    findings._page = lambda *_: None
+    report._page = lambda *_: None
     words = [f"hydra.sweeper.storage='{url}'", "hydra.sweeper.study_name=many", f"hydra.sweeper.n_trials={TRIALS}"]
     words += ["hydra.sweeper.n_jobs=2", "hydra.sweeper.heartbeat_s=1", "hydra.sweeper.pruner=median"]
     launcher = Launcher()
@@ -60,7 +60,7 @@ def controlled(url, folder, pause):
         return launcher(jobs, first)
 
     Path(folder).mkdir(exist_ok=True)
-    trials.search(search.prepare(asked(*SHORT, LR, *words)), launch, Path(folder))
+    driver.search(settings.prepare(asked(*SHORT, LR, *words)), launch, Path(folder))
     (Path(folder) / "numbers").write_text(" ".join(str(number) for number, _, _ in launcher.jobs))
 
 

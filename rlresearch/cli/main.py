@@ -23,8 +23,9 @@ from rlresearch.config import compose, messages
 from rlresearch.errors import ConfigError, RunError, nearest, one_line, shown
 from rlresearch.plan import Plan, plan
 from rlresearch.runtime.signals import Interrupted
-from rlresearch.sweeps import ledger, trials
+from rlresearch.sweeps import ledger
 from rlresearch.sweeps import resume as again
+from rlresearch.sweeps.search import driver
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -69,9 +70,9 @@ def _go_on(args: argparse.Namespace, argv: list[str]) -> int:
     command = ["python", "-m", "rlresearch", *argv]
     for overrides in jobs:
         named = [each.partition("=")[2] for each in overrides if each.startswith("resume=")]
-        if named and trials.is_search(named[-1].strip("'\"")):
+        if named and driver.is_search(named[-1].strip("'\"")):
             rest = [each for each in overrides if not each.startswith("resume=")]
-            _run(trials.again(named[-1].strip("'\""), rest, args.config_dir))
+            _run(driver.again(named[-1].strip("'\""), rest, args.config_dir))
             continue
         if named and ledger.is_sweep(named[-1].strip("'\"")):
             again.go_on(compose.changes(overrides, args.config_dir, ()), args.config_dir, argv)

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 from rlresearch.errors import ConfigError, shown
 from rlresearch.storage.atomic import hold
 from rlresearch.storage.run_directory import JsonLines
-from rlresearch.sweeps.samplers import seeded_sampler, size_of_grid
-from rlresearch.sweeps.space import Range, described, distributions
+from rlresearch.sweeps.search.samplers import seeded_sampler, size_of_grid
+from rlresearch.sweeps.search.space import Range, described, distributions
 from rlresearch.trial import PART, SEARCH, make_pruner, open_storage
 
 JOURNAL = "study.journal"

@@ -20,11 +20,11 @@ from rlresearch.errors import ConfigError, RunError, one_line, shown
 from rlresearch.plan import plan
 from rlresearch.storage import atomic
 from rlresearch.storage.run_directory import exclusive, timestamp
-from rlresearch.sweeps import findings
 from rlresearch.sweeps.launchers.basic import OUTWARD, PLACES
-from rlresearch.sweeps.search import WHERE, Prepared, SearchSettings, prepare, samples
-from rlresearch.sweeps.space import typed
-from rlresearch.sweeps.study import JOURNAL, Study, Terms, opened
+from rlresearch.sweeps.search import report
+from rlresearch.sweeps.search.settings import WHERE, Prepared, SearchSettings, prepare, samples
+from rlresearch.sweeps.search.space import typed
+from rlresearch.sweeps.search.study import JOURNAL, Study, Terms, opened
 from rlresearch.trial import aggregated
 
 ASKED = "search.json"  # in the search's directory: what was asked for, so that it can be asked again
@@ -71,7 +71,7 @@ def search(prepared: Prepared, launch: Launch, folder: Path, take_up: TakeUp | N
     except KeyboardInterrupt as interrupted:
         interrupted.sweep_directory = folder  # for who tells how to go on
         raise
-    findings.show(done.counts, done.best, prepared.settings.objectives, _command(prepared, done.best), folder)
+    report.show(done.counts, done.best, prepared.settings.objectives, _command(prepared, done.best), folder)
     if failure is not None:
         (number, why), failed = failure, done.counts["fail"]
         raise RunError(f"{failed} of {sum(done.counts.values())} trials failed; trial {number}: {why}")
@@ -182,7 +182,7 @@ class Controller:
             if states.count("FAIL") > settings.max_failure_rate * len(states):
                 reason = self._study.reason(batch[states.index("FAIL")].number)
                 raise RunError(f"{states.count('FAIL')} of {len(states)} trials of a batch failed: {reason}")
-        findings.write(self._study.optuna, settings.objectives, folder)
+        report.write(self._study.optuna, settings.objectives, folder)
         return Done(self._study.counts(), self._study.best(), folder)
 
     def _train(self, batch: Sequence[Any]) -> None:
@@ -233,14 +233,14 @@ class Controller:
     def _started(self, due: Sequence[Any], part: int) -> None:
         for each in due:
             of = f", run {part + 1} of {len(self._prepared.parts)}" if len(self._prepared.parts) > 1 else ""
-            values = " ".join(f"{key}={findings.short(value)}" for key, value in each.params.items())
+            values = " ".join(f"{key}={report.short(value)}" for key, value in each.params.items())
             print(f"trial {each.number}{of}: {values}", flush=True)
 
     def _ended(self, number: int) -> None:
         trial, best = self._study.frozen(number), self._study.best()
-        told = findings.outcome(trial, self._settings.objectives) or self._study.reason(number) or ""
+        told = report.outcome(trial, self._settings.objectives) or self._study.reason(number) or ""
         beside = f"  (best: trial {best[0].number})" if len(best) == 1 else ""
-        print(f"trial {number} {findings.STATES[trial.state.name]}: {told}{beside}", flush=True)
+        print(f"trial {number} {report.STATES[trial.state.name]}: {told}{beside}", flush=True)
 
 
 def _failure(result: Any) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlresearch.errors import ConfigError
-from rlresearch.sweeps.space import Choice, Range, distributions
+from rlresearch.sweeps.search.space import Choice, Range, distributions
 from rlresearch.trial import made
 
 SAMPLERS = ("tpe", "random", "grid", "qmc", "gp", "cmaes")

@@ -16,8 +16,8 @@ from rlresearch.errors import ConfigError, alternatives, shown
 from rlresearch.plan import Plan, plan
 from rlresearch.resume import named_packages
 from rlresearch.runners.step import EPISODE_METRICS
-from rlresearch.sweeps.samplers import SAMPLERS, check_sampler
-from rlresearch.sweeps.space import Range, space
+from rlresearch.sweeps.search.samplers import SAMPLERS, check_sampler
+from rlresearch.sweeps.search.space import Range, space
 from rlresearch.trial import FROM_EVALUATIONS, FROM_TIMES, PRUNERS, make_pruner
 
 WHERE = "hydra.sweeper"

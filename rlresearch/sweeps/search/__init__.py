@@ -1,0 +1,1 @@
+"""Searches with Optuna: space, samplers, study, trials, report."""
