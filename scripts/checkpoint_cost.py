@@ -36,8 +36,8 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from rlresearch.config.compose import compose  # noqa: E402
-from rlresearch.plan import Plan, plan  # noqa: E402
 from rlresearch.runtime import devices  # noqa: E402
+from rlresearch.training.experiment import Plan, plan  # noqa: E402
 
 SAVES = 9
 A_MINUTE = 700_000  # rows, at the speed that README's table has for DDPG with networks of [64, 64]
@@ -98,7 +98,7 @@ class Bench:
     """A runner whose checkpoints are timed."""
 
     def __init__(self, made: Plan, folder: Path) -> None:
-        from rlresearch.saving import Saver
+        from rlresearch.training.checkpointing import Saver
 
         self._folder, self._number = folder, 0
         self._runner = made.runner.start(made.trainer, made.task, 0)
@@ -116,7 +116,7 @@ class Bench:
         self._saver.close()
 
     def _save(self, rows: int) -> Save:
-        from rlresearch.training import Position
+        from rlresearch.training.loop import Position
 
         self._runner.advance(rows - 2, True)
         began = time.perf_counter()

@@ -73,8 +73,8 @@ def forked(name: str, deterministic: bool) -> float:
 def measured(name: str, deterministic: bool, pipe: Connection) -> None:
     """What a process does."""
     from rlresearch.config.compose import compose
-    from rlresearch.plan import plan
     from rlresearch.runtime import devices
+    from rlresearch.training.experiment import plan
 
     command, iterations = CASES[name]
     made = plan(compose(command).config)

@@ -63,7 +63,7 @@ CASES = {
     "sarsa_device": ["algo=sarsa", "env=cliff_walking"],
 }
 TIMES = {"time", "speed/steps_per_second"}
-PRELOAD = ["tensorflow", "keras", "gymnasium", "rlresearch.__main__", "rlresearch.saving"]
+PRELOAD = ["tensorflow", "keras", "gymnasium", "rlresearch.__main__", "rlresearch.training.checkpointing"]
 LONGEST_LIFE_S = 900.0
 MOST_ROWS_OF_A_LIFE = 10  # of 24
 AIMS = ("save", "moment", "save", "files")  # in turn

@@ -21,9 +21,9 @@ from typing import Any
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
-from rlresearch import launch
 from rlresearch.cli.main import main as rlresearch
 from rlresearch.loggers.console import Display
+from rlresearch.training import run
 
 PICTURE = Path(__file__).resolve().parent.parent / ".pictures" / "terminal.svg"
 COLUMNS = 80
@@ -79,7 +79,7 @@ class Recorded(Display):
 def main() -> int:
     """Trains and draws; the run's exit code."""
     Recorded.recorder.print("$ python -m rlresearch", style="bold")
-    launch.Display = Recorded
+    run.Display = Recorded
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # the picture shows relative paths
         code = rlresearch([])
     if code == 0:

@@ -133,9 +133,9 @@ def forked(command: list[str], phase: str | None, number: int, at: int, pipe: st
 
 def prepare(phase: str, at: int, pipe: Pipe) -> None:
     """Has the phase announced, or the signal sent in it."""
-    from rlresearch import ending
     from rlresearch.runners.device import DeviceRunner
     from rlresearch.storage.checkpoint import Writer
+    from rlresearch.training import outcome as ending
 
     if phase in ADVANCING:
         announce_advance(DeviceRunner, *ADVANCING[phase], pipe)

@@ -189,8 +189,8 @@ def capacity(options: argparse.Namespace) -> dict[str, float]:
 def start(options: argparse.Namespace) -> dict[str, float]:
     """Seconds, of the default run. `update`: since this process was started."""
     from rlresearch.config.compose import compose
-    from rlresearch.plan import plan
     from rlresearch.runtime import devices
+    from rlresearch.training.experiment import plan
 
     made = plan(compose([]).config)
     took = {"import": _seconds(lambda: devices.prepare("cpu", None, deterministic=False, compile_cache=True))}

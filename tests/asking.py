@@ -19,17 +19,17 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from mutations import Case, right, wrong
 
-from rlresearch import launch
 from rlresearch.cli.main import main as command
 from rlresearch.config.compose import compose
-from rlresearch.plan import plan
+from rlresearch.training import run
+from rlresearch.training.experiment import plan
 
 LONGEST_ANSWER_S = 10
 
 
 def answer(case: Case, folder: Path) -> dict[str, typing.Any]:
     """What `python -m rlresearch` answers: code, out, err, seconds of processor time; whether TensorFlow was loaded."""
-    launch.launch = lambda *_: 0.0  # a command that is accepted must not train
+    run.launch = lambda *_: 0.0  # a command that is accepted must not train
     argv = _in_folder(case, folder)
     out, err = io.StringIO(), io.StringIO()
     sys.argv, began = ["rlresearch", *argv], time.process_time()

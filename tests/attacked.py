@@ -24,12 +24,12 @@ from pathlib import Path
 from hostile import CASES, HostileCase
 from spoiling import make_run
 
-from rlresearch import launch
 from rlresearch.cli import evaluate, export, rerun
 from rlresearch.cli.main import main as train
 from rlresearch.errors import ConfigError
 from rlresearch.review.__main__ import main as review
 from rlresearch.runtime import devices
+from rlresearch.training import run as launch
 
 FLOOR_MB, LONGEST_S = 192, 8
 BEYOND = "what follows would load TensorFlow"

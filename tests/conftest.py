@@ -25,7 +25,7 @@ import tensorflow as tf  # noqa: E402
 from rlresearch import buffers, rng  # noqa: E402
 from rlresearch.config.compose import compose, config_folder  # noqa: E402
 from rlresearch.errors import ConfigError  # noqa: E402
-from rlresearch.plan import Plan, plan  # noqa: E402
+from rlresearch.training.experiment import Plan, plan  # noqa: E402
 from rlresearch.types import Batch, EnvSpec, Progress, Transition  # noqa: E402
 
 gc.freeze()

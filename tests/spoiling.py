@@ -17,12 +17,13 @@ import numpy as np
 import yaml
 from made_runs import evaluation_rows, metrics_rows
 
-from rlresearch import launch, resume
 from rlresearch.config.compose import compose
 from rlresearch.storage import checkpoint, tensor_files
 from rlresearch.storage.checkpoint import About, Writer
 from rlresearch.storage.run_directory import JsonLines, RunDirectory
 from rlresearch.storage.tensor_files import Ring
+from rlresearch.training import resume
+from rlresearch.training import run as launch
 
 STEP, NAME = 1000, "000000001000"
 

@@ -15,8 +15,8 @@ from conftest import NEEDED
 from rlresearch.config.compose import compose, config_folder
 from rlresearch.config.dotted import flattened
 from rlresearch.errors import ConfigError
-from rlresearch.plan import plan
 from rlresearch.runners import Host, Population
+from rlresearch.training.experiment import plan
 
 CAR = "env=gym env.id=MountainCarContinuous-v0"
 PAIR = "runner=population runner.seeds=2"

@@ -9,9 +9,10 @@ import pytest
 import tensorflow as tf
 from conftest import make_plan
 
-from rlresearch import rng, saving
+from rlresearch import rng
 from rlresearch.cli import export
 from rlresearch.cli.evaluate import StoredPolicy
+from rlresearch.training import checkpointing
 
 
 @pytest.fixture
@@ -20,10 +21,12 @@ def stored(monkeypatch):
 
     def stored(*overrides, algo):
         plan = make_plan(algo, *overrides)
-        state = saving.Learned(plan.trainer.algo.init(rng.key(3)), plan.trainer.normalizer.init(plan.trainer.algo.spec))
+        state = checkpointing.Learned(
+            plan.trainer.algo.init(rng.key(3)), plan.trainer.normalizer.init(plan.trainer.algo.spec)
+        )
         loaded = SimpleNamespace(about=SimpleNamespace(step=7))
         monkeypatch.setattr(export, "stored_policy", lambda _: StoredPolicy(plan, loaded, None, "the run"))
-        monkeypatch.setattr(saving, "learned", lambda *_: state)
+        monkeypatch.setattr(checkpointing, "learned", lambda *_: state)
         return lambda obs: plan.trainer.policy(state, tf.constant(obs)).numpy()
 
     return stored

@@ -126,11 +126,11 @@ def test_the_guard_notes_what_leaves_a_run(tmp_path):
 
 
 def test_the_run_that_is_spoilt_is_a_good_one(tmp_path):
-    from rlresearch import resume
-    from rlresearch.plan import plan
     from rlresearch.review.commands import maintain
     from rlresearch.review.runs import reader
     from rlresearch.storage import checkpoint
+    from rlresearch.training import resume
+    from rlresearch.training.experiment import plan
 
     make_run(tmp_path / "run")
     stored = resume.open_run(str(tmp_path / "run"), "resume")

@@ -24,12 +24,12 @@ from rlresearch.loggers.tensorboard import TensorBoard
 from rlresearch.loggers.wandb import client, uploader
 from rlresearch.loggers.wandb.settings import WandbSettings, marked
 from rlresearch.loggers.wandb.supervisor import Beside
-from rlresearch.plan import plan
-from rlresearch.resume import SAFE_GROUPS
 from rlresearch.review.__main__ import main as review
 from rlresearch.review.runs import tfevents
 from rlresearch.storage.rollback import TIMING, cut
 from rlresearch.storage.run_directory import JsonLines, RunDirectory, read_rows
+from rlresearch.training.experiment import plan
+from rlresearch.training.resume import SAFE_GROUPS
 
 SETTINGS = WandbSettings(project="tests", entity="lab", exit_wait_s=90.0)
 MISBEHAVIOUR = ["gone", "hang", "reset", "garbage", "429", "500"]

@@ -22,7 +22,7 @@ from shipped import VALUES, Base, fits
 from rlresearch.config.compose import config_folder
 from rlresearch.config.dotted import flattened
 from rlresearch.noise import Gaussian
-from rlresearch.plan import Settings
+from rlresearch.training.experiment import Settings
 
 ROOT = Path(__file__).parents[1]
 # What a person who typed the command need not know: libraries, classes, addresses, how Hydra looks for files.

@@ -14,7 +14,7 @@ from conftest import ROOT, leaves, same_bits, without_xla
 from rlresearch import tree
 from rlresearch.cli import main as entry
 from rlresearch.config.compose import compose
-from rlresearch.plan import plan
+from rlresearch.training.experiment import plan
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)

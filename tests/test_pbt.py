@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rlresearch import launch, resume
 from rlresearch.config import compose
 from rlresearch.errors import ConfigError
-from rlresearch.plan import plan
 from rlresearch.runners import PBT, population
 from rlresearch.runners.pbt import chosen, explored
 from rlresearch.storage.run_directory import RunDirectory
+from rlresearch.training import resume
+from rlresearch.training import run as launch
+from rlresearch.training.experiment import plan
 
 TINY = ["network.actor.hidden=[4]", "network.critic.hidden=[4]", "algo.batch_size=8", "algo.learning_starts=20"]
 TINY += ["eval.every_steps=100", "eval.episodes=1", "eval.final_episodes=1", "total_steps=300", "logger.console=none"]

@@ -13,7 +13,6 @@ import pytest
 import tensorflow as tf
 from conftest import RandomActions, leaves, make_plan, same_bits, without_xla
 
-from rlresearch import ending, resume, saving, training
 from rlresearch.buffers import Uniform
 from rlresearch.cli.evaluate import main as evaluate
 from rlresearch.cli.export import main as export
@@ -24,10 +23,12 @@ from rlresearch.runners import Device, Host, Population
 from rlresearch.runners.host import HostRunner
 from rlresearch.runners.step import Trainer
 from rlresearch.runtime.signals import Watch
-from rlresearch.saving import Saver, begin_from, restore, state_digest
 from rlresearch.storage import checkpoint, rollback
 from rlresearch.storage.run_directory import JsonLines, RunDirectory, read_rows
-from rlresearch.training import Position
+from rlresearch.training import checkpointing, outcome, resume
+from rlresearch.training import loop as training
+from rlresearch.training.checkpointing import Saver, begin_from, restore, state_digest
+from rlresearch.training.loop import Position
 
 SMALL = ["network.actor.hidden=[8]", "network.critic.hidden=[8]", "tuned=none", "device=cpu", "compile_cache=false"]
 SMALL += ["eval.every_steps=48", "eval.episodes=2", "eval.final_episodes=3", "env.max_episode_steps=13"]
@@ -229,14 +230,14 @@ def test_a_signal_saves_the_exact_step_in_training_and_in_evaluation(pair, tmp_p
 
 
 def test_a_signal_of_the_last_moments_ends_a_sweep_after_a_run_that_has_finished(tmp_path, capsys):
-    real = ending.finish
+    real = outcome.finish
 
     def finish(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
         real(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ending, "finish", finish)
+        patch.setattr(outcome, "finish", finish)
         ran("-m", "seed=0,1", *REPLAY, *SMALL, f"runs_dir={tmp_path}", code=143)
     (run,) = runs_in(tmp_path)
     assert record(run)["status"] == "finished" and "interrupted by SIGTERM; to go on: " in capsys.readouterr().err
@@ -279,16 +280,16 @@ FORGOTTEN = ["key", "algo.critic_optimizer", "algo.target_actor", "buffer.added"
 @pytest.mark.parametrize("what", [*FORGOTTEN, "fresh"])
 def test_a_part_that_a_checkpoint_forgot_would_be_noticed(pair, killed, what):
     """The comparisons above can fail: something is 0 where it was saved, and the run comes out otherwise."""
-    real = saving.restore
+    real = checkpointing.restore
 
     def forgetful(runner, loaded):
         lost = {name: np.zeros_like(x) for name, x in loaded.arrays.items() if name.startswith(f"state.{what}")}
         real(runner, loaded._replace(arrays=loaded.arrays | lost))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(saving, "restore", forgetful)
+        patch.setattr(checkpointing, "restore", forgetful)
         if what == "fresh":
-            patch.setattr(saving, "Position", lambda fresh=False, **others: Position(not fresh, **others))
+            patch.setattr(checkpointing, "Position", lambda fresh=False, **others: Position(not fresh, **others))
         ran(f"resume={killed}")
     same_state = record(killed)["state_digest"] == record(pair[0])["state_digest"]
     assert not same_state or rows(killed, "metrics") != rows(pair[0], "metrics")
@@ -455,7 +456,7 @@ def test_an_exported_policy_acts_in_the_environments_own_units(pair, tmp_path, c
     obs = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     loaded = checkpoint.chosen(pair[0], "last", "")
     plan = make_plan("ddpg", "env=pendulum")
-    state = saving.learned(plan.trainer, loaded, None)
+    state = checkpointing.learned(plan.trainer, loaded, None)
     np.testing.assert_allclose(copy(obs=obs)["action"], 2.0 * plan.trainer.policy(state, obs), rtol=1e-5)
     assert json.loads((tmp_path / "policy" / "policy.json").read_text())["step"] == 120
     assert export([str(pair[0]), str(tmp_path / "policy")]) == 2

@@ -12,10 +12,10 @@ from conftest import ALGORITHMS, make_plan
 
 from rlresearch import rng
 from rlresearch.config.compose import config_folder
-from rlresearch.plan import EvalSettings
 from rlresearch.review.__main__ import main
 from rlresearch.review.commands import metrics
-from rlresearch.training import train
+from rlresearch.training.experiment import EvalSettings
+from rlresearch.training.loop import train
 from rlresearch.types import TimeStep
 
 

@@ -20,18 +20,18 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from rlresearch import training, trial
 from rlresearch.cli.main import main
 from rlresearch.config import compose
 from rlresearch.envs.pendulum import Pendulum
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, RunError
-from rlresearch.plan import EvalSettings, plan
 from rlresearch.storage import redaction
 from rlresearch.sweeps.search import driver, report
 from rlresearch.sweeps.search import settings as search
 from rlresearch.sweeps.search.space import Choice, Number
-from rlresearch.trial import Reporter, Share, Trial
+from rlresearch.training import loop, pruning
+from rlresearch.training.experiment import EvalSettings, plan
+from rlresearch.training.pruning import Reporter, Share, Trial
 
 LR = "optimizer.lr=tag(log,interval(1e-5,1e-1))"
 SHORT = ["total_steps=400", "eval.every_steps=100", "algo.learning_starts=50", "algo.batch_size=16"]
@@ -358,11 +358,11 @@ def test_a_trial_that_goes_on_keeps_its_scores_and_what_it_was_told(tmp_path, mo
                 judge.at_evaluation(step, [SimpleNamespace(mean=scores[step])])
             return judge.ended
 
-        assert told(trial.Judge([share], 1, 400), [100, 200, 300]) == [300]
+        assert told(pruning.Judge([share], 1, 400), [100, 200, 300]) == [300]
         # The pruner, which has no more answers, is not asked again: not from the beginning, not from a checkpoint.
-        assert told(trial.Judge([share], 1, 400), [100, 200]) == [None]
-        assert told(trial.Judge([share], 1, 400), [100, 200, 300]) == [300]
-        later, at_end = trial.Judge([share], 1, 400), trial.Judge([share], 1, 400)
+        assert told(pruning.Judge([share], 1, 400), [100, 200]) == [None]
+        assert told(pruning.Judge([share], 1, 400), [100, 200, 300]) == [300]
+        later, at_end = pruning.Judge([share], 1, 400), pruning.Judge([share], 1, 400)
         later.go_on(100, [[-3.0]])
         assert later.ended == [None] and told(later, [200, 300]) == [300]
         at_end.go_on(300, [[-3.0, -2.0, -1.0]])
@@ -408,16 +408,16 @@ def test_members_that_are_judged_to_stop_are_neither_logged_nor_trained_on():
         def evaluation(self, row):
             self.told.append(("evaluation", row["step"]))
 
-    class Stopped(training.AllGoOn):
+    class Stopped(loop.AllGoOn):
         def at_evaluation(self, step, evaluations):
             self.going[0] = self.going[0] and step < 100
             self.going[1] = self.going[1] and step < 200
 
     logs, runner = [Log(), Log()], Fake()
-    kept = training.NothingKept(soundness=SimpleNamespace(check=lambda step: None))
+    kept = loop.NothingKept(soundness=SimpleNamespace(check=lambda step: None))
     settings = EvalSettings(every_steps=100, episodes=1, final_episodes=1)
     task = Task("Pendulum-v1", physics=Pendulum(), max_episode_steps=5)
-    finals = training.train(runner, task, 400, settings, 50, logs, None, kept, Stopped([True, True]))
+    finals = loop.train(runner, task, 400, settings, 50, logs, None, kept, Stopped([True, True]))
     assert runner.iteration == 200 and runner.going == [False, True]
     assert [each.lengths for each in finals] == [[5], [5]]
     first = [("row", 50), ("row", 100), ("evaluation", 100)]
@@ -542,9 +542,11 @@ def test_runs_are_told_of_a_database_in_words_that_no_redaction_changes():
 
 
 def test_the_interquartile_mean_and_the_area_are_what_they_say():
-    assert trial.aggregated([0, 1, 2, 100], "iqm") == 1.5 and trial.aggregated([1, 2, 6], "mean") == 3
-    assert trial.from_evaluations("auc", [1.0, 3.0]) == 2.0 and trial.from_evaluations("best", [1.0, 3.0, 2.0]) == 3.0
-    assert trial.normalised(-704.0, {"random": -1256, "target": -152}) == 0.5
+    assert pruning.aggregated([0, 1, 2, 100], "iqm") == 1.5 and pruning.aggregated([1, 2, 6], "mean") == 3
+    assert (
+        pruning.from_evaluations("auc", [1.0, 3.0]) == 2.0 and pruning.from_evaluations("best", [1.0, 3.0, 2.0]) == 3.0
+    )
+    assert pruning.normalised(-704.0, {"random": -1256, "target": -152}) == 0.5
 
 
 def test_sixty_four_searches_of_the_same_instant_have_a_directory_each(tmp_path, monkeypatch):

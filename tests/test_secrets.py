@@ -10,18 +10,19 @@ import yaml
 from fake_wandb import KEY, fake_wandb
 from made_runs import evaluation_rows, metrics_rows
 
-from rlresearch import launch, resume
 from rlresearch.config.compose import Change, compose
 from rlresearch.errors import ConfigError
 from rlresearch.loggers.tail import Following
 from rlresearch.loggers.tensorboard import TensorBoard
 from rlresearch.loggers.wandb import client
 from rlresearch.loggers.wandb.settings import WandbSettings
-from rlresearch.plan import plan
 from rlresearch.review.__main__ import main as review
 from rlresearch.storage import redaction
 from rlresearch.storage.provenance import provenance
 from rlresearch.storage.run_directory import JsonLines, RunDirectory
+from rlresearch.training import resume
+from rlresearch.training import run as launch
+from rlresearch.training.experiment import plan
 
 CANARIES = [f"canary{number:02d}xyzzy" for number in range(40)]
 _next = iter(CANARIES).__next__

@@ -506,9 +506,9 @@ def stray(patch):
         if step == 40 and (len(self.ended) == 3 or len(judges) == 2):
             self.ended[-1] = step
 
-    patch.setattr("rlresearch.trial.Judge.at_evaluation", at_evaluation)
+    patch.setattr("rlresearch.training.pruning.Judge.at_evaluation", at_evaluation)
     patch.setattr(PopulationRunner, "advance", advance)
-    patch.setattr("rlresearch.training._Pace.iterations", lambda self, seconds: 10)
+    patch.setattr("rlresearch.training.loop._Pace.iterations", lambda self, seconds: 10)
 
 
 @pytest.fixture(scope="module")

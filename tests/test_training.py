@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from conftest import make_plan, same_bits, without_xla
 
-from rlresearch import training
 from rlresearch.envs.task import Task
 from rlresearch.evaluation import evaluator as evaluation
 from rlresearch.evaluation.evaluator import UNSEEN, Evaluator
-from rlresearch.plan import EvalSettings
 from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.host import HostRunner
 from rlresearch.runners.population import PopulationRunner
-from rlresearch.training import Stop, stops, train
+from rlresearch.training import loop as training
+from rlresearch.training.experiment import EvalSettings
+from rlresearch.training.loop import Stop, stops, train
 
 STEPS, LIMIT = 120, 40
 

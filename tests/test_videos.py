@@ -22,9 +22,9 @@ from rlresearch.evaluation.video import Recorder, record
 from rlresearch.loggers.tail import Following, video_of
 from rlresearch.loggers.wandb import client
 from rlresearch.loggers.wandb.settings import WandbSettings
-from rlresearch.plan import EvalSettings, plan
 from rlresearch.storage.run_directory import RunDirectory, read_rows
-from rlresearch.training import NothingKept, train
+from rlresearch.training.experiment import EvalSettings, plan
+from rlresearch.training.loop import NothingKept, train
 
 PENDULUM = Task("Pendulum-v1", physics=Pendulum(), max_episode_steps=20)
 

@@ -6,9 +6,9 @@ import re
 import pytest
 from conftest import without_xla
 
-from rlresearch import launch
 from rlresearch.cli.main import main
 from rlresearch.storage.run_directory import read_rows
+from rlresearch.training import run as launch
 
 COMMAND = [
     "total_steps=400", "tuned=none", "algo.learning_starts=100", "algo.batch_size=8", "network.actor.hidden=[8]",

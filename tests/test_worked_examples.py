@@ -15,9 +15,9 @@ from rlresearch.envs import bandits
 from rlresearch.envs.device import DeviceEnv
 from rlresearch.envs.host import Unit
 from rlresearch.envs.pendulum import PendulumState
-from rlresearch.plan import EvalSettings, plan
 from rlresearch.runners.population import PopulationRunner
-from rlresearch.training import train
+from rlresearch.training.experiment import EvalSettings, plan
+from rlresearch.training.loop import train
 from rlresearch.types import Batch
 
 # DDPG by hand: linear networks, a batch of one.

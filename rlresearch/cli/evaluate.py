@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlresearch import resume
 from rlresearch.errors import ConfigError, RunError, one_line, shown
 from rlresearch.evaluation.video import check_rendering, record
-from rlresearch.plan import Plan, plan
 from rlresearch.runtime import devices, watchdog
 from rlresearch.storage import checkpoint
 from rlresearch.storage.checkpoint import Loaded
+from rlresearch.training import resume
+from rlresearch.training.experiment import Plan, plan
 
 
 class StoredPolicy(NamedTuple):
@@ -86,7 +86,7 @@ def stored_policy(options: argparse.Namespace) -> StoredPolicy:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from rlresearch.evaluation.evaluator import Evaluator
-    from rlresearch.saving import learned
+    from rlresearch.training.checkpointing import learned
 
     policy = stored_policy(options)
     if options.video is not None:

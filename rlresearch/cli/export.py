@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from rlresearch.saving import learned
+    from rlresearch.training.checkpointing import learned
 
     if options.format == "onnx":
         _require_onnx()

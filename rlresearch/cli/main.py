@@ -18,14 +18,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from rlresearch import __version__, launch, resume
+from rlresearch import __version__
 from rlresearch.config import compose, messages
 from rlresearch.errors import ConfigError, RunError, nearest, one_line, shown
-from rlresearch.plan import Plan, plan
 from rlresearch.runtime.signals import Interrupted
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps import resume as again
 from rlresearch.sweeps.search import driver
+from rlresearch.training import resume
+from rlresearch.training import run as launch
+from rlresearch.training.experiment import Plan, plan
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,11 +10,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from rlresearch import launch
 from rlresearch.errors import ConfigError, RunError, one_line, shown
-from rlresearch.plan import plan
-from rlresearch.resume import read_config
 from rlresearch.storage.run_directory import RunDirectory
+from rlresearch.training import run
+from rlresearch.training.experiment import plan
+from rlresearch.training.resume import read_config
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,11 +53,11 @@ def rerun(
     if (began_with := config.get("init_from")) is not None and init_from is None:
         raise ConfigError(f"{path}: began with what {shown(began_with)} had learned; name that with --init-from=RUN.")
     config |= {"init_from": init_from}
-    request = launch.Request(
+    request = run.Request(
         config=config,
         algo=str(record.get("algo")),
         env=str(record.get("env")),
         argv=["python", "-m", "rlresearch.rerun", str(path)],
         overrides=record.get("overrides") or [],
     )
-    return launch.launch(plan(config, ["rlresearch", *(packages or [])]), request)
+    return run.launch(plan(config, ["rlresearch", *(packages or [])]), request)

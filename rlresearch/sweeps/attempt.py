@@ -11,16 +11,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlresearch import ending, launch, resume
 from rlresearch.config.compose import Change
 from rlresearch.config.dotted import flattened
 from rlresearch.errors import ConfigError, RunError
-from rlresearch.plan import Plan, plan
 from rlresearch.storage.redaction import redacted
 from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps.ledger import DONE, FAILED, FINISHED, INTERRUPTED, Ledger
-from rlresearch.trial import trial_of
+from rlresearch.training import outcome as ending
+from rlresearch.training import resume
+from rlresearch.training import run as launch
+from rlresearch.training.experiment import Plan, plan
+from rlresearch.training.pruning import trial_of
 
 
 class Task(NamedTuple):

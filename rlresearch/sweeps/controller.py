@@ -9,7 +9,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlresearch import resume
 from rlresearch.config.dotted import flattened
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.storage import redaction
@@ -22,6 +21,7 @@ from rlresearch.sweeps.attempt import Outcome, Task, attempt, ended_as
 from rlresearch.sweeps.jobs import Composer, check, frozen
 from rlresearch.sweeps.ledger import DONE, FAILED, INTERRUPTED, KILLED, PENDING, RUNNING, TIMED_OUT, Job
 from rlresearch.sweeps.table import Table
+from rlresearch.training import resume
 
 _ORPHANS_S = 10.0
 RETRIED = {"failed": (FAILED, KILLED, TIMED_OUT), "none": ()}

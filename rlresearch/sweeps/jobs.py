@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from rlresearch.config import compose
 from rlresearch.config.compose import CHECKED_VALUES, Composed
 from rlresearch.errors import ConfigError, shown
-from rlresearch.plan import Plan, plan
-from rlresearch.resume import check_source
 from rlresearch.sweeps.ledger import Base, Job, own, swept
+from rlresearch.training.experiment import Plan, plan
+from rlresearch.training.resume import check_source
 
 ALL_CHECKED = 1_000  # jobs; of more, each value of each key is checked in a few
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from rlresearch.config.compose import Change
 from rlresearch.config.dotted import flattened
 from rlresearch.errors import ConfigError, alternatives, shown
-from rlresearch.resume import named_packages
 from rlresearch.storage.redaction import MASK
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps.controller import RETRIED, Sweep
 from rlresearch.sweeps.launchers.basic import check_outward, made
+from rlresearch.training.resume import named_packages
 
 ALLOWED = ("retry", "packages", "hydra/launcher", "hydra.launcher.SETTING")
 

@@ -30,8 +30,8 @@ from typing import Any, NoReturn
 
 from rlresearch.errors import RunError
 
-PRELOADED = ("tensorflow", "keras", "gymnasium", "safetensors.numpy", "omegaconf", "rlresearch.training")
-PRELOADED += ("rlresearch.saving", "rlresearch.runners.device", "rlresearch.runners.host")
+PRELOADED = ("tensorflow", "keras", "gymnasium", "safetensors.numpy", "omegaconf", "rlresearch.training.loop")
+PRELOADED += ("rlresearch.training.checkpointing", "rlresearch.runners.device", "rlresearch.runners.host")
 _PR_SET_PDEATHSIG = 1
 _CODES = {"finished": 0, "failed": 1}
 COULD_NOT_WRITE = 74  # sysexits.h, EX_IOERR

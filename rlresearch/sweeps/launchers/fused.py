@@ -12,12 +12,12 @@ import annotated_types as at
 
 from rlresearch.config.dotted import flattened
 from rlresearch.errors import ConfigError, shown
-from rlresearch.plan import member_configs, plan
 from rlresearch.runners import Device, Population
 from rlresearch.runtime import devices
 from rlresearch.storage.run_directory import timestamp
 from rlresearch.sweeps.ledger import INTERRUPTED
-from rlresearch.trial import without_trial
+from rlresearch.training.experiment import member_configs, plan
+from rlresearch.training.pruning import without_trial
 
 if TYPE_CHECKING:
     from rlresearch.sweeps.controller import Sweep

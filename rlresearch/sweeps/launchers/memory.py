@@ -10,8 +10,8 @@ from pathlib import Path
 import tensorflow as tf
 
 from rlresearch import rng
-from rlresearch.footprint import free_memory
-from rlresearch.plan import Plan
+from rlresearch.training.experiment import Plan
+from rlresearch.training.resources import free_memory
 
 # Measured with scripts/sweep_time.py: the state itself, and what saving and compiling it add.
 COPIES = 2.0

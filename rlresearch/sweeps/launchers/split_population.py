@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from rlresearch.resume import POPULATION, lasting_digest, read_config
 from rlresearch.storage import atomic, checkpoint, tensor_files
 from rlresearch.storage.checkpoint import Loaded, Writer
 from rlresearch.storage.run_directory import RunDirectory, read_rows
 from rlresearch.storage.tensor_files import Damaged, Ring, RowFile
+from rlresearch.training.resume import POPULATION, lasting_digest, read_config
 
 _HELD, _MOST_HELD = 1 << 28, 4  # bytes of a checkpoint, and how many of them
 _REPLACEMENT = f"{atomic.TEMPORARY}parted"

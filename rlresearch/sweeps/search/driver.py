@@ -14,10 +14,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlresearch import resume
 from rlresearch.config.compose import Sought, compose
 from rlresearch.errors import ConfigError, RunError, one_line, shown
-from rlresearch.plan import plan
 from rlresearch.storage import atomic
 from rlresearch.storage.run_directory import exclusive, timestamp
 from rlresearch.sweeps.launchers.basic import OUTWARD, PLACES
@@ -25,7 +23,9 @@ from rlresearch.sweeps.search import report
 from rlresearch.sweeps.search.settings import WHERE, Prepared, SearchSettings, prepare, samples
 from rlresearch.sweeps.search.space import typed
 from rlresearch.sweeps.search.study import JOURNAL, Study, Terms, opened
-from rlresearch.trial import aggregated
+from rlresearch.training import resume
+from rlresearch.training.experiment import plan
+from rlresearch.training.pruning import aggregated
 
 ASKED = "search.json"  # in the search's directory: what was asked for, so that it can be asked again
 _LARGEST = 1 << 20  # bytes

@@ -11,7 +11,7 @@ from typing import Any
 
 from rlresearch.errors import ConfigError
 from rlresearch.sweeps.search.space import Choice, Range, distributions
-from rlresearch.trial import made
+from rlresearch.training.pruning import made
 
 SAMPLERS = ("tpe", "random", "grid", "qmc", "gp", "cmaes")
 _LARGEST_GRID = 1_000_000

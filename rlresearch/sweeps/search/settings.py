@@ -13,12 +13,12 @@ import annotated_types as at
 from rlresearch.config.compose import Sought, compose
 from rlresearch.config.instantiate import make
 from rlresearch.errors import ConfigError, alternatives, shown
-from rlresearch.plan import Plan, plan
-from rlresearch.resume import named_packages
 from rlresearch.runners.step import EPISODE_METRICS
 from rlresearch.sweeps.search.samplers import SAMPLERS, check_sampler
 from rlresearch.sweeps.search.space import Range, space
-from rlresearch.trial import FROM_EVALUATIONS, FROM_TIMES, PRUNERS, make_pruner
+from rlresearch.training.experiment import Plan, plan
+from rlresearch.training.pruning import FROM_EVALUATIONS, FROM_TIMES, PRUNERS, make_pruner
+from rlresearch.training.resume import named_packages
 
 WHERE = "hydra.sweeper"
 _NEEDS = {"qmc": ["scipy"], "gp": ["scipy", "torch"], "cmaes": ["cmaes"]}

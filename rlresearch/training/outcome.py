@@ -7,12 +7,12 @@ from typing import Any
 
 from rlresearch.errors import RunError
 from rlresearch.evaluation.evaluator import Evaluation
-from rlresearch.plan import Plan
 from rlresearch.runners import Population
 from rlresearch.runtime.signals import Interrupted
-from rlresearch.session import Session, last_step
 from rlresearch.storage import rollback
 from rlresearch.storage.run_directory import RunDirectory, read_rows, timestamp
+from rlresearch.training.experiment import Plan
+from rlresearch.training.session import Session, last_step
 
 _log = logging.getLogger("rlresearch")
 

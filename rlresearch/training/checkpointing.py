@@ -23,14 +23,14 @@ from rlresearch import tree as trees
 from rlresearch.buffers import Rows
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation.evaluator import UNSEEN, Evaluation
-from rlresearch.plan import Plan
 from rlresearch.runners.step import OF_THE_ROW, Trainer
-from rlresearch.soundness import Soundness
 from rlresearch.storage import run_directory
 from rlresearch.storage.checkpoint import About, Loaded, Writer
 from rlresearch.storage.provenance import versions
 from rlresearch.storage.tensor_files import Damaged, Ring
-from rlresearch.training import Position, Stop
+from rlresearch.training.experiment import Plan
+from rlresearch.training.finite_check import Soundness
+from rlresearch.training.loop import Position, Stop
 from rlresearch.types import Tree
 
 _log = logging.getLogger("rlresearch")

@@ -14,9 +14,9 @@ from rlresearch.errors import RunError
 from rlresearch.evaluation.evaluator import UNSEEN, Evaluation, Evaluator
 from rlresearch.evaluation.video import Recorder
 from rlresearch.loggers.base import Logger
-from rlresearch.plan import EvalSettings
 from rlresearch.runtime.signals import Interrupted
-from rlresearch.soundness import Soundness
+from rlresearch.training.experiment import EvalSettings
+from rlresearch.training.finite_check import Soundness
 
 SPEED_METRICS = {
     "speed/steps_per_second": "without compilation and evaluation, all members together, in transitions a second",

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rlresearch.resume import Resumption
 from rlresearch.storage.run_directory import RunDirectory, timestamp
-from rlresearch.trial import Judge
+from rlresearch.training.pruning import Judge
+from rlresearch.training.resume import Resumption
 
 _log = logging.getLogger("rlresearch")
 

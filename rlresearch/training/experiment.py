@@ -23,7 +23,7 @@ from rlresearch.noise import NoNoise
 from rlresearch.runners import PBT, Population, RunnerPart
 from rlresearch.runners.step import Trainer
 from rlresearch.storage.redaction import MASK
-from rlresearch.trial import Trial, trial_of
+from rlresearch.training.pruning import Trial, trial_of
 
 GROUPS = ("network", "buffer", "noise", "optimizer", "normalize", "env", "runner", "logger", "eval", "checkpoint")
 GROUPS += ("algo",)

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from rlresearch.loggers.console import Display
 from rlresearch.loggers.wandb.supervisor import Beside
-from rlresearch.lost import Lost
-from rlresearch.plan import Plan
-from rlresearch.resume import Resumption
 from rlresearch.storage.run_directory import RunDirectory
-from rlresearch.trial import Judge
+from rlresearch.training.experiment import Plan
+from rlresearch.training.member_failures import Lost
+from rlresearch.training.pruning import Judge
+from rlresearch.training.resume import Resumption
 
 
 class Request(NamedTuple):

@@ -21,11 +21,11 @@ from rlresearch.config import safe_yaml
 from rlresearch.config.compose import Change
 from rlresearch.config.dotted import flattened
 from rlresearch.errors import ConfigError, RunError, shown
-from rlresearch.plan import Plan, plan
 from rlresearch.storage import checkpoint, redaction
 from rlresearch.storage.atomic import read_file
 from rlresearch.storage.checkpoint import Loaded
 from rlresearch.storage.run_directory import RunDirectory
+from rlresearch.training.experiment import Plan, plan
 
 # What decides neither what is learned nor from what: all else would make it another run.
 SAFE = ("total_steps", "device", "threads", "compile_cache", "deterministic")

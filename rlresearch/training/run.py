@@ -10,24 +10,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlresearch import ending
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation.evaluator import UNSEEN, Evaluation
-from rlresearch.footprint import check_room
 from rlresearch.loggers.base import Logger, Offline, Several
 from rlresearch.loggers.console import Display
 from rlresearch.loggers.wandb.supervisor import Beside
-from rlresearch.lost import Lost, are_fused
-from rlresearch.plan import Plan, member_configs
-from rlresearch.resume import POPULATION, SAFE, SAFE_GROUPS, Resumption, lasting_digest, open_run, read_config
 from rlresearch.runners import Population
 from rlresearch.runtime import devices, watchdog
 from rlresearch.runtime.signals import Watch
-from rlresearch.session import Request, Session, last_step
 from rlresearch.storage import checkpoint, redaction, rollback
 from rlresearch.storage.provenance import provenance, versions
 from rlresearch.storage.run_directory import RunDirectory, read_rows, timestamp
-from rlresearch.trial import Judge, Share, Trial, trial_of, without_trial
+from rlresearch.training import outcome
+from rlresearch.training.experiment import Plan, member_configs
+from rlresearch.training.member_failures import Lost, are_fused
+from rlresearch.training.pruning import Judge, Share, Trial, trial_of, without_trial
+from rlresearch.training.resources import check_room
+from rlresearch.training.resume import POPULATION, SAFE, SAFE_GROUPS, Resumption, lasting_digest, open_run, read_config
+from rlresearch.training.session import Request, Session, last_step
 
 _log = logging.getLogger("rlresearch")
 _log.addHandler(logging.NullHandler())  # before a run directory takes them, messages go nowhere
@@ -49,7 +49,7 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
     display, directories = Display(plan.logger.console), []
     session = Session(plan, request, directories, display, time.perf_counter(), resumption, beside=[])
     try:
-        with Watch(partial(ending.left_at_once, session)) as watch:
+        with Watch(partial(outcome.left_at_once, session)) as watch:
             begins = resumption is None or resumption.loaded is None
             source = _source(plan.settings.init_from) if begins else None
             if resumption is None:
@@ -61,13 +61,13 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
                 session = session._replace(lost=Lost(plan.task.id, directories, session.judge, session.elapsed))
             with watchdog.watched(plan.task.timeout_s, plan.task.id, [each.path for each in directories]):
                 evaluations, trained, digests = _train(session, watch, source)
-            ending.finish(session, evaluations, trained, digests)
+            outcome.finish(session, evaluations, trained, digests)
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        ending.record(status, error, session)
+        outcome.record(status, error, session)
         if isinstance(error, (KeyboardInterrupt, ConfigError)):
             raise
-        raise RunError(f"{ending.told(error)} ({ending.where(directories)})") from error
+        raise RunError(f"{outcome.told(error)} ({outcome.where(directories)})") from error
     finally:
         try:
             for process in session.beside:  # last: W&B hears how the run ended
@@ -166,8 +166,8 @@ def _write_changes(session: Session, resumption: Resumption) -> None:
 def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[Evaluation], float, list[str]]:
     """The final evaluations, the seconds that building and training took, each member's digest of the last state."""
     from rlresearch.evaluation.video import Recorder
-    from rlresearch.saving import Saver, begin_from, member_digests, state_digest
-    from rlresearch.training import train
+    from rlresearch.training.checkpointing import Saver, begin_from, member_digests, state_digest
+    from rlresearch.training.loop import train
 
     plan, settings, loaded = session.plan, session.plan.settings, session.resumption and session.resumption.loaded
     step = loaded.about.step if loaded else 0

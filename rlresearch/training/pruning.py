@@ -33,7 +33,7 @@ FROM_EVALUATIONS = ("return", "best", "auc")  # objectives that are known while 
 FROM_TIMES = {"wall_time": "wall_time_s", "training_time": "training_time_s", "steps_per_second": "steps_per_second"}
 PRUNERS = ("none", "median", "percentile", "successive_halving", "hyperband")
 
-_log = logging.getLogger("rlresearch.trial")
+_log = logging.getLogger("rlresearch.training.pruning")
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from rlresearch.buffers import Prioritized
 from rlresearch.errors import ConfigError, shown
-from rlresearch.plan import Plan
 from rlresearch.runners import Population
 from rlresearch.storage.tensor_files import FILES_OF_A_RING
+from rlresearch.training.experiment import Plan
 from rlresearch.types import EnvSpec
 
 FLOAT, FLAG, PRIORITY = 4, 1, 8  # bytes
