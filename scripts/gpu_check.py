@@ -232,7 +232,7 @@ MEASUREMENTS = {"device": device, "speed": speed, "state": state}
 
 
 def _prepared(options: argparse.Namespace) -> str:
-    from rlresearch.runtime import devices as hardware
+    from rlresearch.runtime import devices
 
     return devices.prepare(options.device, None, deterministic=False, compile_cache=False)
 

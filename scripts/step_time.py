@@ -256,7 +256,7 @@ def products(units: int, batch: int) -> tuple[float, float]:
 
 
 def _prepared() -> None:
-    from rlresearch.runtime import devices as hardware
+    from rlresearch.runtime import devices
 
     devices.prepare("cpu", 1, deterministic=False, compile_cache=False)
 

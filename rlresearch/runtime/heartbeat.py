@@ -1,4 +1,4 @@
-"""What environment this process is in right now, told to who watches whether it comes back (`rlresearch.runtime.watchdog`).
+"""Which environment this process is in right now: `watchdog` reads it from outside and sees whether that one returns.
 
 A few numbers in memory that another process reads: writing them takes less than a microsecond, and costs nothing where
 nobody watches. Whatever an environment does, hang in a library without letting Python go on included, cannot stop that

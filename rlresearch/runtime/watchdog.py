@@ -40,7 +40,7 @@ def watched(timeout_s: float | None, environment: str, runs: Sequence[Path] = ()
 
     from rlresearch.runtime import heartbeat
 
-    memory = os.memfd_create("pulse")
+    memory = os.memfd_create("heartbeat")
     os.ftruncate(memory, 8 * heartbeat.NUMBERS)
     block = mmap.mmap(memory, 8 * heartbeat.NUMBERS)
     names = ("COUNT", "INSIDE", "STEP", "SEED", "TOTAL", "GIVEN_UP", "WIDTH", "ACTION")
@@ -122,7 +122,7 @@ def _stopped(process: int) -> bool:
     return False
 
 
-def _give_up(told: dict, pulse: _Pulse) -> None:
+def _give_up(told: dict, heartbeat: _Pulse) -> None:
     parent, children = told["parent"], _children(told["parent"])
     heartbeat.give_up()
     if told["runs"]:

@@ -174,7 +174,7 @@ def sampled(path: Path, names: Iterable[str]) -> tuple[Columns, int]:
 
 
 def json_rows(path: Path) -> list[dict[str, Any]]:
-    """All rows of a JSON lines file, [] where there is none: `read_rows` of `rlresearch.storage.run_directory`, five times as fast."""
+    """All rows of a JSON lines file, [] where there is none: as `storage.jsonl.read_rows`, five times as fast."""
     return [row for rows in pieces(path) for row in rows]
 
 
