@@ -9,7 +9,8 @@ import time
 
 import tensorflow as tf
 
-from rlresearch import rng, sum_tree
+from rlresearch import rng
+from rlresearch.buffers import sum_tree
 
 BATCH, CAPACITIES, FANOUTS = 64, (10_000, 1_000_000), (2, 4, 8, 16, 64)
 

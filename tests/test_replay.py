@@ -6,8 +6,8 @@ import scipy.stats
 import tensorflow as tf
 from conftest import apart, progress
 
-from rlresearch import rng, sum_tree
-from rlresearch.buffers import Prioritized, Uniform, drawn
+from rlresearch import rng
+from rlresearch.buffers import Prioritized, Uniform, drawn, sum_tree
 from rlresearch.schedules import Linear
 from rlresearch.types import Transition
 

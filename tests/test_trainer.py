@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from conftest import ALGORITHMS, RandomActions, batch_for, make_algo, make_plan, on_policy, same_bits, spec_of
 
-from rlresearch import rng, sum_tree
-from rlresearch.buffers import Prioritized, Uniform
+from rlresearch import rng
+from rlresearch.buffers import Prioritized, Uniform, sum_tree
 from rlresearch.runners.step import Trainer
 from rlresearch.types import Outcome, TimeStep
 
