@@ -1,0 +1,20 @@
+"""Keras networks as pure functions. `conf/network` names the parts of `mlp`; any other class with `model` will do."""
+
+from rlresearch.networks.functional import Network, Outputs, Params, Part, bind
+from rlresearch.networks.initializers import INITIALIZERS, keras_initializer, parse_initializer
+from rlresearch.networks.mlp import MLP, QMLP, Activation, size_of
+
+__all__ = [
+    "INITIALIZERS",
+    "MLP",
+    "QMLP",
+    "Activation",
+    "Network",
+    "Outputs",
+    "Params",
+    "Part",
+    "bind",
+    "keras_initializer",
+    "parse_initializer",
+    "size_of",
+]
