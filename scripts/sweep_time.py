@@ -98,7 +98,7 @@ def timed(words: list[str], seeds: int, steps: int, cold: bool) -> tuple[float, 
 
 _MEASURED = f"""
 import resource, sys
-from rlresearch.__main__ import main
+from rlresearch.cli.main import main
 code = main()
 peak = max(resource.getrusage(who).ru_maxrss for who in ({resource.RUSAGE_SELF}, {resource.RUSAGE_CHILDREN}))
 print("peak", peak, file=sys.stderr)

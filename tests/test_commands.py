@@ -269,8 +269,8 @@ for cls in (Fine, DictObs, TupleObs, Unbounded, Multi, Broken):
 # All commands in one process: what a command costs is then not the start of Python.
 DRIVER = """
 import contextlib, io, json, shlex, sys, time
-from rlresearch import launch
-from rlresearch.__main__ import main
+from rlresearch.training import run as launch
+from rlresearch.cli.main import main
 
 launch.launch = lambda plan, request: 0.0  # a command that is accepted must not train
 answers = []
@@ -543,8 +543,8 @@ def test_shell_completion_installs_and_answers(tmp_path):
 def test_hydra_writes_nothing_outside_the_runs_folder(mode, jobs, tmp_path):
     driver = """
 import sys
-from rlresearch import launch
-from rlresearch.__main__ import main
+from rlresearch.training import run as launch
+from rlresearch.cli.main import main
 launch.launch = lambda plan, request: print("trained with", request.config["seed"]) or 0.0
 sys.exit(main())
 """

@@ -210,25 +210,25 @@ def test_without_a_fault_the_same_run_finishes(run):
 STUCK = """
 import ctypes, os, sys, time
 from pathlib import Path
-from rlresearch import overdue, pulse
+from rlresearch.runtime import heartbeat, watchdog
 run, how = Path(sys.argv[1]), sys.argv[2]
-with overdue.watched(1.0, "Stuck-v0", [run]):
-    pulse.total(123)
+with watchdog.watched(1.0, "Stuck-v0", [run]):
+    heartbeat.total(123)
     for step in range(3):
-        pulse.enter(77, step, [0.5, -1.0])
-        pulse.leave()
+        heartbeat.enter(77, step, [0.5, -1.0])
+        heartbeat.leave()
     child = os.fork()
     if child == 0:
         time.sleep(60)
     print(os.getpid(), child, flush=True)
-    pulse.enter(77, 3, [0.5, -1.0])
+    heartbeat.enter(77, 3, [0.5, -1.0])
     if how == "asleep":
         time.sleep(60)
     elif how == "holds the interpreter":
         ctypes.PyDLL(None).sleep(60)
     else:
         time.sleep(0.2)
-    pulse.leave()
+    heartbeat.leave()
     if how == "between steps":
         time.sleep(2.5)
     os.kill(child, 9)

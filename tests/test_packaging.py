@@ -21,7 +21,7 @@ SHOWN_S = 15.0  # 1 to 2 s on an idle machine; importing TensorFlow alone takes 
 # Run in place of `python -m rlresearch`, to say afterwards what was imported and from where.
 PROBE = """
 import sys, rlresearch
-from rlresearch.__main__ import main
+from rlresearch.cli.main import main
 try:
     code = main(sys.argv[1:])
 except SystemExit as end:  # Hydra's own way out of --help
@@ -79,7 +79,7 @@ def test_wheel_installs_the_command_and_says_its_version_and_licence(unpacked):
     (about,) = unpacked.glob("*.dist-info")
     commands = configparser.ConfigParser()
     commands.read(about / "entry_points.txt")
-    assert commands["console_scripts"]["rlresearch"] == "rlresearch.__main__:command"
+    assert commands["console_scripts"]["rlresearch"] == "rlresearch.cli.main:command"
     assert commands["console_scripts"]["rlresearch-review"] == "rlresearch.review.__main__:main"
     metadata = (about / "METADATA").read_text()
     assert f"\nVersion: {rlresearch.__version__}\n" in metadata

@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[1]
 # Python that never loads TensorFlow, so that 50 writers can be forked in about a second.
 KILLS = """
 import json, os, random, signal, sys, time
-from rlresearch.loggers import Offline
-from rlresearch.rundir import RunDirectory, read_rows
+from rlresearch.loggers.base import Offline
+from rlresearch.storage.run_directory import RunDirectory, read_rows
 draw, root, lost, torn, total = random.Random(0), sys.argv[1], 0, 0, 0
 for trial in range(50):
     run = RunDirectory.create(root, "ddpg", "pendulum", trial)
@@ -57,9 +57,9 @@ print(json.dumps({"lost": lost, "torn": torn, "acknowledged": total}))
 
 READERS = """
 import json, os, random, sys, time
-from rlresearch.mirrors.following import Following
-from rlresearch.review import reader
-from rlresearch.rundir import JsonLines, RunDirectory, read_rows
+from rlresearch.loggers.tail import Following
+from rlresearch.review.runs import reader
+from rlresearch.storage.run_directory import JsonLines, RunDirectory, read_rows
 run = RunDirectory.create(sys.argv[1], "ddpg", "pendulum", 0)
 file, count = JsonLines(run.path / "metrics.jsonl"), 3000
 writer = os.fork()

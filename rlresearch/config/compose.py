@@ -52,7 +52,7 @@ class Composed(NamedTuple):
 
 def config_folder() -> Path:
     """The shipped `conf`: inside an installed package, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
 

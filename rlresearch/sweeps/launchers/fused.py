@@ -153,7 +153,7 @@ def fused_config(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     flat = [flattened(config) for config in configs]
     differing = [key for key in flat[0] if key != _SEED and len({repr(each[key]) for each in flat}) > 1]
     runner = {
-        "_target_": f"{Population.__module__}.Population",
+        "_target_": "rlresearch.runners.Population",
         "seeds": [each[_SEED] for each in flat],
         "values": {key: [each[key] for each in flat] for key in differing} or None,
     }

@@ -119,6 +119,6 @@ def _on_ray(tasks: list[dict[str, Any]]) -> str:
 
 
 def _environment(settings: Ray) -> dict[str, str]:
-    places = [str(Path(__file__).parents[2]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    places = [str(Path(__file__).parents[3]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     own = {} if settings.working_dir is not None else {"PYTHONPATH": os.pathsep.join(filter(None, places))}
     return own | {str(name): str(value) for name, value in (settings.environment or {}).items()}
