@@ -116,7 +116,7 @@ class Bench:
         self._saver.close()
 
     def _save(self, rows: int) -> Save:
-        from rlresearch.training.loop import Position
+        from rlresearch.training.callbacks import Position
 
         self._runner.advance(rows - 2, True)
         began = time.perf_counter()

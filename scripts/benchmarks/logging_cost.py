@@ -42,7 +42,8 @@ from rlresearch.loggers.tail import Following  # noqa: E402
 from rlresearch.loggers.tensorboard import TensorBoard  # noqa: E402
 from rlresearch.loggers.wandb.settings import WandbSettings  # noqa: E402
 from rlresearch.loggers.wandb.supervisor import Beside  # noqa: E402
-from rlresearch.storage.run_directory import RunDirectory, read_rows  # noqa: E402
+from rlresearch.storage.jsonl import read_rows  # noqa: E402
+from rlresearch.storage.run_directory import RunDirectory  # noqa: E402
 from rlresearch.training.experiment import plan  # noqa: E402
 
 STEPS = 1_000  # of an interval

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from rlresearch.storage.run_directory import read_rows
+from rlresearch.storage.jsonl import read_rows
 
 
 class Case(NamedTuple):

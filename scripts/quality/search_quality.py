@@ -35,9 +35,10 @@ from rlresearch.runtime import devices
 from rlresearch.stats import estimate, sample
 from rlresearch.sweeps.search import driver, report
 from rlresearch.sweeps.search import settings as search
-from rlresearch.training.experiment import EvalSettings, Plan, plan
+from rlresearch.training.experiment import Plan, plan
 from rlresearch.training.loop import train
 from rlresearch.training.pruning import Judge, Share, Trial
+from rlresearch.training.settings import EvalSettings
 
 BOUNDS = {"optimizer.lr": (1e-6, 1.0), "algo.tau": (1e-4, 1.0), "algo.gamma": (0.5, 0.999), "noise.sigma": (0.01, 2.0)}
 DEFAULT = {"optimizer.lr": 1e-6, "algo.tau": 1e-4, "algo.gamma": 0.5, "noise.sigma": 0.01}  # deliberately bad

@@ -255,7 +255,7 @@ def runs_in(folder: Path) -> list[Path]:
 
 def compared(whole: Path, killed: Path) -> list[str]:
     """What differs between the members of two runs; nothing where they are equal."""
-    from rlresearch.storage.run_directory import read_rows
+    from rlresearch.storage.jsonl import read_rows
 
     one, two = runs_in(whole), runs_in(killed)
     if [seed(run) for run in one] != [seed(run) for run in two]:

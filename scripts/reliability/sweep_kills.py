@@ -35,7 +35,7 @@ import tensorflow as tf  # noqa: E402, F401 (loaded once; each controller is for
 from support.counting_runner import QUICK, folder_with  # noqa: E402
 from sweep_ray import LOOPBACK, cluster  # noqa: E402
 
-from rlresearch.storage.run_directory import parsed_rows, read_rows  # noqa: E402
+from rlresearch.storage.jsonl import parsed_rows, read_rows  # noqa: E402
 from rlresearch.sweeps import ledger  # noqa: E402
 from rlresearch.sweeps.search.driver import ASKED  # noqa: E402
 

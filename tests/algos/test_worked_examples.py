@@ -16,8 +16,9 @@ from rlresearch.envs.device import DeviceEnv
 from rlresearch.envs.host import Unit
 from rlresearch.envs.pendulum import PendulumState
 from rlresearch.runners.population import PopulationRunner
-from rlresearch.training.experiment import EvalSettings, plan
+from rlresearch.training.experiment import plan
 from rlresearch.training.loop import train
+from rlresearch.training.settings import EvalSettings
 from rlresearch.types import Batch
 
 # DDPG by hand: linear networks, a batch of one.

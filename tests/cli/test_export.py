@@ -11,8 +11,8 @@ from conftest import make_plan
 
 from rlresearch import rng
 from rlresearch.cli import export
-from rlresearch.cli.evaluate import StoredPolicy
-from rlresearch.training import checkpointing
+from rlresearch.cli.stored_policy import StoredPolicy
+from rlresearch.training import checkpointing, state_io
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def stored(monkeypatch):
 
     def stored(*overrides, algo):
         plan = make_plan(algo, *overrides)
-        state = checkpointing.Learned(
+        state = state_io.Learned(
             plan.trainer.algo.init(rng.key(3)), plan.trainer.normalizer.init(plan.trainer.algo.spec)
         )
         loaded = SimpleNamespace(about=SimpleNamespace(step=7))

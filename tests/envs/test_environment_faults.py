@@ -19,7 +19,8 @@ from gymnasium import spaces
 from rlresearch.cli.main import main
 from rlresearch.envs.host import Unit
 from rlresearch.runtime import heartbeat
-from rlresearch.storage.run_directory import RunDirectory, read_rows
+from rlresearch.storage.jsonl import read_rows
+from rlresearch.storage.run_directory import RunDirectory
 
 EPISODE = 10  # steps
 

@@ -19,12 +19,15 @@ from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation import video
 from rlresearch.evaluation.evaluator import Episode, Evaluator
 from rlresearch.evaluation.video import Recorder, record
-from rlresearch.loggers.tail import Following, video_of
+from rlresearch.loggers.tail import Following
 from rlresearch.loggers.wandb import client
 from rlresearch.loggers.wandb.settings import WandbSettings
-from rlresearch.storage.run_directory import RunDirectory, read_rows
-from rlresearch.training.experiment import EvalSettings, plan
-from rlresearch.training.loop import NothingKept, train
+from rlresearch.storage.jsonl import read_rows
+from rlresearch.storage.run_directory import RunDirectory, video_of
+from rlresearch.training.callbacks import NothingKept
+from rlresearch.training.experiment import plan
+from rlresearch.training.loop import train
+from rlresearch.training.settings import EvalSettings
 
 PENDULUM = Task("Pendulum-v1", physics=Pendulum(), max_episode_steps=20)
 

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from rlresearch.errors import ConfigError
-from rlresearch.loggers.console import Display, Progress, duration, number
+from rlresearch.loggers.console import Display, Progress
+from rlresearch.loggers.formatting import duration, number
 
 ROW = {"step": 5000, "train/return": -812.34, "train/episodes": 25, "train/length": 200}
 ROW["speed/steps_per_second"] = 6212.4

@@ -8,7 +8,8 @@ import pytest
 
 from rlresearch.errors import RunError
 from rlresearch.loggers.base import Offline, Several
-from rlresearch.storage.run_directory import RunDirectory, read_rows
+from rlresearch.storage.jsonl import read_rows
+from rlresearch.storage.run_directory import RunDirectory
 
 
 class Mirror:

@@ -26,8 +26,9 @@ from rlresearch.loggers.wandb.settings import WandbSettings, marked
 from rlresearch.loggers.wandb.supervisor import Beside
 from rlresearch.review.__main__ import main as review
 from rlresearch.review.runs import tfevents
+from rlresearch.storage.jsonl import JsonLines, read_rows
 from rlresearch.storage.rollback import TIMING, cut
-from rlresearch.storage.run_directory import JsonLines, RunDirectory, read_rows
+from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.training.experiment import plan
 from rlresearch.training.resume import SAFE_GROUPS
 

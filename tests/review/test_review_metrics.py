@@ -14,8 +14,8 @@ from rlresearch import rng
 from rlresearch.config.compose import config_folder
 from rlresearch.review.__main__ import main
 from rlresearch.review.commands import metrics
-from rlresearch.training.experiment import EvalSettings
 from rlresearch.training.loop import train
+from rlresearch.training.settings import EvalSettings
 from rlresearch.types import TimeStep
 
 

@@ -11,7 +11,7 @@ from support.make_runs import evaluation_rows, make_group, make_run, metrics_row
 from support.review_server import INJECTIONS, TOKEN, served
 
 from rlresearch.review.__main__ import main
-from rlresearch.storage.run_directory import JsonLines
+from rlresearch.storage.jsonl import JsonLines
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")]

@@ -16,7 +16,7 @@ from rlresearch.review import tables
 from rlresearch.review.runs import index as index_module
 from rlresearch.review.runs import reader
 from rlresearch.review.runs.index import Index
-from rlresearch.storage.run_directory import read_rows
+from rlresearch.storage.jsonl import read_rows
 
 
 @pytest.fixture

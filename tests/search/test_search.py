@@ -29,9 +29,10 @@ from rlresearch.storage import redaction
 from rlresearch.sweeps.search import driver, report
 from rlresearch.sweeps.search import settings as search
 from rlresearch.sweeps.search.space import Choice, Number
-from rlresearch.training import loop, pruning
-from rlresearch.training.experiment import EvalSettings, plan
+from rlresearch.training import callbacks, loop, pruning
+from rlresearch.training.experiment import plan
 from rlresearch.training.pruning import Reporter, Share, Trial
+from rlresearch.training.settings import EvalSettings
 
 LR = "optimizer.lr=tag(log,interval(1e-5,1e-1))"
 SHORT = ["total_steps=400", "eval.every_steps=100", "algo.learning_starts=50", "algo.batch_size=16"]
@@ -408,13 +409,13 @@ def test_members_that_are_judged_to_stop_are_neither_logged_nor_trained_on():
         def evaluation(self, row):
             self.told.append(("evaluation", row["step"]))
 
-    class Stopped(loop.AllGoOn):
+    class Stopped(callbacks.AllGoOn):
         def at_evaluation(self, step, evaluations):
             self.going[0] = self.going[0] and step < 100
             self.going[1] = self.going[1] and step < 200
 
     logs, runner = [Log(), Log()], Fake()
-    kept = loop.NothingKept(soundness=SimpleNamespace(check=lambda step: None))
+    kept = callbacks.NothingKept(soundness=SimpleNamespace(check=lambda step: None))
     settings = EvalSettings(every_steps=100, episodes=1, final_episodes=1)
     task = Task("Pendulum-v1", physics=Pendulum(), max_episode_steps=5)
     finals = loop.train(runner, task, 400, settings, 50, logs, None, kept, Stopped([True, True]))

@@ -23,7 +23,7 @@ from support.shipped_options import VALUES, Base, fits
 from rlresearch.config.compose import config_folder
 from rlresearch.config.dotted import flattened
 from rlresearch.noise import Gaussian
-from rlresearch.training.experiment import Settings
+from rlresearch.training.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 # What a person who typed the command need not know: libraries, classes, addresses, how Hydra looks for files.

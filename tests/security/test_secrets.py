@@ -18,8 +18,9 @@ from rlresearch.loggers.wandb import client
 from rlresearch.loggers.wandb.settings import WandbSettings
 from rlresearch.review.__main__ import main as review
 from rlresearch.storage import redaction
+from rlresearch.storage.jsonl import JsonLines
 from rlresearch.storage.provenance import provenance
-from rlresearch.storage.run_directory import JsonLines, RunDirectory
+from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.training import resume
 from rlresearch.training import run as launch
 from rlresearch.training.experiment import plan

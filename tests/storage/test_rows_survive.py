@@ -14,7 +14,8 @@ from rlresearch.errors import RunError
 from rlresearch.loggers import base
 from rlresearch.loggers.base import Offline, Several
 from rlresearch.review.runs import reader
-from rlresearch.storage.run_directory import RunDirectory, read_rows
+from rlresearch.storage.jsonl import read_rows
+from rlresearch.storage.run_directory import RunDirectory
 
 ROOT = Path(__file__).parents[2]
 

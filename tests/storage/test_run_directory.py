@@ -16,9 +16,10 @@ import pytest
 
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.storage import run_directory
+from rlresearch.storage.jsonl import JsonLines, read_rows
 from rlresearch.storage.provenance import provenance
 from rlresearch.storage.redaction import redacted
-from rlresearch.storage.run_directory import JsonLines, RunDirectory, read_rows
+from rlresearch.storage.run_directory import RunDirectory
 
 
 @pytest.fixture

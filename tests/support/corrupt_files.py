@@ -20,7 +20,8 @@ from support.make_runs import evaluation_rows, metrics_rows
 from rlresearch.config.compose import compose
 from rlresearch.storage import checkpoint, tensor_files
 from rlresearch.storage.checkpoint import About, Writer
-from rlresearch.storage.run_directory import JsonLines, RunDirectory
+from rlresearch.storage.jsonl import JsonLines
+from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.storage.tensor_files import Ring
 from rlresearch.training import resume
 from rlresearch.training import run as launch

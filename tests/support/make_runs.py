@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from rlresearch.storage.run_directory import JsonLines, RunDirectory
+from rlresearch.storage.jsonl import JsonLines
+from rlresearch.storage.run_directory import RunDirectory
 
 
 def make_run(root: Path, algo="ddpg", env="pendulum", seed=0, status="finished", **about) -> Path:

@@ -19,7 +19,7 @@ from support.counting_runner import QUICK, folder_with
 
 from rlresearch.cli.main import main
 from rlresearch.config import compose
-from rlresearch.storage import checkpoint, run_directory
+from rlresearch.storage import checkpoint, jsonl, run_directory
 from rlresearch.sweeps import jobs, ledger
 from rlresearch.sweeps.ledger import FAILED, FINISHED, INTERRUPTED, KILLED, PENDING, PRUNED, RUNNING, TIMED_OUT
 
@@ -461,7 +461,7 @@ def files(run):
 
 
 def rows(run, name):
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in run_directory.read_rows(run / f"{name}.jsonl")]
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in jsonl.read_rows(run / f"{name}.jsonl")]
 
 
 def flat(record):
@@ -508,7 +508,7 @@ def stray(patch):
 
     patch.setattr("rlresearch.training.pruning.Judge.at_evaluation", at_evaluation)
     patch.setattr(PopulationRunner, "advance", advance)
-    patch.setattr("rlresearch.training.loop._Pace.iterations", lambda self, seconds: 10)
+    patch.setattr("rlresearch.training.pace.Pace.iterations", lambda self, seconds: 10)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 from conftest import ALGORITHMS, NEEDED, ROOT, home
 
 from rlresearch.config.compose import compose
-from rlresearch.storage.run_directory import read_rows
+from rlresearch.storage.jsonl import read_rows
 
 pytestmark = pytest.mark.slow
 

@@ -24,11 +24,13 @@ from rlresearch.runners.host import HostRunner
 from rlresearch.runners.step import Trainer
 from rlresearch.runtime.signals import Watch
 from rlresearch.storage import checkpoint, rollback
-from rlresearch.storage.run_directory import JsonLines, RunDirectory, read_rows
-from rlresearch.training import checkpointing, outcome, resume
+from rlresearch.storage.jsonl import JsonLines, read_rows
+from rlresearch.storage.run_directory import RunDirectory
+from rlresearch.training import callbacks, checkpointing, outcome, resume, state_io
 from rlresearch.training import loop as training
-from rlresearch.training.checkpointing import Saver, begin_from, restore, state_digest
-from rlresearch.training.loop import Position
+from rlresearch.training.callbacks import Position
+from rlresearch.training.checkpointing import Saver
+from rlresearch.training.state_io import begin_from, restore, state_digest
 
 SMALL = ["network.actor.hidden=[8]", "network.critic.hidden=[8]", "tuned=none", "device=cpu", "compile_cache=false"]
 SMALL += ["eval.every_steps=48", "eval.episodes=2", "eval.final_episodes=3", "env.max_episode_steps=13"]
@@ -280,7 +282,7 @@ FORGOTTEN = ["key", "algo.critic_optimizer", "algo.target_actor", "buffer.added"
 @pytest.mark.parametrize("what", [*FORGOTTEN, "fresh"])
 def test_a_part_that_a_checkpoint_forgot_would_be_noticed(pair, killed, what):
     """The comparisons above can fail: something is 0 where it was saved, and the run comes out otherwise."""
-    real = checkpointing.restore
+    real = state_io.restore
 
     def forgetful(runner, loaded):
         lost = {name: np.zeros_like(x) for name, x in loaded.arrays.items() if name.startswith(f"state.{what}")}
@@ -456,7 +458,7 @@ def test_an_exported_policy_acts_in_the_environments_own_units(pair, tmp_path, c
     obs = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     loaded = checkpoint.chosen(pair[0], "last", "")
     plan = make_plan("ddpg", "env=pendulum")
-    state = checkpointing.learned(plan.trainer, loaded, None)
+    state = state_io.learned(plan.trainer, loaded, None)
     np.testing.assert_allclose(copy(obs=obs)["action"], 2.0 * plan.trainer.policy(state, obs), rtol=1e-5)
     assert json.loads((tmp_path / "policy" / "policy.json").read_text())["step"] == 120
     assert export([str(pair[0]), str(tmp_path / "policy")]) == 2
@@ -553,7 +555,7 @@ def test_an_environment_that_does_not_replay_is_named_and_waited_for(tmp_path, c
         saver = Saver(runner, plan, tmp_path, [Logs()])
         loop = training._Loop(runner, plan.task, plan.eval, [], None, saver)
         loop._advance(4)
-        saver.at_stop(loop.position, training.Stop(4, False, False, True), [])
+        saver.at_stop(loop.position, callbacks.Stop(4, False, False, True), [])
         assert not runner.exact and checkpoint.names(tmp_path) == []
         loop._advance(25)
         saver._finish_writing()

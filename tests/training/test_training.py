@@ -13,9 +13,11 @@ from rlresearch.evaluation.evaluator import UNSEEN, Evaluator
 from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.host import HostRunner
 from rlresearch.runners.population import PopulationRunner
+from rlresearch.training import callbacks
 from rlresearch.training import loop as training
-from rlresearch.training.experiment import EvalSettings
-from rlresearch.training.loop import Stop, stops, train
+from rlresearch.training.callbacks import Stop
+from rlresearch.training.loop import stops, train
+from rlresearch.training.settings import EvalSettings
 
 STEPS, LIMIT = 120, 40
 
@@ -263,7 +265,7 @@ def test_calls_of_a_second_do_not_overrun_a_stop():
             self.iteration += iterations
 
     calls, fake = [], Fake()
-    loop = training._Loop(fake, Task("Pendulum-v1"), EvalSettings(), (), None, training.NothingKept())
+    loop = training._Loop(fake, Task("Pendulum-v1"), EvalSettings(), (), None, callbacks.NothingKept())
     loop._advance(25)
     assert fake.iteration == 25 and sum(n for n, _ in calls) == 25
     assert [fresh for _, fresh in calls] == [True] + [False] * (len(calls) - 1)
@@ -288,7 +290,7 @@ def test_no_call_takes_long_where_learning_begins():
     clock, calls, fake = [0.0], [], Fake()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training.time, "perf_counter", lambda: clock[0])
-        loop = training._Loop(fake, Task("Pendulum-v1"), EvalSettings(), (), None, training.NothingKept())
+        loop = training._Loop(fake, Task("Pendulum-v1"), EvalSettings(), (), None, callbacks.NothingKept())
         loop._advance(100_000)
     assert fake.iteration == 100_000 and max(calls) < 1.1 * training.LONGEST_CALL_S
     assert len(calls) < 70  # some to find out, then one a second

@@ -7,7 +7,7 @@ import pytest
 from conftest import without_xla
 
 from rlresearch.cli.main import main
-from rlresearch.storage.run_directory import read_rows
+from rlresearch.storage.jsonl import read_rows
 from rlresearch.training import run as launch
 
 COMMAND = [
