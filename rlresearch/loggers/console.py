@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rlresearch.errors import ConfigError, nearest
-from rlresearch.loggers.formatting import mean_std, real, spread, duration, number
+from rlresearch.loggers.formatting import duration, mean_std, number, real, with_spread
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -191,7 +191,7 @@ class Progress:
         parts = [f"step {self._steps()}", f"{self._percent():.0f}%", f"{self._speed()} steps/s"]
         parts.append(f"return {number(self._metrics.get('train/return'))}")
         if self._evaluation is not None:
-            parts.append(f"eval {spread(*self._evaluation[:2], plus_minus)}")
+            parts.append(f"eval {with_spread(*self._evaluation[:2], plus_minus)}")
         return "  ".join([*parts, f"left {self._left()}"])
 
     def panel(self, plus_minus: str = "±") -> RenderableType:
@@ -237,7 +237,7 @@ class Progress:
         if self._evaluation is None:
             return "-", ""
         mean, std, of_what, step = self._evaluation
-        return spread(mean, std, plus_minus), f"{of_what}, step {step:,}"
+        return with_spread(mean, std, plus_minus), f"{of_what}, step {step:,}"
 
 
 class _Warnings(logging.Handler):
@@ -262,7 +262,7 @@ def _end_table(summary: dict[str, Any], plus_minus: str) -> list[tuple[str, str]
     elif final:
         at = f", step {final['step']:,}" if final.get("step") is not None else ""
         over = f" ({final['episodes']} episodes{at})" if final.get("episodes") is not None else ""
-        table.append(("evaluation", spread(final.get("mean"), final.get("std"), plus_minus) + over))
+        table.append(("evaluation", with_spread(final.get("mean"), final.get("std"), plus_minus) + over))
     if summary.get("total_steps") is not None:
         table.append(("steps", f"{summary['total_steps']:,}"))
     times = {"training": summary.get("training_time_s"), "total": summary.get("wall_time_s")}
@@ -279,8 +279,8 @@ def _members(members: Sequence[Any], plus_minus: str) -> list[tuple[str, str]]:
     means = [real(member.get("mean") if isinstance(member, dict) else member) for member in members]
     known = [(mean, index) for index, mean in enumerate(means) if math.isfinite(mean)]
     missing = f", {len(means) - len(known)} without a number" if len(known) < len(means) else ""
-    spread = spread(*mean_std([mean for mean, _ in known]), plus_minus)
-    table = [("evaluation", f"{spread} ({len(means)} members{missing})")]
+    mean_with_spread = with_spread(*mean_std([mean for mean, _ in known]), plus_minus)
+    table = [("evaluation", f"{mean_with_spread} ({len(means)} members{missing})")]
     for label, pick in (("best", max), ("worst", min)):
         if known:
             mean, index = pick(known)

@@ -26,7 +26,8 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def spread(mean: Any, std: Any, plus_minus: str) -> str:
+def with_spread(mean: Any, std: Any, plus_minus: str) -> str:
+    """As in `1.0 ± 0.5`; the mean alone where the spread is unknown. plus_minus: the sign that the terminal can show."""
     return number(mean) if math.isnan(real(std)) else f"{number(mean)} {plus_minus} {number(std)}"
 
 
