@@ -27,7 +27,7 @@ def duration(seconds: float) -> str:
 
 
 def with_spread(mean: Any, std: Any, plus_minus: str) -> str:
-    """As in `1.0 ± 0.5`; the mean alone where the spread is unknown. plus_minus: the sign that the terminal can show."""
+    """As in `1.0 ± 0.5`; the mean alone where there is no spread. plus_minus: the sign that the terminal can show."""
     return number(mean) if math.isnan(real(std)) else f"{number(mean)} {plus_minus} {number(std)}"
 
 
