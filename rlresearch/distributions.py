@@ -14,7 +14,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from rlresearch import rng
-from rlresearch.types import Key
+from rlresearch.types import Key, Tree
 
 
 class DiagonalGaussian(NamedTuple):
@@ -103,6 +103,11 @@ class Categorical(NamedTuple):
     def mode(self) -> tf.Tensor:
         """The most probable actions int32[B]."""
         return tf.argmax(self.logits, axis=-1, output_type=tf.int32)
+
+
+def from_outputs(outputs: tf.Tensor, log_std: Tree) -> DiagonalGaussian | Categorical:
+    """The policy with an actor's outputs float32[B, A]: means where `log_std` is float32[A], logits where it is ()."""
+    return Categorical(outputs) if isinstance(log_std, tuple) else DiagonalGaussian(outputs, log_std)
 
 
 def log_slope_of_tanh(x: tf.Tensor) -> tf.Tensor:

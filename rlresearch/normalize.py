@@ -9,11 +9,11 @@ every observation that was acted on, and of every step's discounted return so fa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-import annotated_types as at
 import tensorflow as tf
 
+from rlresearch.ranges import PositiveFloat
 from rlresearch.types import EnvSpec, Outcome, TimeStep, Tree
 
 
@@ -90,7 +90,7 @@ class Running:
 
     obs: bool = True
     reward: bool = True
-    clip: Annotated[float, at.Gt(0)] = 10.0
+    clip: PositiveFloat = 10.0
 
     def init(self, spec: EnvSpec) -> RunningState:
         seen = no_moments(spec.observation_space.shape) if self.obs else ()

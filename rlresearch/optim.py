@@ -32,11 +32,10 @@ from typing import Annotated, NamedTuple, Protocol
 import annotated_types as at
 import tensorflow as tf
 
+from rlresearch.ranges import NonNegativeFloat, PositiveFloat
 from rlresearch.schedules import Constant, Schedule
 from rlresearch.types import Progress, Tree
 
-Positive = Annotated[float, at.Gt(0)]
-NonNegative = Annotated[float, at.Ge(0)]
 Decay = Annotated[float, at.Interval(ge=0, lt=1)]
 
 
@@ -78,13 +77,13 @@ class SGDState(NamedTuple):
 class Adam:
     """m and v follow the gradient and its square; the step is `lr * m_hat / (sqrt(v_hat) + eps_hat)`."""
 
-    lr: Positive = 1e-3
+    lr: PositiveFloat = 1e-3
     b1: Decay = 0.9
     b2: Decay = 0.999
-    eps: Positive = 1e-7
-    l2: NonNegative = 0.0
-    max_grad_norm: Positive | None = None
-    max_grad_value: Positive | None = None
+    eps: PositiveFloat = 1e-7
+    l2: NonNegativeFloat = 0.0
+    max_grad_norm: PositiveFloat | None = None
+    max_grad_value: PositiveFloat | None = None
     schedule: Schedule = field(default_factory=Constant)
 
     def init(self, params: Tree) -> AdamState:
@@ -101,14 +100,14 @@ class Adam:
 class AdamW:
     """Adam after kernels have shrunk by `lr * weight_decay` of themselves, which no moment sees."""
 
-    lr: Positive = 1e-3
+    lr: PositiveFloat = 1e-3
     b1: Decay = 0.9
     b2: Decay = 0.999
-    eps: Positive = 1e-7
-    weight_decay: NonNegative = 0.004
-    l2: NonNegative = 0.0
-    max_grad_norm: Positive | None = None
-    max_grad_value: Positive | None = None
+    eps: PositiveFloat = 1e-7
+    weight_decay: NonNegativeFloat = 0.004
+    l2: NonNegativeFloat = 0.0
+    max_grad_norm: PositiveFloat | None = None
+    max_grad_value: PositiveFloat | None = None
     schedule: Schedule = field(default_factory=Constant)
 
     def init(self, params: Tree) -> AdamState:
@@ -129,14 +128,14 @@ class AdamW:
 class RMSProp:
     """The step is `lr * g / sqrt(v + eps)`, with `v - mean ** 2` for v if centered; eps is inside the root."""
 
-    lr: Positive = 1e-3
+    lr: PositiveFloat = 1e-3
     rho: Decay = 0.9
     momentum: Decay = 0.0
-    eps: Positive = 1e-7
+    eps: PositiveFloat = 1e-7
     centered: bool = False
-    l2: NonNegative = 0.0
-    max_grad_norm: Positive | None = None
-    max_grad_value: Positive | None = None
+    l2: NonNegativeFloat = 0.0
+    max_grad_norm: PositiveFloat | None = None
+    max_grad_value: PositiveFloat | None = None
     schedule: Schedule = field(default_factory=Constant)
 
     def init(self, params: Tree) -> RMSPropState:
@@ -168,12 +167,12 @@ class RMSProp:
 class SGD:
     """The step is `lr * g`; with momentum, the change is `momentum` times the last one, less that."""
 
-    lr: Positive = 0.01
+    lr: PositiveFloat = 0.01
     momentum: Decay = 0.0
     nesterov: bool = False
-    l2: NonNegative = 0.0
-    max_grad_norm: Positive | None = None
-    max_grad_value: Positive | None = None
+    l2: NonNegativeFloat = 0.0
+    max_grad_norm: PositiveFloat | None = None
+    max_grad_value: PositiveFloat | None = None
     schedule: Schedule = field(default_factory=Constant)
 
     def init(self, params: Tree) -> SGDState:

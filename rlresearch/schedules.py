@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import annotated_types as at
 import tensorflow as tf
 
 from rlresearch.errors import ConfigError
+from rlresearch.ranges import NonNegativeFloat, NonNegativeInt, PositiveFraction, PositiveInt
 from rlresearch.types import Progress
 
 Per = Literal["step", "episode", "update"]
-Factor = Annotated[float, at.Ge(0)]
-Count = Annotated[int, at.Ge(0)]
 Schedule = Callable[[Progress], Any]  # of a float32 scalar tensor
 
 
@@ -35,10 +33,10 @@ class Constant:
 class Linear:
     """`start` until `begin`, then a straight line that reaches `end` after `over` more counts, then `end`."""
 
-    start: Factor = 1.0
-    end: Factor = 0.0
-    begin: Count = 0
-    over: Annotated[int, at.Gt(0)] = 10_000
+    start: NonNegativeFloat = 1.0
+    end: NonNegativeFloat = 0.0
+    begin: NonNegativeInt = 0
+    over: PositiveInt = 10_000
     per: Per = "step"
 
     def __call__(self, progress: Progress) -> tf.Tensor:
@@ -51,9 +49,9 @@ class Linear:
 class Exponential:
     """`max(floor, rate ** (count / every))`: smooth, it falls a little at each count and not in stairs."""
 
-    rate: Annotated[float, at.Interval(gt=0, le=1)] = 0.99
-    every: Annotated[int, at.Gt(0)] = 1
-    floor: Factor = 0.0
+    rate: PositiveFraction = 0.99
+    every: PositiveInt = 1
+    floor: NonNegativeFloat = 0.0
     per: Per = "episode"
 
     def __call__(self, progress: Progress) -> tf.Tensor:
@@ -68,8 +66,8 @@ class Piecewise:
     Raises ConfigError unless the boundaries rise strictly and there is one factor more than boundaries.
     """
 
-    boundaries: tuple[Count, ...]
-    factors: tuple[Factor, ...]
+    boundaries: tuple[NonNegativeInt, ...]
+    factors: tuple[NonNegativeFloat, ...]
     per: Per = "step"
 
     def __post_init__(self) -> None:

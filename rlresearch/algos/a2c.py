@@ -18,12 +18,12 @@ Differences from the paper:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
-import annotated_types as at
 import tensorflow as tf
 
 from rlresearch import distributions, networks, ops, optim, rng
+from rlresearch.ranges import Fraction, NonNegativeFloat, PositiveInt
 from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
 
 
@@ -44,15 +44,15 @@ class A2C:
     """
 
     spec: EnvSpec
-    actor: networks.Part
-    critic: networks.Part
+    actor: networks.NetworkBuilder
+    critic: networks.NetworkBuilder
     optimizer: optim.Optimizer
 
-    gamma: Annotated[float, at.Interval(ge=0, le=1)] = 0.99
-    gae_lambda: Annotated[float, at.Interval(ge=0, le=1)] = 1.0
-    rollout_steps: Annotated[int, at.Gt(0)] = 5
-    value_weight: Annotated[float, at.Ge(0)] = 0.5
-    entropy_weight: Annotated[float, at.Ge(0)] = 0.0
+    gamma: Fraction = 0.99
+    gae_lambda: Fraction = 1.0
+    rollout_steps: PositiveInt = 5
+    value_weight: NonNegativeFloat = 0.5
+    entropy_weight: NonNegativeFloat = 0.0
     normalize_advantages: bool = False
     initial_log_std: float = 0.0
 
@@ -94,11 +94,12 @@ class A2C:
         return A2CState(actor, critic, log_std, optimizer)
 
     def policy(self, state: A2CState, obs: tf.Tensor) -> tf.Tensor:
-        action = self._distribution(self.actor_net.apply(state.actor, obs), state.log_std).mode()
+        action = distributions.from_outputs(self.actor_net.apply(state.actor, obs), state.log_std).mode()
         return action if action.dtype == tf.int32 else tf.clip_by_value(action, -1.0, 1.0)
 
     def act(self, state: A2CState, timestep: TimeStep, key: Key, progress: Progress) -> tuple[tf.Tensor, A2CState]:
-        return self._distribution(self.actor_net.apply(state.actor, timestep.obs), state.log_std).sample(key), state
+        outputs = self.actor_net.apply(state.actor, timestep.obs)
+        return distributions.from_outputs(outputs, state.log_std).sample(key), state
 
     def update(
         self, state: A2CState, batch: Batch, key: Key, progress: Progress
@@ -111,8 +112,9 @@ class A2C:
             actor, critic, log_std = weights
             outputs, actor_frozen = self.actor_net.apply_training(state.actor._replace(trainable=actor), obs)
             values, critic_frozen = self.critic_net.apply_training(state.critic._replace(trainable=critic), obs)
-            policy = self._distribution(outputs, log_std)
-            error = flat(self._advantage(batch, tf.reshape(values, batch.reward.shape), v_t))
+            policy = distributions.from_outputs(outputs, log_std)
+            v_tm1 = tf.reshape(values, batch.reward.shape)
+            error = flat(ops.rollout_advantage(batch, v_tm1, v_t, self.gamma, self.gae_lambda))
             advantage = ops.standardized(error) if self.normalize_advantages else error
             target = error + tf.stop_gradient(values[:, 0])
             metrics = {
@@ -128,14 +130,3 @@ class A2C:
         (actor, critic, log_std), optimizer = self.optimizer.update(grads, state.optimizer, weights, progress)
         actor, critic = networks.Params(actor, frozen[0]), networks.Params(critic, frozen[1])
         return A2CState(actor, critic, log_std, optimizer), metrics, None
-
-    def _distribution(self, outputs: tf.Tensor, log_std: Tree) -> Tree:
-        """The policy, by its network's outputs [B, A]."""
-        discrete = hasattr(self.spec.action_space, "n")
-        return distributions.Categorical(outputs) if discrete else distributions.DiagonalGaussian(outputs, log_std)
-
-    def _advantage(self, batch: Batch, v_tm1: tf.Tensor, v_t: tf.Tensor) -> tf.Tensor:
-        """float32[T, N], through which no gradient flows."""
-        ended = tf.logical_or(batch.terminated, batch.truncated)
-        discount_t = ops.discount(self.gamma, batch.terminated)
-        return ops.generalized_advantage(batch.reward, discount_t, ended, v_tm1, v_t, self.gae_lambda)

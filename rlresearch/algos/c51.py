@@ -30,6 +30,7 @@ import tensorflow as tf
 
 from rlresearch import networks, noise, ops, optim, rng
 from rlresearch.errors import ConfigError
+from rlresearch.ranges import Fraction, NonNegativeInt, PositiveFraction, PositiveInt
 from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
 
 
@@ -50,22 +51,22 @@ class C51:
     """
 
     spec: EnvSpec
-    q: networks.Part
+    q: networks.NetworkBuilder
     optimizer: optim.Optimizer
     noise: noise.Exploration
 
     v_min: float
     v_max: float
     atoms: Annotated[int, at.Ge(2)] = 51
-    gamma: Annotated[float, at.Interval(ge=0, le=1)] = 0.99
-    tau: Annotated[float, at.Interval(gt=0, le=1)] = 1.0
-    target_every: Annotated[int, at.Gt(0)] = 250
+    gamma: Fraction = 0.99
+    tau: PositiveFraction = 1.0
+    target_every: PositiveInt = 250
     double: bool = False
-    batch_size: Annotated[int, at.Gt(0)] = 64
-    learning_starts: Annotated[int, at.Ge(0)] = 1_000
+    batch_size: PositiveInt = 64
+    learning_starts: NonNegativeInt = 1_000
     random_start: bool = False
-    update_every: Annotated[int, at.Gt(0)] = 1
-    updates: Annotated[int, at.Gt(0)] = 1
+    update_every: PositiveInt = 1
+    updates: PositiveInt = 1
 
     LEARNS_FROM: ClassVar[str] = "transitions"
     METRICS: ClassVar[dict[str, str]] = {
@@ -115,14 +116,14 @@ class C51:
             logits, frozen = self.q_net.apply_training(
                 state.q._replace(trainable=trainable), batch.obs, noise=online_noise
             )
-            taken = ops.chosen(logits, batch.action)
+            taken = ops.index_by_action(logits, batch.action)
             divergence = ops.kl_divergence(target, taken)
             return tf.reduce_mean(batch.weight * divergence), (divergence, self._means(taken), frozen)
 
         (value, (divergence, q_tm1, frozen)), grads = ops.value_and_grad(loss, state.q.trainable)
         weights, optimizer = self.optimizer.update(grads, state.optimizer, state.q.trainable, progress)
         q = networks.Params(weights, frozen)
-        share = self.tau * ops.due(progress.update, self.target_every)
+        share = self.tau * ops.every(progress.update, self.target_every)
         state = C51State(q=q, target_q=ops.polyak(state.target_q, q, share), optimizer=optimizer)
         metrics = {
             "loss/q": value,
@@ -137,7 +138,7 @@ class C51:
         """m of Algorithm 1: the probabilities float32[B, K] that the atoms should have."""
         logits = self.q_net.apply(state.target_q, batch.next_obs, noise=noise)
         chooser = self.values(state.q, batch.next_obs, chooser_noise) if self.double else self._means(logits)
-        p_t = tf.nn.softmax(ops.chosen(logits, tf.argmax(chooser, axis=1, output_type=tf.int32)))
+        p_t = tf.nn.softmax(ops.index_by_action(logits, tf.argmax(chooser, axis=1, output_type=tf.int32)))
         discount_t = ops.discount(self.gamma, batch.terminated, batch.steps)
         places = ops.td_target(batch.reward[:, None], discount_t[:, None], self.support)
         return tf.stop_gradient(ops.categorical_projection(places, p_t, self.support))

@@ -17,12 +17,12 @@ Differences from the paper:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
-import annotated_types as at
 import tensorflow as tf
 
 from rlresearch import networks, noise, ops, optim, rng
+from rlresearch.ranges import Fraction, NonNegativeInt, PositiveFloat, PositiveFraction, PositiveInt
 from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
 
 
@@ -45,19 +45,19 @@ class DDPG:
     """
 
     spec: EnvSpec
-    actor: networks.Part
-    critic: networks.Part
+    actor: networks.NetworkBuilder
+    critic: networks.NetworkBuilder
     optimizer: optim.Optimizer
     noise: noise.Noise
 
-    gamma: Annotated[float, at.Interval(ge=0, le=1)] = 0.99
-    tau: Annotated[float, at.Interval(gt=0, le=1)] = 0.005
-    actor_lr_scale: Annotated[float, at.Gt(0)] = 1.0
-    batch_size: Annotated[int, at.Gt(0)] = 256
-    learning_starts: Annotated[int, at.Ge(0)] = 100
+    gamma: Fraction = 0.99
+    tau: PositiveFraction = 0.005
+    actor_lr_scale: PositiveFloat = 1.0
+    batch_size: PositiveInt = 256
+    learning_starts: NonNegativeInt = 100
     random_start: bool = True
-    update_every: Annotated[int, at.Gt(0)] = 1
-    updates: Annotated[int, at.Gt(0)] = 1
+    update_every: PositiveInt = 1
+    updates: PositiveInt = 1
 
     LEARNS_FROM: ClassVar[str] = "transitions"
     METRICS: ClassVar[dict[str, str]] = {

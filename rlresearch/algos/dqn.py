@@ -21,12 +21,12 @@ Differences from the paper:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
-import annotated_types as at
 import tensorflow as tf
 
 from rlresearch import networks, noise, ops, optim, rng
+from rlresearch.ranges import Fraction, NonNegativeInt, PositiveFraction, PositiveInt
 from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
 
 
@@ -46,20 +46,20 @@ class DQN:
     """
 
     spec: EnvSpec
-    q: networks.Part
+    q: networks.NetworkBuilder
     optimizer: optim.Optimizer
     noise: noise.Exploration
 
-    gamma: Annotated[float, at.Interval(ge=0, le=1)] = 0.99
-    tau: Annotated[float, at.Interval(gt=0, le=1)] = 1.0
-    target_every: Annotated[int, at.Gt(0)] = 250
+    gamma: Fraction = 0.99
+    tau: PositiveFraction = 1.0
+    target_every: PositiveInt = 250
     double: bool = False
     huber: bool = True
-    batch_size: Annotated[int, at.Gt(0)] = 64
-    learning_starts: Annotated[int, at.Ge(0)] = 1_000
+    batch_size: PositiveInt = 64
+    learning_starts: NonNegativeInt = 1_000
     random_start: bool = False
-    update_every: Annotated[int, at.Gt(0)] = 1
-    updates: Annotated[int, at.Gt(0)] = 1
+    update_every: PositiveInt = 1
+    updates: PositiveInt = 1
 
     LEARNS_FROM: ClassVar[str] = "transitions"
     METRICS: ClassVar[dict[str, str]] = {
@@ -101,7 +101,7 @@ class DQN:
             values, frozen = self.q_net.apply_training(
                 state.q._replace(trainable=trainable), batch.obs, noise=online_noise
             )
-            q_tm1 = ops.chosen(values, batch.action)
+            q_tm1 = ops.index_by_action(values, batch.action)
             td_error = target - q_tm1
             error = ops.huber(td_error) if self.huber else 0.5 * tf.square(td_error)
             return tf.reduce_mean(batch.weight * error), (td_error, tf.reduce_mean(q_tm1), frozen)
@@ -109,7 +109,7 @@ class DQN:
         (value, (td_error, q_mean, frozen)), grads = ops.value_and_grad(loss, state.q.trainable)
         weights, optimizer = self.optimizer.update(grads, state.optimizer, state.q.trainable, progress)
         q = networks.Params(weights, frozen)
-        share = self.tau * ops.due(progress.update, self.target_every)
+        share = self.tau * ops.every(progress.update, self.target_every)
         state = DQNState(q=q, target_q=ops.polyak(state.target_q, q, share), optimizer=optimizer)
         metrics = {"loss/q": value, "value/q": q_mean, "value/target": tf.reduce_mean(target)}
         return state, metrics, tf.abs(td_error)
@@ -120,5 +120,5 @@ class DQN:
         """y of Algorithm 1, float32[B]."""
         values = self.values(state.target_q, batch.next_obs, noise)
         chooser = self.values(state.q, batch.next_obs, chooser_noise) if self.double else values
-        q_t = ops.chosen(values, tf.argmax(chooser, axis=1, output_type=tf.int32))
+        q_t = ops.index_by_action(values, tf.argmax(chooser, axis=1, output_type=tf.int32))
         return ops.td_target(batch.reward, ops.discount(self.gamma, batch.terminated, batch.steps), q_t)

@@ -21,13 +21,13 @@ Differences from the paper:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
-import annotated_types as at
 import tensorflow as tf
 
 from rlresearch import distributions, networks, ops, optim, rng
 from rlresearch.errors import ConfigError
+from rlresearch.ranges import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 from rlresearch.schedules import Constant, Schedule
 from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
 
@@ -61,20 +61,20 @@ class PPO:
     """
 
     spec: EnvSpec
-    actor: networks.Part
-    critic: networks.Part
+    actor: networks.NetworkBuilder
+    critic: networks.NetworkBuilder
     optimizer: optim.Optimizer
 
-    gamma: Annotated[float, at.Interval(ge=0, le=1)] = 0.99
-    gae_lambda: Annotated[float, at.Interval(ge=0, le=1)] = 0.95
-    rollout_steps: Annotated[int, at.Gt(0)] = 2048
-    epochs: Annotated[int, at.Gt(0)] = 10
-    minibatches: Annotated[int, at.Gt(0)] = 32
-    clip: Annotated[float, at.Gt(0)] = 0.2
+    gamma: Fraction = 0.99
+    gae_lambda: Fraction = 0.95
+    rollout_steps: PositiveInt = 2048
+    epochs: PositiveInt = 10
+    minibatches: PositiveInt = 32
+    clip: PositiveFloat = 0.2
     clip_schedule: Schedule = field(default_factory=Constant)
-    value_clip: Annotated[float, at.Gt(0)] | None = None
-    value_weight: Annotated[float, at.Ge(0)] = 0.5
-    entropy_weight: Annotated[float, at.Ge(0)] = 0.0
+    value_clip: PositiveFloat | None = None
+    value_weight: NonNegativeFloat = 0.5
+    entropy_weight: NonNegativeFloat = 0.0
     normalize_advantages: bool = True
     initial_log_std: float = 0.0
 
@@ -123,11 +123,12 @@ class PPO:
         return PPOState(actor, critic, log_std, optimizer)
 
     def policy(self, state: PPOState, obs: tf.Tensor) -> tf.Tensor:
-        action = self._distribution(self.actor_net.apply(state.actor, obs), state.log_std).mode()
+        action = distributions.from_outputs(self.actor_net.apply(state.actor, obs), state.log_std).mode()
         return action if action.dtype == tf.int32 else tf.clip_by_value(action, -1.0, 1.0)
 
     def act(self, state: PPOState, timestep: TimeStep, key: Key, progress: Progress) -> tuple[tf.Tensor, PPOState]:
-        return self._distribution(self.actor_net.apply(state.actor, timestep.obs), state.log_std).sample(key), state
+        outputs = self.actor_net.apply(state.actor, timestep.obs)
+        return distributions.from_outputs(outputs, state.log_std).sample(key), state
 
     def update(
         self, state: PPOState, batch: Batch, key: Key, progress: Progress
@@ -146,25 +147,15 @@ class PPO:
         _, state, sums = tf.while_loop(lambda index, *_: index < steps, minibatch, (0, state, sums))
         return state, {name: total / steps for name, total in sums.items()}, None
 
-    def _distribution(self, outputs: tf.Tensor, log_std: Tree) -> Tree:
-        """The policy, by its network's outputs [B, A]."""
-        discrete = hasattr(self.spec.action_space, "n")
-        return distributions.Categorical(outputs) if discrete else distributions.DiagonalGaussian(outputs, log_std)
-
     def _rows(self, state: PPOState, batch: Batch) -> Rows:
         """The rollout, its two leading axes made one, with what the acting parameters make of it."""
         flat = lambda leaf: tf.reshape(leaf, (-1, *leaf.shape[2:]))  # noqa: E731
         value_of = lambda obs: self.critic_net.apply(state.critic, flat(obs))[:, 0]  # noqa: E731
         obs, action, value = flat(batch.obs), flat(batch.action), value_of(batch.obs)
-        advantage = ops.generalized_advantage(
-            batch.reward,
-            ops.discount(self.gamma, batch.terminated),
-            tf.logical_or(batch.terminated, batch.truncated),
-            tf.reshape(value, batch.reward.shape),
-            tf.reshape(value_of(batch.next_obs), batch.reward.shape),
-            self.gae_lambda,
-        )
-        log_prob = self._distribution(self.actor_net.apply(state.actor, obs), state.log_std).log_prob(action)
+        v_tm1 = tf.reshape(value, batch.reward.shape)
+        v_t = tf.reshape(value_of(batch.next_obs), batch.reward.shape)
+        advantage = ops.rollout_advantage(batch, v_tm1, v_t, self.gamma, self.gae_lambda)
+        log_prob = distributions.from_outputs(self.actor_net.apply(state.actor, obs), state.log_std).log_prob(action)
         return Rows(obs, action, log_prob, value, flat(advantage), flat(advantage) + value)
 
     def _step(self, state: PPOState, rows: Rows, progress: Progress) -> tuple[PPOState, dict[str, tf.Tensor]]:
@@ -176,7 +167,7 @@ class PPO:
             actor, critic, log_std = weights
             outputs, actor_frozen = self.actor_net.apply_training(state.actor._replace(trainable=actor), rows.obs)
             values, critic_frozen = self.critic_net.apply_training(state.critic._replace(trainable=critic), rows.obs)
-            policy = self._distribution(outputs, log_std)
+            policy = distributions.from_outputs(outputs, log_std)
             log_ratio = policy.log_prob(rows.action) - rows.log_prob
             ratio = tf.exp(log_ratio)
             errors = ops.clipped_value_error(values[:, 0], rows.value, rows.target, self.value_clip)

@@ -20,12 +20,12 @@ Differences from the paper:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
-import annotated_types as at
 import tensorflow as tf
 
 from rlresearch import networks, noise, ops, optim, rng
+from rlresearch.ranges import Fraction, NonNegativeInt, PositiveFloat, PositiveFraction, PositiveInt
 from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
 
 
@@ -45,21 +45,21 @@ class QRDQN:
     """
 
     spec: EnvSpec
-    q: networks.Part
+    q: networks.NetworkBuilder
     optimizer: optim.Optimizer
     noise: noise.Exploration
 
-    quantiles: Annotated[int, at.Gt(0)] = 200
-    kappa: Annotated[float, at.Gt(0)] = 1.0
-    gamma: Annotated[float, at.Interval(ge=0, le=1)] = 0.99
-    tau: Annotated[float, at.Interval(gt=0, le=1)] = 1.0
-    target_every: Annotated[int, at.Gt(0)] = 250
+    quantiles: PositiveInt = 200
+    kappa: PositiveFloat = 1.0
+    gamma: Fraction = 0.99
+    tau: PositiveFraction = 1.0
+    target_every: PositiveInt = 250
     double: bool = False
-    batch_size: Annotated[int, at.Gt(0)] = 64
-    learning_starts: Annotated[int, at.Ge(0)] = 1_000
+    batch_size: PositiveInt = 64
+    learning_starts: NonNegativeInt = 1_000
     random_start: bool = False
-    update_every: Annotated[int, at.Gt(0)] = 1
-    updates: Annotated[int, at.Gt(0)] = 1
+    update_every: PositiveInt = 1
+    updates: PositiveInt = 1
 
     LEARNS_FROM: ClassVar[str] = "transitions"
     METRICS: ClassVar[dict[str, str]] = {
@@ -102,14 +102,14 @@ class QRDQN:
             theta, frozen = self.q_net.apply_training(
                 state.q._replace(trainable=trainable), batch.obs, noise=online_noise
             )
-            theta = ops.chosen(theta, batch.action)
+            theta = ops.index_by_action(theta, batch.action)
             error = ops.quantile_huber_loss(theta, target, self.kappa)
             return tf.reduce_mean(batch.weight * error), (error, tf.reduce_mean(theta), frozen)
 
         (value, (error, q_mean, frozen)), grads = ops.value_and_grad(loss, state.q.trainable)
         weights, optimizer = self.optimizer.update(grads, state.optimizer, state.q.trainable, progress)
         q = networks.Params(weights, frozen)
-        share = self.tau * ops.due(progress.update, self.target_every)
+        share = self.tau * ops.every(progress.update, self.target_every)
         state = QRDQNState(q=q, target_q=ops.polyak(state.target_q, q, share), optimizer=optimizer)
         return state, {"loss/q": value, "value/q": q_mean, "value/target": tf.reduce_mean(target)}, error
 
@@ -120,6 +120,6 @@ class QRDQN:
         theta = self.q_net.apply(state.target_q, batch.next_obs, noise=noise)
         values = tf.reduce_mean(theta, axis=2)
         chooser = self.values(state.q, batch.next_obs, chooser_noise) if self.double else values
-        theta_t = ops.chosen(theta, tf.argmax(chooser, axis=1, output_type=tf.int32))
+        theta_t = ops.index_by_action(theta, tf.argmax(chooser, axis=1, output_type=tf.int32))
         discount_t = ops.discount(self.gamma, batch.terminated, batch.steps)
         return ops.td_target(batch.reward[:, None], discount_t[:, None], theta_t)

@@ -19,13 +19,13 @@ Differences from the book:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
-import annotated_types as at
 import tensorflow as tf
 
 from rlresearch import noise, ops, rng, schedules
 from rlresearch.errors import ConfigError
+from rlresearch.ranges import Fraction, NonNegativeInt, PositiveFraction
 from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep
 
 
@@ -50,11 +50,11 @@ class Tabular:
 
     rule: Literal["q_learning", "sarsa", "expected_sarsa", "double_q_learning"] = "q_learning"
     by: Literal["table", "gradient"] = "table"
-    alpha: Annotated[float, at.Interval(gt=0, le=1)] = 0.1
+    alpha: PositiveFraction = 0.1
     schedule: schedules.Schedule = field(default_factory=schedules.Constant)
     initial: float = 0.0
-    gamma: Annotated[float, at.Interval(ge=0, le=1)] = 0.99
-    learning_starts: Annotated[int, at.Ge(0)] = 0
+    gamma: Fraction = 0.99
+    learning_starts: NonNegativeInt = 0
     random_start: bool = False
 
     update_every: ClassVar[int] = 1
@@ -127,12 +127,12 @@ class Tabular:
         if self.rule == "q_learning":
             v_t = tf.reduce_max(values[0], axis=1)
         elif self.rule == "sarsa":
-            v_t = ops.chosen(values[0], next_action)
+            v_t = ops.index_by_action(values[0], next_action)
         elif self.rule == "expected_sarsa":
             v_t = tf.reduce_sum(self.noise.probabilities(values[0], progress) * values[0], axis=1)
         else:
             own, other = (tf.where((learner == k)[:, None], values[0], values[1]) for k in (0, 1))
-            v_t = ops.chosen(other, tf.argmax(own, axis=1, output_type=tf.int32))
+            v_t = ops.index_by_action(other, tf.argmax(own, axis=1, output_type=tf.int32))
         return ops.td_target(batch.reward, ops.discount(self.gamma, batch.terminated, batch.steps), v_t)
 
     def _cells(self, state: TabularState, batch: Batch, learner: tf.Tensor) -> tf.Tensor:
@@ -156,7 +156,7 @@ class Tabular:
         def loss(tables: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             values = tf.einsum("bs,ksa->bka", batch.obs, tables)
             q = tf.reduce_sum(values * tf.one_hot(learner, tables.shape[0])[:, :, None], axis=1)
-            q_tm1 = ops.chosen(q, batch.action)
+            q_tm1 = ops.index_by_action(q, batch.action)
             return 0.5 * tf.reduce_sum(tf.square(target - q_tm1)), q_tm1
 
         (_, q_tm1), slope = ops.value_and_grad(loss, state.tables)

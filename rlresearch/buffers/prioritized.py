@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-import annotated_types as at
 import tensorflow as tf
 
 from rlresearch import rng
 from rlresearch.buffers import sum_tree
 from rlresearch.buffers.ring import Rows, add_rows, drawn, empty_rows, next_places
+from rlresearch.ranges import Fraction, PositiveFloat, PositiveInt
 from rlresearch.schedules import Constant, Schedule
 from rlresearch.types import Batch, Key, Progress, Transition
 
@@ -35,11 +35,11 @@ class Prioritized:
     `schedule`, at most 1; weights are divided by the largest of their batch (Algorithm 1 leaves open of what).
     """
 
-    capacity: Annotated[int, at.Gt(0)] = 100_000
-    n_step: Annotated[int, at.Gt(0)] = 1
-    alpha: Annotated[float, at.Interval(ge=0, le=1)] = 0.6
-    beta: Annotated[float, at.Interval(ge=0, le=1)] = 1.0
-    eps: Annotated[float, at.Gt(0)] = 1e-6
+    capacity: PositiveInt = 100_000
+    n_step: PositiveInt = 1
+    alpha: Fraction = 0.6
+    beta: Fraction = 1.0
+    eps: PositiveFloat = 1e-6
     schedule: Schedule = field(default_factory=Constant)
 
     OFFERS: ClassVar[str] = "transitions"

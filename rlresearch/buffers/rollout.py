@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-import annotated_types as at
 import tensorflow as tf
 
 from rlresearch.buffers.ring import lay_out, take_apart
+from rlresearch.ranges import PositiveInt
 from rlresearch.types import Batch, Key, Progress, Transition, Tree
 
 
@@ -29,7 +29,7 @@ class Rollout:
     batch_size: the algorithm's, T steps of N environments; `plan` passes it on.
     """
 
-    batch_size: Annotated[int, at.Gt(0)]
+    batch_size: PositiveInt
 
     OFFERS: ClassVar[str] = "rollouts"
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-import annotated_types as at
 import tensorflow as tf
 
 from rlresearch import rng
 from rlresearch.buffers.ring import Rows, add_rows, drawn, empty_rows
+from rlresearch.ranges import PositiveInt
 from rlresearch.types import Batch, Key, Progress, Transition
 
 
@@ -21,8 +21,8 @@ class Uniform:
     before (Sutton & Barto, section 7.1).
     """
 
-    capacity: Annotated[int, at.Gt(0)] = 100_000
-    n_step: Annotated[int, at.Gt(0)] = 1
+    capacity: PositiveInt = 100_000
+    n_step: PositiveInt = 1
 
     OFFERS: ClassVar[str] = "transitions"
 

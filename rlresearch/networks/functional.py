@@ -32,7 +32,7 @@ class Params(NamedTuple):
     frozen: list[tf.Tensor]
 
 
-class Part(Protocol):
+class NetworkBuilder(Protocol):
     """What `conf/network` names: a description from which a Keras model is built."""
 
     def model(self, input_shapes: tuple[tuple[int, ...], ...], outputs: Outputs) -> Any:
@@ -101,9 +101,9 @@ class Network:
 
 
 @lru_cache(maxsize=256)
-def bind(part: Part, input_shapes: tuple[tuple[int, ...], ...], outputs: Outputs) -> Network:
-    """The network that `part` describes, for these shapes; the same object for the same question."""
-    return Network(part.model(input_shapes, outputs))
+def bind(builder: NetworkBuilder, input_shapes: tuple[tuple[int, ...], ...], outputs: Outputs) -> Network:
+    """The network that `builder` describes, for these shapes; the same object for the same question."""
+    return Network(builder.model(input_shapes, outputs))
 
 
 def _initializer_of(model: Any, variable: Any) -> Any:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import annotated_types as at
 import tensorflow as tf
 
 from rlresearch.errors import ConfigError
 from rlresearch.networks.functional import Outputs
 from rlresearch.networks.initializers import keras_initializer, parse_initializer
+from rlresearch.ranges import NonNegativeFloat, PositiveInt
 
 Activation = Literal[
     "linear", "relu", "tanh", "sigmoid", "elu", "selu", "silu", "gelu", "leaky_relu", "softplus", "softsign"
@@ -28,7 +28,7 @@ class MLP:
     singular value (Miyato et al. 2018).
     """
 
-    hidden: tuple[Annotated[int, at.Gt(0)], ...] = (256, 256)
+    hidden: tuple[PositiveInt, ...] = (256, 256)
     activation: Activation = "relu"
     output_activation: Activation = "linear"
     kernel_initializer: str = "fan_in_uniform"
@@ -66,13 +66,13 @@ class QMLP:
     rescaled). noisy: every layer is noisy, see `layers.NoisyDense`; sigma0: of its noise.
     """
 
-    hidden: tuple[Annotated[int, at.Gt(0)], ...] = (256, 256)
+    hidden: tuple[PositiveInt, ...] = (256, 256)
     activation: Activation = "relu"
     kernel_initializer: str = "fan_in_uniform"
     output_initializer: str = "fan_in_uniform"
     dueling: bool = False
     noisy: bool = False
-    sigma0: Annotated[float, at.Ge(0)] = 0.5
+    sigma0: NonNegativeFloat = 0.5
 
     def __post_init__(self) -> None:
         for field in ("kernel_initializer", "output_initializer"):

@@ -279,7 +279,7 @@ def values_of(algo, state, obs):
     critic = next(iter(networks_of(state, "critic").values()))
     critic = critic[0] if isinstance(critic, list) else critic
     if hasattr(algo.spec.action_space, "n"):
-        return ops.chosen(algo.critic_net.apply(critic, obs), algo.policy(state, obs))
+        return ops.index_by_action(algo.critic_net.apply(critic, obs), algo.policy(state, obs))
     return algo.critic_net.apply(critic, obs, algo.policy(state, obs))[:, 0]
 
 
