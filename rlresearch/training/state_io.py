@@ -12,9 +12,10 @@ import tensorflow as tf
 
 from rlresearch import rng
 from rlresearch import tree as trees
-from rlresearch.buffers import Rows
+from rlresearch.buffers import RingState
 from rlresearch.errors import ConfigError, RunError
-from rlresearch.runners.step import OF_THE_ROW, Trainer
+from rlresearch.runners.metrics import RESET_EACH_ROW
+from rlresearch.runners.step import TrainingStep
 from rlresearch.storage.checkpoint import Loaded
 from rlresearch.storage.tensor_files import Damaged, Ring
 from rlresearch.types import Tree
@@ -74,13 +75,13 @@ def begin_from(runner: Any, loaded: Loaded, index: int | None) -> None:
 
 
 class Learned(NamedTuple):
-    """The part of a `RunState` that the deterministic policy is made of."""
+    """The part of a `TrainState` that the deterministic policy is made of."""
 
     algo: Tree
     normalizer: Tree
 
 
-def learned(trainer: Trainer, loaded: Loaded, index: int | None) -> Learned:
+def learned(trainer: TrainingStep, loaded: Loaded, index: int | None) -> Learned:
     """What a checkpoint knows of how to act. index: of the member, where it is a population's.
 
     Errors: RunError where it is another program's.
@@ -118,7 +119,7 @@ def member_digests(runner: Any, ended: Sequence[int | None] = ()) -> list[str]:
 def _digest(iteration: int, state: Tree) -> str:
     running = hashlib.blake2b(str(iteration).encode(), digest_size=16)
     for name, leaf in trees.named_leaves(state, "state"):
-        if name.removeprefix("state.").startswith(OF_THE_ROW):
+        if name.removeprefix("state.").startswith(RESET_EACH_ROW):
             continue
         array = leaf.numpy()
         running.update(f"{name} {array.dtype.name} {array.shape}".encode())
@@ -126,9 +127,9 @@ def _digest(iteration: int, state: Tree) -> str:
     return running.hexdigest()
 
 
-def _rings(tree: Tree, prefix: str) -> Iterator[tuple[str, Rows]]:
+def _rings(tree: Tree, prefix: str) -> Iterator[tuple[str, RingState]]:
     """Every ring of rows in a tree, by its dotted path."""
-    if isinstance(tree, Rows):
+    if isinstance(tree, RingState):
         yield prefix, tree
     else:
         for name, child in _children(tree):
@@ -142,16 +143,16 @@ def _without_columns(tree: Tree) -> Tree:
 def _refilled(template: Tree, prefix: str, arrays: Mapping, columns: Mapping) -> Tree:
     """`template` with other values in all leaves."""
 
-    def ring(rows: Rows, name: str) -> Rows:
+    def ring(rows: RingState, name: str) -> RingState:
         own = {part: tf.constant(arrays[f"{name}.{part}"]) for part in ("added", "stride")}
         filled = {dtype: tf.constant(column) for dtype, column in columns[name].items()}
-        return Rows(filled, **own, row=_refilled(rows.row, f"{name}.row", arrays, columns))
+        return RingState(filled, **own, row=_refilled(rows.row, f"{name}.row", arrays, columns))
 
     return _mapped(template, ring, lambda leaf, name: tf.constant(arrays[name]), prefix)
 
 
 def _mapped(tree: Tree, ring: Callable, leaf: Callable, prefix: str) -> Tree:
-    if isinstance(tree, Rows):
+    if isinstance(tree, RingState):
         return ring(tree, prefix)
     if not isinstance(tree, dict | list | tuple):
         return leaf(tree, prefix)
@@ -170,7 +171,7 @@ def _children(tree: Tree) -> list[tuple[Any, Tree]]:
     return list(enumerate(tree)) if isinstance(tree, list | tuple) else []
 
 
-def _ring(rows: Rows) -> Ring:
+def _ring(rows: RingState) -> Ring:
     """The ring of one run, or of a population, whose members add rows together."""
     capacity = next(iter(rows.columns.values())).shape[-2]
 
@@ -185,7 +186,7 @@ def _ring(rows: Rows) -> Ring:
     return Ring(capacity, int(np.max(rows.added.numpy())), between)
 
 
-def _like(rows: Rows) -> dict[str, np.ndarray]:
+def _like(rows: RingState) -> dict[str, np.ndarray]:
     """Arrays of the shapes and types of a ring's columns, which take no memory."""
     empty = {dtype: np.zeros((), column.dtype.as_numpy_dtype) for dtype, column in rows.columns.items()}
     return {dtype: np.broadcast_to(each, rows.columns[dtype].shape) for dtype, each in empty.items()}

@@ -249,7 +249,7 @@ def test_d_learns_from_the_newest_pull_alone(bandit):
     algo, buffer = bandit.trainer.algo, bandit.trainer.buffer
     assert algo.q.hidden == (24,) and algo.q.activation == "relu"
     assert (algo.gamma, algo.noise.epsilon, algo.update_every, algo.updates) == (0.99, 0.1, 1, 1)
-    assert type(buffer).__name__ == "Latest"
+    assert type(buffer).__name__ == "OnlineBuffer"
     state = algo.init(rng.key(0))
     state = algo.update(state, batch_for(algo, 1), rng.key(1), progress())[0]
     assert same_bits(state.q, state.target_q)

@@ -26,7 +26,7 @@ from rlresearch.envs.host import HostEnv, Unit
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError
 from rlresearch.runners.host import HostRunner
-from rlresearch.runners.step import Trainer
+from rlresearch.runners.step import TrainingStep
 
 FILES = sorted((config_folder() / "env").glob("*.yaml"))
 COMPILED = [path.stem for path in FILES if "physics:" in path.read_text()]
@@ -532,7 +532,7 @@ def test_any_object_that_acts_and_ends_is_an_environment():
 
 
 def random_actions(task):
-    return Trainer(RandomActions(task.spec), Uniform(64))
+    return TrainingStep(RandomActions(task.spec), Uniform(64))
 
 
 @pytest.mark.parametrize("name", COMPILED)

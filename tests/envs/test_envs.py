@@ -20,7 +20,7 @@ from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.host import HostRunner
-from rlresearch.runners.step import Trainer
+from rlresearch.runners.step import TrainingStep
 
 # The compiled Pendulum beside Gymnasium's.
 
@@ -280,7 +280,7 @@ N, CAPACITY, ROUNDS = 3, 1_000, 12
 def test_no_transition_crosses_episodes(kind):
     physics = Counting() if kind is DeviceRunner else None
     task = Task("Tagged-v0", num_envs=N, physics=physics, max_episode_steps=7)
-    runner = kind(Trainer(RandomEnds(task.spec), Uniform(CAPACITY)), task, 0)
+    runner = kind(TrainingStep(RandomEnds(task.spec), Uniform(CAPACITY)), task, 0)
     seen, ends = set(), {"terminated": 0, "truncated": 0}
     for _ in range(ROUNDS):
         runner.advance(300, True)  # 900 rows: none is overwritten unseen

@@ -21,7 +21,7 @@ from rlresearch.errors import ConfigError, RunError
 from rlresearch.loggers.base import Offline
 from rlresearch.runners import Device, Host, Population
 from rlresearch.runners.host import HostRunner
-from rlresearch.runners.step import Trainer
+from rlresearch.runners.step import TrainingStep
 from rlresearch.runtime.signals import Watch
 from rlresearch.storage import checkpoint, rollback
 from rlresearch.storage.jsonl import JsonLines, read_rows
@@ -545,7 +545,7 @@ gym.register("Moody-v0", Moody, max_episode_steps=1_000)
 def host_runner(name, *overrides):
     """(plan, runner) of random actions in Gymnasium, which are soon compiled."""
     plan = make_plan("ddpg", "env=gym", f"env.id={name}", *overrides)
-    trainer = Trainer(RandomActions(plan.task.spec), Uniform(20))
+    trainer = TrainingStep(RandomActions(plan.task.spec), Uniform(20))
     return plan, HostRunner(trainer, plan.task, 3)
 
 

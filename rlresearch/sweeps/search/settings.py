@@ -13,7 +13,7 @@ import annotated_types as at
 from rlresearch.config.compose import Sought, compose
 from rlresearch.config.instantiate import make
 from rlresearch.errors import ConfigError, alternatives, shown
-from rlresearch.runners.step import EPISODE_METRICS
+from rlresearch.runners.metrics import EPISODE_METRICS
 from rlresearch.sweeps.search.samplers import SAMPLERS, check_sampler
 from rlresearch.sweeps.search.space import Range, space
 from rlresearch.training.experiment import Plan, plan
