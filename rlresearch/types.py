@@ -1,8 +1,7 @@
 """The containers and interfaces that all parts share, in Gymnasium's words.
 
-Shapes: N environments stepped together, B rows of a batch. The containers are NamedTuples of tensors. Each is a
-tree: it can be stacked, saved, compared and mapped over the members of a population. Their field names are part of
-the checkpoint format.
+Shapes: N environments stepped together, B rows of a batch. The containers are NamedTuples of tensors, and so trees:
+one can stack, save, compare and map them over members. Their field names are part of the checkpoint format.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Buffers: stores of transitions, as `types.Buffer` describes them. `conf/buffer` names these."""
 
 from rlresearch.buffers.online import OnlineBuffer
+from rlresearch.buffers.packing import pack, unpack
 from rlresearch.buffers.prioritized import Prioritized, PrioritizedState
-from rlresearch.buffers.ring import RingState, add_rows, empty_ring, gather_batch, next_indices, pack, unpack
+from rlresearch.buffers.ring import RingState, add_rows, empty_ring, gather_batch, next_indices
 from rlresearch.buffers.rollout import Rollout, RolloutState
 from rlresearch.buffers.uniform import Uniform
 

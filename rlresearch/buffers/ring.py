@@ -5,12 +5,12 @@ Shapes: B rows of a batch, N environments. A row's index is its position in the 
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from rlresearch import ops
+from rlresearch.buffers.packing import pack, unpack
 from rlresearch.types import Batch, Progress, Transition, Tree
 from rlresearch.xla import barrier
 
@@ -92,23 +92,3 @@ def _gather(state: RingState, indices: tf.Tensor, progress: Progress) -> dict[st
     """The columns [B, width] at `indices` [B], read once: the barrier keeps XLA from copying the whole ring."""
     gather = lambda column: tf.gather(column, indices)  # noqa: E731
     return barrier(lambda: {dtype: gather(column) for dtype, column in state.columns.items()}, progress.step)
-
-
-def pack(rows: Tree) -> dict[str, tf.Tensor]:
-    """Rows [B, ...] as one array [B, width] for each dtype: one write and one read in place of one a field."""
-    parts: dict[str, list[tf.Tensor]] = {}
-    for leaf in tf.nest.flatten(rows):
-        parts.setdefault(leaf.dtype.name, []).append(tf.reshape(leaf, (leaf.shape[0], -1)))
-    return {dtype: tf.concat(each, axis=1) for dtype, each in parts.items()}
-
-
-def unpack(packed: dict[str, tf.Tensor], row: Tree) -> Tree:
-    """The inverse of `pack`: rows [B, ...] in the structure of `row`, which has no leading axis."""
-    used = dict.fromkeys(packed, 0)
-    leaves = []
-    for leaf in tf.nest.flatten(row):
-        dtype, width = leaf.dtype.name, math.prod(leaf.shape)
-        part = packed[dtype][:, used[dtype] : used[dtype] + width]
-        leaves.append(tf.reshape(part, (part.shape[0], *leaf.shape)))
-        used[dtype] += width
-    return tf.nest.pack_sequence_as(row, leaves)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
-from rlresearch.buffers.ring import pack, unpack
+from rlresearch.buffers.packing import pack, unpack
 from rlresearch.ranges import PositiveInt
 from rlresearch.types import Batch, Key, Progress, Transition, Tree
 
