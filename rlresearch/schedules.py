@@ -1,8 +1,8 @@
-"""Factors that change as a run proceeds, and multiply a base value: a learning rate, the scale of noise.
+"""Schedules: factors that change during a run and multiply a base value, such as a learning rate or noise.
 
-A schedule is a frozen dataclass called with the run's `Progress`; it returns a float32 scalar. `per` says
-what it counts: environment transitions ("step"), finished episodes ("episode") or gradient steps
-("update"). Float fields may be replaced by float32 scalar tensors, one value per member of a population.
+A schedule is a frozen dataclass, called with the run's `Progress`; it returns a float32 scalar. per: what it counts,
+environment transitions ("step"), finished episodes ("episode") or gradient steps ("update"). Float fields may be
+float32 scalar tensors, one value for each member of a population.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Constant:
     """Always 1."""
 
     def __call__(self, progress: Progress) -> tf.Tensor:
+        """The factor float32 scalar at this point of the run."""
         return tf.ones(())
 
 
@@ -40,6 +41,7 @@ class Linear:
     per: Per = "step"
 
     def __call__(self, progress: Progress) -> tf.Tensor:
+        """The factor float32 scalar at this point of the run."""
         since = _count(progress, self.per) - self.begin  # in the count's own dtype: int64 steps stay exact
         fraction = tf.clip_by_value(tf.cast(since, tf.float32) / self.over, 0.0, 1.0)
         return self.start * (1.0 - fraction) + self.end * fraction  # exact at both ends
@@ -55,6 +57,7 @@ class Exponential:
     per: Per = "episode"
 
     def __call__(self, progress: Progress) -> tf.Tensor:
+        """The factor float32 scalar at this point of the run."""
         periods = tf.cast(_count(progress, self.per), tf.float32) / self.every
         return tf.maximum(self.floor, tf.pow(self.rate, periods))
 
@@ -81,6 +84,7 @@ class Piecewise:
             raise ConfigError(f"Piecewise boundaries {boundaries} do not rise strictly: sort them, each only once.")
 
     def __call__(self, progress: Progress) -> tf.Tensor:
+        """The factor float32 scalar at this point of the run."""
         count = _count(progress, self.per)
         factor = tf.convert_to_tensor(self.factors[0], tf.float32)
         for boundary, later in zip(self.boundaries, self.factors[1:]):

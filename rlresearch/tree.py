@@ -32,7 +32,7 @@ def member(tree: Tree, index: int) -> Tree:
 
 
 def named_leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, tf.Tensor]]:
-    """(dotted path, leaf) of every leaf in `tf.nest` order: `algo.actor.trainable.0`. Checkpoints use these names."""
+    """(dotted path, leaf of any shape) in `tf.nest` order: `algo.actor.trainable.0`. Checkpoints use these names."""
     if isinstance(tree, dict):
         children = sorted(tree.items())
     elif hasattr(tree, "_fields"):

@@ -28,7 +28,7 @@ from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
 
 
 class A2CState(NamedTuple):
-    """Everything A2C knows; log_std: float32[A], of continuous actions, or ()."""
+    """The state of A2C. log_std: float32[A], of continuous actions, or ()."""
 
     actor: networks.Params
     critic: networks.Params
@@ -67,26 +67,32 @@ class A2C:
     }
 
     def check(self) -> None:
+        """Raises ConfigError unless actions are discrete or vectors of numbers."""
         if not hasattr(self.spec.action_space, "n"):
             self.spec.require_continuous_actions("A2C")
 
     @property
     def update_every(self) -> int:
+        """T: a round of learning follows every rollout."""
         return self.rollout_steps
 
     @property
     def batch_size(self) -> int:
+        """T N, the rows of a rollout."""
         return self.rollout_steps * self.spec.num_envs
 
     @property
     def actor_net(self) -> networks.Network:
+        """From observations [B, ...] to logits or means float32[B, A]."""
         return networks.bind(self.actor, (self.spec.observation_space.shape,), self.spec.action_size)
 
     @property
     def critic_net(self) -> networks.Network:
+        """From observations [B, ...] to values float32[B, 1]."""
         return networks.bind(self.critic, (self.spec.observation_space.shape,), 1)
 
     def init(self, key: Key) -> A2CState:
+        """New parameters."""
         actor_key, critic_key = tf.unstack(rng.split(key, 2))
         actor, critic = self.actor_net.init(actor_key), self.critic_net.init(critic_key)
         log_std = () if hasattr(self.spec.action_space, "n") else tf.zeros(self.spec.action_size) + self.initial_log_std
@@ -94,16 +100,19 @@ class A2C:
         return A2CState(actor, critic, log_std, optimizer)
 
     def policy(self, state: A2CState, obs: tf.Tensor) -> tf.Tensor:
+        """The policy's most likely actions, int32[B] or float32[B, A] in [-1, 1], for observations [B, ...]."""
         action = distributions.from_outputs(self.actor_net.apply(state.actor, obs), state.log_std).mode()
         return action if action.dtype == tf.int32 else tf.clip_by_value(action, -1.0, 1.0)
 
     def act(self, state: A2CState, timestep: TimeStep, key: Key, progress: Progress) -> tuple[tf.Tensor, A2CState]:
+        """(actions int32[N] or float32[N, A] sampled from the policy, the state)."""
         outputs = self.actor_net.apply(state.actor, timestep.obs)
         return distributions.from_outputs(outputs, state.log_std).sample(key), state
 
     def update(
         self, state: A2CState, batch: Batch, key: Key, progress: Progress
     ) -> tuple[A2CState, dict[str, tf.Tensor], None]:
+        """One gradient step on a rollout [T, N, ...]."""
         flat = lambda leaf: tf.reshape(leaf, (-1, *leaf.shape[2:]))  # noqa: E731
         obs, action = flat(batch.obs), flat(batch.action)
         v_t = tf.reshape(self.critic_net.apply(state.critic, flat(batch.next_obs)), batch.reward.shape)

@@ -35,7 +35,7 @@ from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
 
 
 class C51State(NamedTuple):
-    """Everything C51 knows."""
+    """The state of C51."""
 
     q: networks.Params
     target_q: networks.Params
@@ -76,12 +76,14 @@ class C51:
     }
 
     def check(self) -> None:
+        """Raises ConfigError unless actions are discrete and v_min is below v_max."""
         self.spec.require_discrete_actions("C51")
         if self.v_min >= self.v_max:
             raise ConfigError(f"algo.v_max={self.v_max}: must be above algo.v_min, which is {self.v_min}.")
 
     @property
     def q_net(self) -> networks.Network:
+        """From observations [B, ...] to logits float32[B, A, K]."""
         shape = (self.spec.num_actions, self.atoms)
         return networks.bind(self.q, (self.spec.observation_space.shape,), shape)
 
@@ -91,6 +93,7 @@ class C51:
         return self.v_min + (self.v_max - self.v_min) * tf.linspace(0.0, 1.0, self.atoms)
 
     def init(self, key: Key) -> C51State:
+        """New parameters; the targets are equal to them."""
         q = self.q_net.init(key)
         return C51State(q=q, target_q=q, optimizer=self.optimizer.init(q.trainable))
 
@@ -99,9 +102,11 @@ class C51:
         return self._means(self.q_net.apply(q, obs, noise=noise))
 
     def policy(self, state: C51State, obs: tf.Tensor) -> tf.Tensor:
+        """The best actions int32[B] for observations [B, ...]."""
         return tf.argmax(self.values(state.q, obs), axis=1, output_type=tf.int32)
 
     def act(self, state: C51State, timestep: TimeStep, key: Key, progress: Progress) -> tuple[tf.Tensor, C51State]:
+        """(exploring actions int32[N], the state)."""
         noise_key, choice_key = tf.unstack(rng.split(key, 2))
         values = self.values(state.q, timestep.obs, self.q_net.noise(noise_key, progress))
         return self.noise.choose(values, choice_key, progress), state
@@ -109,6 +114,7 @@ class C51:
     def update(
         self, state: C51State, batch: Batch, key: Key, progress: Progress
     ) -> tuple[C51State, dict[str, tf.Tensor], tf.Tensor]:
+        """One gradient step on B rows; every `target_every`-th also moves the target. Also the losses float32[B]."""
         online_noise, *others = (self.q_net.noise(each, progress) for each in tf.unstack(rng.split(key, 3)))
         target = self._target(state, batch, *others)
 

@@ -27,7 +27,7 @@ from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
 
 
 class DDPGState(NamedTuple):
-    """Everything DDPG knows."""
+    """The state of DDPG."""
 
     actor: networks.Params
     critic: networks.Params
@@ -67,17 +67,21 @@ class DDPG:
     }
 
     def check(self) -> None:
+        """Raises ConfigError unless an action is a vector of numbers."""
         self.spec.require_continuous_actions("DDPG")
 
     @property
     def actor_net(self) -> networks.Network:
+        """From observations [B, ...] to actions float32[B, A]."""
         return networks.bind(self.actor, (self.spec.observation_space.shape,), self.spec.action_space.shape[0])
 
     @property
     def critic_net(self) -> networks.Network:
+        """From observations [B, ...] and actions float32[B, A] to values float32[B, 1]."""
         return networks.bind(self.critic, (self.spec.observation_space.shape, self.spec.action_space.shape), 1)
 
     def init(self, key: Key) -> DDPGState:
+        """New parameters; the targets are equal to them."""
         actor_key, critic_key = tf.unstack(rng.split(key, 2))
         actor, critic = self.actor_net.init(actor_key), self.critic_net.init(critic_key)
         return DDPGState(
@@ -91,9 +95,11 @@ class DDPG:
         )
 
     def policy(self, state: DDPGState, obs: tf.Tensor) -> tf.Tensor:
+        """Deterministic actions float32[B, A] in [-1, 1] for observations [B, ...]."""
         return tf.clip_by_value(self.actor_net.apply(state.actor, obs), -1.0, 1.0)
 
     def act(self, state: DDPGState, timestep: TimeStep, key: Key, progress: Progress) -> tuple[tf.Tensor, DDPGState]:
+        """(actions float32[N, A] with noise, in [-1, 1], the state with the noise after them)."""
         shift, noise_state = self.noise.sample(state.noise, timestep.first, key, progress)
         action = tf.clip_by_value(self.policy(state, timestep.obs) + shift, -1.0, 1.0)
         return action, state._replace(noise=noise_state)
@@ -101,6 +107,7 @@ class DDPG:
     def update(
         self, state: DDPGState, batch: Batch, key: Key, progress: Progress
     ) -> tuple[DDPGState, dict[str, tf.Tensor], tf.Tensor]:
+        """One gradient step of the critic, one of the actor, then the targets. Also |TD error| float32[B]."""
         # Critic: the mean squared error against y_i (Algorithm 1; eq. 4 and 5).
         next_action = self.actor_net.apply(state.target_actor, batch.next_obs)
         q_t = self.critic_net.apply(state.target_critic, batch.next_obs, next_action)[:, 0]

@@ -42,7 +42,7 @@ from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
 
 
 class DiscreteSACState(NamedTuple):
-    """Everything discrete SAC knows; critics are pairs, log_temperature float32 scalar, or () where it is fixed."""
+    """The state of discrete SAC. critics are pairs, log_temperature float32 scalar, or () where it is fixed."""
 
     actor: networks.Params
     critics: list[networks.Params]
@@ -87,6 +87,7 @@ class DiscreteSAC:
     }
 
     def check(self) -> None:
+        """Raises ConfigError on actions, a temperature or an actor's output that do not fit."""
         self.spec.require_discrete_actions("DiscreteSAC")
         if self.learn_temperature and self.temperature == 0:
             raise ConfigError("algo.temperature=0.0: must be above 0, or fixed with algo.learn_temperature=false.")
@@ -97,13 +98,16 @@ class DiscreteSAC:
 
     @property
     def actor_net(self) -> networks.Network:
+        """From observations [B, ...] to logits float32[B, A]."""
         return networks.bind(self.actor, (self.spec.observation_space.shape,), self.spec.num_actions)
 
     @property
     def critic_net(self) -> networks.Network:
+        """From observations [B, ...] to values float32[B, A]."""
         return networks.bind(self.critic, (self.spec.observation_space.shape,), self.spec.num_actions)
 
     def init(self, key: Key) -> DiscreteSACState:
+        """New parameters; the targets are equal to them."""
         actor_key, *critic_keys = tf.unstack(rng.split(key, 3))
         actor = self.actor_net.init(actor_key)
         critics = ensemble.init(self.critic_net, critic_keys)
@@ -119,16 +123,19 @@ class DiscreteSAC:
         )
 
     def policy(self, state: DiscreteSACState, obs: tf.Tensor) -> tf.Tensor:
+        """The most probable actions int32[B] for observations [B, ...]."""
         return Categorical(self.actor_net.apply(state.actor, obs)).mode()
 
     def act(
         self, state: DiscreteSACState, timestep: TimeStep, key: Key, progress: Progress
     ) -> tuple[tf.Tensor, DiscreteSACState]:
+        """(actions int32[N] sampled from the policy, the state)."""
         return Categorical(self.actor_net.apply(state.actor, timestep.obs)).sample(key), state
 
     def update(
         self, state: DiscreteSACState, batch: Batch, key: Key, progress: Progress
     ) -> tuple[DiscreteSACState, dict[str, tf.Tensor], tf.Tensor]:
+        """One step of critics, policy and temperature, then of the target critics. Also |TD error| float32[B]."""
         temperature = tf.exp(state.log_temperature) if self.learn_temperature else tf.cast(self.temperature, tf.float32)
         target = self._target(state, batch, temperature)
 

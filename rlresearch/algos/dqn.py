@@ -31,7 +31,7 @@ from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
 
 
 class DQNState(NamedTuple):
-    """Everything DQN knows."""
+    """The state of DQN."""
 
     q: networks.Params
     target_q: networks.Params
@@ -69,13 +69,16 @@ class DQN:
     }
 
     def check(self) -> None:
+        """Raises ConfigError unless actions are discrete."""
         self.spec.require_discrete_actions("DQN")
 
     @property
     def q_net(self) -> networks.Network:
+        """From observations [B, ...] to values float32[B, A]."""
         return networks.bind(self.q, (self.spec.observation_space.shape,), self.spec.num_actions)
 
     def init(self, key: Key) -> DQNState:
+        """New parameters; the targets are equal to them."""
         q = self.q_net.init(key)
         return DQNState(q=q, target_q=q, optimizer=self.optimizer.init(q.trainable))
 
@@ -84,9 +87,11 @@ class DQN:
         return self.q_net.apply(q, obs, noise=noise)
 
     def policy(self, state: DQNState, obs: tf.Tensor) -> tf.Tensor:
+        """The best actions int32[B] for observations [B, ...]."""
         return tf.argmax(self.values(state.q, obs), axis=1, output_type=tf.int32)
 
     def act(self, state: DQNState, timestep: TimeStep, key: Key, progress: Progress) -> tuple[tf.Tensor, DQNState]:
+        """(exploring actions int32[N], the state)."""
         noise_key, choice_key = tf.unstack(rng.split(key, 2))
         values = self.values(state.q, timestep.obs, self.q_net.noise(noise_key, progress))
         return self.noise.choose(values, choice_key, progress), state
@@ -94,6 +99,7 @@ class DQN:
     def update(
         self, state: DQNState, batch: Batch, key: Key, progress: Progress
     ) -> tuple[DQNState, dict[str, tf.Tensor], tf.Tensor]:
+        """One gradient step on B rows; every `target_every`-th also moves the target. Also |TD error| float32[B]."""
         online_noise, *others = (self.q_net.noise(each, progress) for each in tf.unstack(rng.split(key, 3)))
         target = self._target(state, batch, *others)
 

@@ -33,7 +33,7 @@ from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
 
 
 class PPOState(NamedTuple):
-    """Everything PPO knows; log_std: float32[A], of continuous actions, or ()."""
+    """The state of PPO. log_std: float32[A], of continuous actions, or ()."""
 
     actor: networks.Params
     critic: networks.Params
@@ -91,6 +91,7 @@ class PPO:
     }
 
     def check(self) -> None:
+        """Raises ConfigError on actions that are no number or vector, or minibatches of unequal size."""
         if not hasattr(self.spec.action_space, "n"):
             self.spec.require_continuous_actions("PPO")
         if self.batch_size % self.minibatches:
@@ -101,21 +102,26 @@ class PPO:
 
     @property
     def update_every(self) -> int:
+        """T: a round of learning follows every rollout."""
         return self.rollout_steps
 
     @property
     def batch_size(self) -> int:
+        """T N, the rows of a rollout."""
         return self.rollout_steps * self.spec.num_envs
 
     @property
     def actor_net(self) -> networks.Network:
+        """From observations [B, ...] to logits or means float32[B, A]."""
         return networks.bind(self.actor, (self.spec.observation_space.shape,), self.spec.action_size)
 
     @property
     def critic_net(self) -> networks.Network:
+        """From observations [B, ...] to values float32[B, 1]."""
         return networks.bind(self.critic, (self.spec.observation_space.shape,), 1)
 
     def init(self, key: Key) -> PPOState:
+        """New parameters."""
         actor_key, critic_key = tf.unstack(rng.split(key, 2))
         actor, critic = self.actor_net.init(actor_key), self.critic_net.init(critic_key)
         log_std = () if hasattr(self.spec.action_space, "n") else tf.zeros(self.spec.action_size) + self.initial_log_std
@@ -123,16 +129,19 @@ class PPO:
         return PPOState(actor, critic, log_std, optimizer)
 
     def policy(self, state: PPOState, obs: tf.Tensor) -> tf.Tensor:
+        """The policy's most likely actions, int32[B] or float32[B, A] in [-1, 1], for observations [B, ...]."""
         action = distributions.from_outputs(self.actor_net.apply(state.actor, obs), state.log_std).mode()
         return action if action.dtype == tf.int32 else tf.clip_by_value(action, -1.0, 1.0)
 
     def act(self, state: PPOState, timestep: TimeStep, key: Key, progress: Progress) -> tuple[tf.Tensor, PPOState]:
+        """(actions int32[N] or float32[N, A] sampled from the policy, the state)."""
         outputs = self.actor_net.apply(state.actor, timestep.obs)
         return distributions.from_outputs(outputs, state.log_std).sample(key), state
 
     def update(
         self, state: PPOState, batch: Batch, key: Key, progress: Progress
     ) -> tuple[PPOState, dict[str, tf.Tensor], None]:
+        """All gradient steps on a rollout [T, N, ...]."""
         rows, steps = self._rows(state, batch), self.epochs * self.minibatches
         deal = lambda key: rng.permutation(key, rows.value.shape[0])  # noqa: E731
         orders = tf.vectorized_map(deal, rng.split(key, self.epochs), fallback_to_while_loop=False)

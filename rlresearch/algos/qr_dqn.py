@@ -30,7 +30,7 @@ from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
 
 
 class QRDQNState(NamedTuple):
-    """Everything QR-DQN knows."""
+    """The state of QR-DQN."""
 
     q: networks.Params
     target_q: networks.Params
@@ -69,14 +69,17 @@ class QRDQN:
     }
 
     def check(self) -> None:
+        """Raises ConfigError unless actions are discrete."""
         self.spec.require_discrete_actions("QR-DQN")
 
     @property
     def q_net(self) -> networks.Network:
+        """From observations [B, ...] to quantiles float32[B, A, K]."""
         shape = (self.spec.num_actions, self.quantiles)
         return networks.bind(self.q, (self.spec.observation_space.shape,), shape)
 
     def init(self, key: Key) -> QRDQNState:
+        """New parameters; the targets are equal to them."""
         q = self.q_net.init(key)
         return QRDQNState(q=q, target_q=q, optimizer=self.optimizer.init(q.trainable))
 
@@ -85,9 +88,11 @@ class QRDQN:
         return tf.reduce_mean(self.q_net.apply(q, obs, noise=noise), axis=2)
 
     def policy(self, state: QRDQNState, obs: tf.Tensor) -> tf.Tensor:
+        """The best actions int32[B] for observations [B, ...]."""
         return tf.argmax(self.values(state.q, obs), axis=1, output_type=tf.int32)
 
     def act(self, state: QRDQNState, timestep: TimeStep, key: Key, progress: Progress) -> tuple[tf.Tensor, QRDQNState]:
+        """(exploring actions int32[N], the state)."""
         noise_key, choice_key = tf.unstack(rng.split(key, 2))
         values = self.values(state.q, timestep.obs, self.q_net.noise(noise_key, progress))
         return self.noise.choose(values, choice_key, progress), state
@@ -95,6 +100,7 @@ class QRDQN:
     def update(
         self, state: QRDQNState, batch: Batch, key: Key, progress: Progress
     ) -> tuple[QRDQNState, dict[str, tf.Tensor], tf.Tensor]:
+        """One gradient step on B rows; every `target_every`-th also moves the target. Also the losses float32[B]."""
         online_noise, *others = (self.q_net.noise(each, progress) for each in tf.unstack(rng.split(key, 3)))
         target = self._target(state, batch, *others)
 

@@ -41,7 +41,7 @@ LEAST_LOG_STD, MOST_LOG_STD = -20.0, 2.0
 
 
 class SACState(NamedTuple):
-    """Everything SAC knows; critics are pairs, log_temperature float32 scalar, or () where it is fixed."""
+    """The state of SAC. critics are pairs, log_temperature float32 scalar, or () where it is fixed."""
 
     actor: networks.Params
     critics: list[networks.Params]
@@ -86,6 +86,7 @@ class SAC:
     }
 
     def check(self) -> None:
+        """Raises ConfigError on actions, a temperature or an actor's output that do not fit."""
         self.spec.require_continuous_actions("SAC")
         if self.learn_temperature and self.temperature == 0:
             raise ConfigError("algo.temperature=0.0: must be above 0, or fixed with algo.learn_temperature=false.")
@@ -96,13 +97,16 @@ class SAC:
 
     @property
     def actor_net(self) -> networks.Network:
+        """From observations [B, ...] to float32[B, 2 A], means and logarithms of deviations."""
         return networks.bind(self.actor, (self.spec.observation_space.shape,), 2 * self.spec.action_size)
 
     @property
     def critic_net(self) -> networks.Network:
+        """From observations [B, ...] and actions float32[B, A] to values float32[B, 1]."""
         return networks.bind(self.critic, (self.spec.observation_space.shape, self.spec.action_space.shape), 1)
 
     def init(self, key: Key) -> SACState:
+        """New parameters; the targets are equal to them."""
         actor_key, *critic_keys = tf.unstack(rng.split(key, 3))
         actor = self.actor_net.init(actor_key)
         critics = ensemble.init(self.critic_net, critic_keys)
@@ -118,14 +122,17 @@ class SAC:
         )
 
     def policy(self, state: SACState, obs: tf.Tensor) -> tf.Tensor:
+        """The policy's median actions float32[B, A] for observations [B, ...]."""
         return _distribution(self.actor_net.apply(state.actor, obs)).mode()
 
     def act(self, state: SACState, timestep: TimeStep, key: Key, progress: Progress) -> tuple[tf.Tensor, SACState]:
+        """(actions float32[N, A] sampled from the policy, the state)."""
         return _distribution(self.actor_net.apply(state.actor, timestep.obs)).sample(key)[0], state
 
     def update(
         self, state: SACState, batch: Batch, key: Key, progress: Progress
     ) -> tuple[SACState, dict[str, tf.Tensor], tf.Tensor]:
+        """One step of critics, policy and temperature, then of the target critics. Also |TD error| float32[B]."""
         target_key, actor_key = tf.unstack(rng.split(key, 2))
         temperature = tf.exp(state.log_temperature) if self.learn_temperature else tf.cast(self.temperature, tf.float32)
         target = self._target(state, batch, temperature, target_key)

@@ -67,6 +67,7 @@ class Tabular:
     }
 
     def check(self) -> None:
+        """Raises ConfigError unless actions and observations are discrete."""
         self.spec.require_discrete_actions("Tabular")
         if not self.spec.one_hot:
             raise ConfigError(f"Tabular needs discrete observations, but env {self.spec.id!r} has others.")
@@ -77,17 +78,20 @@ class Tabular:
         return self.spec.num_envs
 
     def init(self, key: Key) -> TabularState:
+        """Tables filled with `initial`."""
         count = 2 if self.rule == "double_q_learning" else 1
         tables = tf.fill((count, self.spec.observation_space.shape[0], self.spec.num_actions), float(self.initial))
         none = tf.zeros(self.spec.num_envs, tf.int32)
         return TabularState(tables, none, tf.zeros(self.spec.num_envs, tf.bool))
 
     def policy(self, state: TabularState, obs: tf.Tensor) -> tf.Tensor:
+        """The best actions int32[B] for observations [B, ...]."""
         return tf.argmax(self._values(state, obs), axis=1, output_type=tf.int32)
 
     def act(
         self, state: TabularState, timestep: TimeStep, key: Key, progress: Progress
     ) -> tuple[tf.Tensor, TabularState]:
+        """(exploring actions int32[N], the state). SARSA takes the actions it has learned from."""
         drawn = self.noise.choose(self._values(state, timestep.obs), key, progress)
         if self.rule != "sarsa":
             return drawn, state
@@ -97,6 +101,7 @@ class Tabular:
     def update(
         self, state: TabularState, batch: Batch, key: Key, progress: Progress
     ) -> tuple[TabularState, dict[str, tf.Tensor], tf.Tensor]:
+        """One step of the tables towards the targets of N transitions. Also |TD error| float32[N]."""
         action_key, table_key = tf.unstack(rng.split(key, 2))
         rows = batch.reward.shape[0]
         next_action = self.noise.choose(self._values(state, batch.next_obs), action_key, progress)

@@ -28,7 +28,7 @@ from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
 
 
 class TD3State(NamedTuple):
-    """Everything TD3 knows; `critics` and `target_critics` are pairs."""
+    """The state of TD3. `critics` and `target_critics` are pairs."""
 
     actor: networks.Params
     critics: list[networks.Params]
@@ -73,17 +73,21 @@ class TD3:
     }
 
     def check(self) -> None:
+        """Raises ConfigError unless an action is a vector of numbers."""
         self.spec.require_continuous_actions("TD3")
 
     @property
     def actor_net(self) -> networks.Network:
+        """From observations [B, ...] to actions float32[B, A]."""
         return networks.bind(self.actor, (self.spec.observation_space.shape,), self.spec.action_space.shape[0])
 
     @property
     def critic_net(self) -> networks.Network:
+        """From observations [B, ...] and actions float32[B, A] to values float32[B, 1]."""
         return networks.bind(self.critic, (self.spec.observation_space.shape, self.spec.action_space.shape), 1)
 
     def init(self, key: Key) -> TD3State:
+        """New parameters; the targets are equal to them."""
         actor_key, *critic_keys = tf.unstack(rng.split(key, 3))
         actor = self.actor_net.init(actor_key)
         critics = ensemble.init(self.critic_net, critic_keys)
@@ -98,9 +102,11 @@ class TD3:
         )
 
     def policy(self, state: TD3State, obs: tf.Tensor) -> tf.Tensor:
+        """Deterministic actions float32[B, A] in [-1, 1] for observations [B, ...]."""
         return tf.clip_by_value(self.actor_net.apply(state.actor, obs), -1.0, 1.0)
 
     def act(self, state: TD3State, timestep: TimeStep, key: Key, progress: Progress) -> tuple[tf.Tensor, TD3State]:
+        """(actions float32[N, A] with noise, in [-1, 1], the state with the noise after them)."""
         shift, noise_state = self.noise.sample(state.noise, timestep.first, key, progress)
         action = tf.clip_by_value(self.policy(state, timestep.obs) + shift, -1.0, 1.0)
         return action, state._replace(noise=noise_state)
@@ -108,6 +114,7 @@ class TD3:
     def update(
         self, state: TD3State, batch: Batch, key: Key, progress: Progress
     ) -> tuple[TD3State, dict[str, tf.Tensor], tf.Tensor]:
+        """One gradient step of both critics, and in time of the actor and the targets. Also |TD error| float32[B]."""
         target = self._target(state, batch, key)
 
         def q_tm1(critic: networks.Params) -> tuple[tf.Tensor, list[tf.Tensor]]:

@@ -34,5 +34,5 @@ class OnlineBuffer:
         return Batch(*state, steps=ones, weight=ones, indices=tf.range(state.reward.shape[0]))
 
     def update_priorities(self, state: Transition, batch: Batch, priority: tf.Tensor | None) -> Transition:
-        """The rows unchanged: they have no priority."""
+        """The rows unchanged; `priority` float32[B] has no effect."""
         return state

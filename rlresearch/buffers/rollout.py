@@ -72,5 +72,5 @@ class Rollout:
         return Batch(*rows, steps=tf.ones(shape), weight=tf.ones(shape), indices=indices)
 
     def update_priorities(self, state: RolloutState, batch: Batch, priority: tf.Tensor | None) -> RolloutState:
-        """The rollout unchanged: its steps have no priority."""
+        """The rollout unchanged; `priority` float32[B] has no effect."""
         return state

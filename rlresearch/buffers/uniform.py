@@ -40,5 +40,5 @@ class Uniform:
         return gather_batch(state, indices, self.capacity, self.n_step, gamma, progress)
 
     def update_priorities(self, state: RingState, batch: Batch, priority: tf.Tensor | None) -> RingState:
-        """The ring unchanged: rows have no priority."""
+        """The ring unchanged; `priority` float32[B] has no effect."""
         return state

@@ -24,7 +24,7 @@ class ObservationTransform:
         self._frames = task.frame_stack
 
     def first(self, raw: tf.Tensor) -> tuple[Tree, tf.Tensor]:
-        """(frames, observation) at an episode's start. raw: from the compiled environment, in its own space."""
+        """(frames, observation float32[...]) at an episode's start. raw: in the environment's own space."""
         frame = self._frame(raw, tf.constant(0, tf.int64))
         if self._frames == 1:
             return (), frame
@@ -32,7 +32,7 @@ class ObservationTransform:
         return frames, frames
 
     def next(self, frames: Tree, raw: tf.Tensor, elapsed: tf.Tensor) -> tuple[Tree, tf.Tensor]:
-        """(frames, observation) after a step. elapsed: int64 scalar, steps of the episode so far."""
+        """(frames, observation float32[...]) after a step. elapsed: int64 scalar, steps of the episode so far."""
         frame = self._frame(raw, elapsed)
         if self._frames == 1:
             return (), frame

@@ -51,7 +51,7 @@ class TrainState(NamedTuple):
 class TrainingStep:
     """The training step for an algorithm, a buffer and a normalizer.
 
-    An iteration is one step of all N environments. `iteration` arguments: int64 scalar, from 0.
+    An iteration is one step of all N environments. iteration: int64 scalar, from 0.
     """
 
     algo: Algorithm
@@ -87,7 +87,7 @@ class TrainingStep:
     def collect(
         self, state: TrainState, action: tf.Tensor, result: StepResult, timestep: TimeStep, env: Tree
     ) -> TrainState:
-        """Stores the N transitions and counts episodes. timestep, env: the observations and state after the step."""
+        """Stores the N transitions and counts episodes. timestep: [N, ...], env: both as they are after the step."""
         rows = transition(state.timestep, action, result)
         normalizer = self.normalizer.accumulate(state.normalizer, state.timestep, result, self.algo.gamma)
         return state._replace(
@@ -99,7 +99,7 @@ class TrainingStep:
         )
 
     def learn(self, state: TrainState, iteration: tf.Tensor) -> TrainState:
-        """The state after a round of learning, if one is due after this iteration.
+        """The state after a round of learning, if one is due after this iteration (int64 scalar).
 
         Not to be called before `learning_start_iteration`.
         """
@@ -109,7 +109,7 @@ class TrainingStep:
         return tf.cond(due, lambda: self.learn_now(state, iteration), lambda: state)
 
     def learn_now(self, state: TrainState, iteration: tf.Tensor) -> TrainState:
-        """The state after the round of learning that follows this iteration's transitions."""
+        """The state after the round of learning that follows the transitions of this iteration (int64 scalar)."""
         return self._updates(state, iteration + 1, rng.fold_in(self._key(state, iteration), 1))
 
     def policy(self, state: TrainState, obs: tf.Tensor) -> tf.Tensor:
