@@ -1,18 +1,18 @@
 """Advantage actor-critic (A2C), the synchronous form of A3C.
 
 Mnih et al. 2016, "Asynchronous methods for deep reinforcement learning", https://arxiv.org/abs/1602.01783,
-Algorithm S3: one gradient step up log pi(a | s) (R - V(s)), and down (R - V(s))^2, for all of a rollout.
+Algorithm S3: one gradient step up log pi(a | s) (R - V(s)) and down (R - V(s))^2 for each rollout.
 Shapes: T steps of N environments in a rollout, B = T N rows, A actions or action dimensions.
 
 Differences from the paper:
-1. N environments step together in place of asynchronous workers.
-2. A time limit does not end a value: its last step bootstraps from the observation it led to. Only
-   `terminated` ends a value; both cut the sum of rewards.
-3. R comes from generalized advantages (`ops.generalized_advantage`); with `gae_lambda` 1 that is the paper's
-   return of up to T steps.
+1. N environments step together; there are no asynchronous workers.
+2. A time limit does not end a value: a truncated step bootstraps from the observation that follows it. Only
+   `terminated` ends a value. Both end the sum of rewards.
+3. R comes from generalized advantages (`ops.rollout_advantage`). With `gae_lambda` 1 it is the paper's return of up
+   to T steps.
 4. Policy and value share no layers. Gradients are clipped by their norm (the optimizer's `max_grad_norm`).
-5. Continuous actions are drawn from a normal distribution whose deviations are parameters of their own,
-   independent of the observation. What is learned from is what was drawn; only the environment clips it.
+5. Continuous actions come from a normal distribution. Its deviations are separate parameters, independent of the
+   observation. The algorithm learns from the sampled action; only the environment clips it.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class A2CState(NamedTuple):
 
 @dataclass(frozen=True)
 class A2C:
-    """gamma: discount per step. gae_lambda: 0 trusts the values, 1 the rewards that came. rollout_steps: T.
-    value_weight, entropy_weight: of the value's error and of the policy's entropy beside its objective.
+    """gamma: discount per step. gae_lambda: 0 relies on the values, 1 on the rewards. rollout_steps: T.
+    value_weight, entropy_weight: weights of the value's error and of the policy's entropy in the loss.
     normalize_advantages: to mean 0 and deviation 1 in each rollout. initial_log_std: of continuous actions.
     """
 

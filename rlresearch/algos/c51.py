@@ -6,17 +6,17 @@ https://arxiv.org/abs/1710.02298, section 3).
 Shapes: N environments, B batch rows, A actions, K atoms.
 
 The network gives logits [B, A, K] over the support z_i = v_min + i (v_max - v_min) / (K - 1); an action's value is
-sum_i z_i p_i. The target is the next action's distribution at places r + discount z_i, brought back onto the
-support (`ops.categorical_projection`); the loss is its divergence from the stored action's distribution.
-Rainbow is this with a dueling and noisy network, a prioritized buffer and n-step returns:
+sum_i z_i p_i. The target is the next action's distribution at the locations r + discount z_i, projected onto the
+support (`ops.categorical_projection`). The loss is its divergence from the stored action's distribution.
+With a dueling and noisy network, a prioritized buffer and n-step returns this is Rainbow:
 conf/experiment/rainbow_cartpole.yaml.
 
 Differences from the paper:
 1. A time limit does not end a value: only `terminated` does (`ops.discount`).
-2. The loss is the Kullback-Leibler divergence, not the cross-entropy alone: the same gradient, but 0 when
-   there is nothing to learn. It is also the priority of a row, as in Rainbow.
-3. The range of returns has no default: [-10, 10] is for rewards clipped as in Atari.
-4. Targets move by a share `tau` every `target_every` gradient steps; 1 copies, as in the paper.
+2. The loss is the Kullback-Leibler divergence, not the cross-entropy: its gradient is the same, but its minimum is
+   0. It is also the priority of a row, as in Rainbow.
+3. The range of returns has no default: the paper's [-10, 10] fits the clipped rewards of Atari.
+4. The target moves by a share `tau` every `target_every` gradient steps; 1 copies, as in the paper.
 5. Adam's epsilon is the optimizer's own; the paper's is 0.01 / 32.
 """
 
@@ -44,8 +44,8 @@ class C51State(NamedTuple):
 
 @dataclass(frozen=True)
 class C51:
-    """v_min, v_max: the range of discounted returns that the atoms cover; beyond it all is the end's. atoms: how
-    many. gamma: discount per step. tau: share of the online network taken into the target, every
+    """v_min, v_max: the range of discounted returns that the atoms cover; a return beyond it counts as the end of the
+    range. atoms: their number. gamma: discount per step. tau: share of the online network taken into the target, every
     `target_every` gradient steps. double: the online network chooses the action whose distribution the
     target gives. The others: `types.Algorithm`.
     """
@@ -89,7 +89,7 @@ class C51:
 
     @property
     def support(self) -> tf.Tensor:
-        """The returns z float32[K] that the atoms stand for."""
+        """The returns z float32[K] of the atoms."""
         return self.v_min + (self.v_max - self.v_min) * tf.linspace(0.0, 1.0, self.atoms)
 
     def init(self, key: Key) -> C51State:
@@ -98,7 +98,7 @@ class C51:
         return C51State(q=q, target_q=q, optimizer=self.optimizer.init(q.trainable))
 
     def values(self, q: networks.Params, obs: tf.Tensor, noise: tf.Tensor | None = None) -> tf.Tensor:
-        """Q(s, a), float32[B, A]; noise: of a noisy network, which without has its mean weights."""
+        """Q(s, a) float32[B, A] for observations [B, ...]. noise: of a noisy network; None uses its mean weights."""
         return self._means(self.q_net.apply(q, obs, noise=noise))
 
     def policy(self, state: C51State, obs: tf.Tensor) -> tf.Tensor:
@@ -141,13 +141,13 @@ class C51:
     def _target(
         self, state: C51State, batch: Batch, noise: tf.Tensor | None, chooser_noise: tf.Tensor | None
     ) -> tf.Tensor:
-        """m of Algorithm 1: the probabilities float32[B, K] that the atoms should have."""
+        """m of Algorithm 1: the target probabilities float32[B, K] of the atoms."""
         logits = self.q_net.apply(state.target_q, batch.next_obs, noise=noise)
         chooser = self.values(state.q, batch.next_obs, chooser_noise) if self.double else self._means(logits)
         p_t = tf.nn.softmax(ops.index_by_action(logits, tf.argmax(chooser, axis=1, output_type=tf.int32)))
         discount_t = ops.discount(self.gamma, batch.terminated, batch.steps)
-        places = ops.td_target(batch.reward[:, None], discount_t[:, None], self.support)
-        return tf.stop_gradient(ops.categorical_projection(places, p_t, self.support))
+        locations = ops.td_target(batch.reward[:, None], discount_t[:, None], self.support)
+        return tf.stop_gradient(ops.categorical_projection(locations, p_t, self.support))
 
     def _means(self, logits: tf.Tensor) -> tf.Tensor:
         """The means float32[...] of distributions given by logits [..., K]."""

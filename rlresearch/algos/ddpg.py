@@ -5,13 +5,13 @@ https://arxiv.org/abs/1509.02971, Algorithm 1; equations by their numbers there.
 Shapes: N environments, B batch rows, A action dimensions.
 
 Differences from the paper:
-1. Both networks take one optimizer's settings; the paper's ten times slower actor is
-   `actor_lr_scale=0.1`. The critic's weight decay of 1e-2 is the optimizer's `l2`.
+1. Both networks share the optimizer's settings. The paper's actor learns ten times slower: `actor_lr_scale=0.1`.
+   The paper's weight decay of the critic, 1e-2, is the optimizer's `l2`.
 2. A time limit does not end a value: only `terminated` does (`ops.discount`).
 3. The critic sees the action at its first layer, as in SB3 and CleanRL, not its second.
-4. No batch normalisation; layer normalisation is a setting of the network.
-5. The first `learning_starts` actions are uniform in [-1, 1] where `random_start` says so.
-6. The exploration noise is a part: Gaussian by default, Ornstein-Uhlenbeck as in the paper.
+4. There is no batch normalization. Layer normalization is a setting of the network.
+5. The first `learning_starts` actions are uniform in [-1, 1] if `random_start` is true.
+6. The exploration noise is a separate part: Gaussian by default, or the paper's Ornstein-Uhlenbeck noise.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class DDPG:
         )
         critic = networks.Params(critic_weights, frozen)
 
-        # Actor: up the critic's slope through the policy's own actions (eq. 6).
+        # Actor: up the critic's gradient at the policy's own actions (eq. 6).
         def actor_loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
             action, frozen = self.actor_net.apply_training(state.actor._replace(trainable=trainable), batch.obs)
             return -tf.reduce_mean(self.critic_net.apply(critic, batch.obs, action)), frozen

@@ -20,9 +20,9 @@ Differences from the paper:
    itself: its slope does not fade with the temperature.
 3. `learning_starts` transitions come first, of uniform actions with `random_start`; learning starts after them.
 4. The critics' losses are squared errors without the half, reported as a mean over both.
-5. The target entropy is `entropy_ratio` of log A, the entropy of uniform choice; 0.98 is the paper's. With two
-   actions that is a policy that chooses the likelier with 58 %. Where such a policy cannot keep an episode going,
-   nor its entropy be reached where it can, the temperature rises without end: CartPole needs 0.5 to 0.6.
+5. The target entropy is `entropy_ratio` times log A, the entropy of a uniform choice; the paper's ratio is 0.98. With
+   two actions such a policy takes the likelier one in 58 % of cases. If no policy of this entropy keeps an episode
+   going, the temperature rises without end: CartPole needs 0.5 to 0.6.
 """
 
 from __future__ import annotations

@@ -5,17 +5,17 @@ https://doi.org/10.1038/nature14236, Algorithm 1; double: van Hasselt, Guez & Si
 https://arxiv.org/abs/1509.06461, equation 4.
 Shapes: N environments, B batch rows, A actions.
 
-Dueling and noisy layers are the network's, prioritized replay and n-step returns the buffer's, exploration is
-the group noise: each of them combines with the others. Noise of a noisy network is drawn anew for every action
-and, apart for the three roles of a network, for every gradient step (Fortunato et al. 2018,
-https://arxiv.org/abs/1706.10295, section 3.1); all rows share it. Evaluation has none.
+Dueling and noisy layers belong to the network, prioritized replay and n-step returns to the buffer, exploration to the
+group noise; they combine freely. A noisy network draws new noise for every action, and for every gradient step, there
+separately for its three roles (Fortunato et al. 2018, https://arxiv.org/abs/1706.10295, section 3.1). All rows share
+it. Evaluation uses none.
 
 Differences from the paper:
 1. A time limit does not end a value: only `terminated` does (`ops.discount`).
-2. Targets move by a share `tau` every `target_every` gradient steps; 1 copies, as in the paper.
-3. The error is Huber's with `huber`, which is what the paper's clipping of the error's gradient to
-   [-1, 1] means; otherwise half the square.
-4. Adam or any other optimizer rather than the paper's RMSProp; no frames are skipped or stacked here.
+2. The target moves by a share `tau` every `target_every` gradient steps; 1 copies, as in the paper.
+3. With `huber` the error is Huber's, which equals the paper's clipping of the error's gradient to [-1, 1]. Otherwise
+   it is half the square.
+4. Any optimizer, in place of the paper's RMSProp. The environment skips and stacks frames, not the algorithm.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class DQN:
         return DQNState(q=q, target_q=q, optimizer=self.optimizer.init(q.trainable))
 
     def values(self, q: networks.Params, obs: tf.Tensor, noise: tf.Tensor | None = None) -> tf.Tensor:
-        """Q(s, a), float32[B, A]; noise: of a noisy network, which without has its mean weights."""
+        """Q(s, a) float32[B, A] for observations [B, ...]. noise: of a noisy network; None uses its mean weights."""
         return self.q_net.apply(q, obs, noise=noise)
 
     def policy(self, state: DQNState, obs: tf.Tensor) -> tf.Tensor:

@@ -2,19 +2,19 @@
 
 Schulman, Wolski, Dhariwal, Radford, Klimov 2017, "Proximal policy optimization algorithms",
 https://arxiv.org/abs/1707.06347, Algorithm 1; equations by their numbers there. Advantages: Schulman et al.
-2016, https://arxiv.org/abs/1506.02438, equation 16 (`ops.generalized_advantage`).
+2016, https://arxiv.org/abs/1506.02438, equation 16 (`ops.rollout_advantage`).
 Shapes: T steps of N environments in a rollout, B rows of a minibatch, A actions or action dimensions.
 
-Of each rollout, old log-probabilities, values and advantages are computed once, from the parameters that acted.
-Then come `epochs` times `minibatches` steps down minus equation 9; each epoch deals all rows out anew.
+Old log-probabilities, values and advantages of a rollout are computed once, from the parameters that acted. Then
+follow `epochs` times `minibatches` gradient steps up equation 9. Each epoch shuffles all rows into minibatches.
 
 Differences from the paper:
-1. A time limit does not end a value: its last step bootstraps from the observation it led to. Only
-   `terminated` ends a value; both cut the sum of advantages.
+1. A time limit does not end a value: a truncated step bootstraps from the observation that follows it. Only
+   `terminated` ends a value. Both end the sum of advantages.
 2. Policy and value share no layers.
 3. Advantages get mean 0 and deviation 1 in each minibatch; `value_clip` clips values too: as in the authors' code.
-4. Continuous actions are drawn from a normal distribution whose deviations do not depend on the observation
-   (the paper's section 6.1). What is learned from is what was drawn; only the environment clips it.
+4. Continuous actions come from a normal distribution whose deviations do not depend on the observation (the
+   paper's section 6.1). The algorithm learns from the sampled action; only the environment clips it.
 5. Learning rate and `clip` may follow any schedule (the paper: to zero in a straight line, for Atari).
 """
 
@@ -41,8 +41,8 @@ class PPOState(NamedTuple):
     optimizer: Tree
 
 
-class Rows(NamedTuple):
-    """What gradient steps learn from, a row for each step of the rollout: its own, and what acted then thought."""
+class Samples(NamedTuple):
+    """A row for each step of the rollout, with what the acting parameters gave: log_prob to target float32[B]."""
 
     obs: tf.Tensor
     action: tf.Tensor
@@ -54,7 +54,7 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True)
 class PPO:
-    """gamma: discount per step. gae_lambda: 0 trusts the values, 1 the rewards that came. rollout_steps: T.
+    """gamma: discount per step. gae_lambda: 0 relies on the values, 1 on the rewards. rollout_steps: T.
     epochs, minibatches: of each rollout. clip: how far the probability ratio may leave 1, times `clip_schedule`.
     value_clip: the same for values, in units of return; None does not clip. value_weight, entropy_weight: c1 and
     c2 of equation 9. normalize_advantages: in each minibatch. initial_log_std: of continuous actions.
@@ -142,7 +142,7 @@ class PPO:
         self, state: PPOState, batch: Batch, key: Key, progress: Progress
     ) -> tuple[PPOState, dict[str, tf.Tensor], None]:
         """All gradient steps on a rollout [T, N, ...]."""
-        rows, steps = self._rows(state, batch), self.epochs * self.minibatches
+        rows, steps = self._samples(state, batch), self.epochs * self.minibatches
         deal = lambda key: rng.permutation(key, rows.value.shape[0])  # noqa: E731
         orders = tf.vectorized_map(deal, rng.split(key, self.epochs), fallback_to_while_loop=False)
         orders = tf.reshape(orders, (steps, -1))  # each minibatch's rows: one loop compiles sooner than two nested ones
@@ -156,8 +156,8 @@ class PPO:
         _, state, sums = tf.while_loop(lambda index, *_: index < steps, minibatch, (0, state, sums))
         return state, {name: total / steps for name, total in sums.items()}, None
 
-    def _rows(self, state: PPOState, batch: Batch) -> Rows:
-        """The rollout, its two leading axes made one, with what the acting parameters make of it."""
+    def _samples(self, state: PPOState, batch: Batch) -> Samples:
+        """The rollout [T, N, ...] as rows [T N, ...], with the acting parameters' log-probabilities and advantages."""
         flat = lambda leaf: tf.reshape(leaf, (-1, *leaf.shape[2:]))  # noqa: E731
         value_of = lambda obs: self.critic_net.apply(state.critic, flat(obs))[:, 0]  # noqa: E731
         obs, action, value = flat(batch.obs), flat(batch.action), value_of(batch.obs)
@@ -165,9 +165,9 @@ class PPO:
         v_t = tf.reshape(value_of(batch.next_obs), batch.reward.shape)
         advantage = ops.rollout_advantage(batch, v_tm1, v_t, self.gamma, self.gae_lambda)
         log_prob = distributions.from_outputs(self.actor_net.apply(state.actor, obs), state.log_std).log_prob(action)
-        return Rows(obs, action, log_prob, value, flat(advantage), flat(advantage) + value)
+        return Samples(obs, action, log_prob, value, flat(advantage), flat(advantage) + value)
 
-    def _step(self, state: PPOState, rows: Rows, progress: Progress) -> tuple[PPOState, dict[str, tf.Tensor]]:
+    def _step(self, state: PPOState, rows: Samples, progress: Progress) -> tuple[PPOState, dict[str, tf.Tensor]]:
         """One gradient step on one minibatch."""
         clip = self.clip * self.clip_schedule(progress)
         advantage = ops.standardized(rows.advantage) if self.normalize_advantages else rows.advantage

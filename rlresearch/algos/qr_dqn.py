@@ -5,16 +5,16 @@ https://arxiv.org/abs/1710.10044, Algorithm 1; equations by their numbers there.
 Shapes: N environments, B batch rows, A actions, K quantiles.
 
 The network gives theta [B, A, K], the quantiles of the return at tau_i = (2 i + 1) / (2 K); an action's value is
-their mean. Targets are r + discount theta_j of the best next action; the loss is the quantile Huber loss (equation
-10) between all pairs (`ops.quantile_huber_loss`). No range of returns has to be known.
+their mean. Targets are r + discount theta_j of the best next action. The loss is the quantile Huber loss (equation
+10) between all pairs (`ops.quantile_huber_loss`). It needs no range of returns.
 
 Differences from the paper:
 1. A time limit does not end a value: only `terminated` does (`ops.discount`).
-2. The Huber loss is divided by `kappa`, as the authors do later; at their kappa of 1 it is the same.
-3. Targets move by a share `tau` every `target_every` gradient steps; 1 copies, as in the paper.
+2. The Huber loss is divided by `kappa`, as in the authors' later paper; with their kappa of 1 it is the same.
+3. The target moves by a share `tau` every `target_every` gradient steps; 1 copies, as in the paper.
 4. `double` lets the online network choose the next action; the paper's does not.
 5. Adam's epsilon is the optimizer's own; the paper's is 0.01 / 32.
-6. The priority of a row, where the buffer asks for it, is its loss.
+6. The priority of a row, for a prioritized buffer, is its loss.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class QRDQNState(NamedTuple):
 
 @dataclass(frozen=True)
 class QRDQN:
-    """quantiles: how many. kappa: errors above it count linearly, in units of return. gamma: discount per step.
+    """quantiles: their number. kappa: errors above it count linearly, in units of return. gamma: discount per step.
     tau: share of the online network taken into the target, every `target_every` gradient steps. double: the
     online network chooses the action whose distribution the target gives. The others: `types.Algorithm`.
     """
@@ -84,7 +84,7 @@ class QRDQN:
         return QRDQNState(q=q, target_q=q, optimizer=self.optimizer.init(q.trainable))
 
     def values(self, q: networks.Params, obs: tf.Tensor, noise: tf.Tensor | None = None) -> tf.Tensor:
-        """Q(s, a), float32[B, A]; noise: of a noisy network, which without has its mean weights."""
+        """Q(s, a) float32[B, A] for observations [B, ...]. noise: of a noisy network; None uses its mean weights."""
         return tf.reduce_mean(self.q_net.apply(q, obs, noise=noise), axis=2)
 
     def policy(self, state: QRDQNState, obs: tf.Tensor) -> tf.Tensor:

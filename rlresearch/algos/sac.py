@@ -12,7 +12,7 @@ logarithms of deviations. It maximises return plus temperature times entropy:
     policy            minimises E[temperature log pi(a | s) - Q(s, a)]                   (9)
     temperature       falls where the entropy is above its target, and rises below       (18)
 
-Both values are the smaller of two critics', and each expectation is one draw a row.
+Both values are the smaller of two critics'. Each expectation is one sample for each row.
 
 Differences from the paper:
 1. A time limit does not end a value: only `terminated` does (`ops.discount`). (The authors' code does so too.)
@@ -158,7 +158,7 @@ class SAC:
         return state, metrics, critics.abs_td_error
 
     def _target(self, state: SACState, batch: Batch, temperature: tf.Tensor, key: Key) -> tf.Tensor:
-        """r + gamma V(s'), float32[B]: the target critics at a fresh draw from the online policy (3, 5)."""
+        """r + gamma V(s'), float32[B]: the target critics at a new sample of the online policy (3, 5)."""
         action, log_prob = _distribution(self.actor_net.apply(state.actor, batch.next_obs)).sample(key)
         q_t = ensemble.minimum(self.critic_net, state.target_critics, batch.next_obs, action)[:, 0]
         v_t = ops.soft_value(q_t, log_prob, temperature)
@@ -194,6 +194,6 @@ class SAC:
 
 
 def _distribution(output: tf.Tensor) -> SquashedGaussian:
-    """The policy that the actor's output [B, 2 A] stands for."""
+    """The policy with the actor's output float32[B, 2 A]."""
     mean, log_std = tf.split(output, 2, axis=-1)
     return SquashedGaussian(mean, tf.clip_by_value(log_std, LEAST_LOG_STD, MOST_LOG_STD))

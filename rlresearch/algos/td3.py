@@ -6,11 +6,11 @@ Shapes: N environments, B batch rows, A action dimensions.
 
 Differences from the paper:
 1. A time limit does not end a value: only `terminated` does (`ops.discount`). (The authors' code does so too.)
-2. `learning_starts` transitions of uniform actions come first (theirs: 1,000 or 10,000); learning
-   starts after them.
+2. The first `learning_starts` transitions have uniform actions (theirs: 1,000 or 10,000); learning starts after
+   them.
 3. Both networks take one optimizer's settings; `actor_lr_scale` tells them apart.
-4. The two critics are one network with parameters stacked in a list of two; each has its own
-   initial draw and its own gradient. Their losses are reported as a mean, not as a sum.
+4. The two critics are one network with two sets of parameters (`networks/ensemble.py`). Their losses are reported
+   as a mean, not as a sum.
 5. Noise is in units of the [-1, 1] action, as is the authors' after dividing by `max_action`.
 """
 
@@ -130,7 +130,7 @@ class TD3:
         state, actor_value = tf.cond(
             delayed, lambda: self._delayed(state, batch, progress), lambda: (state, tf.constant(0.0))
         )
-        metrics = {  # a row averages over all rounds, of which one in `policy_delay` moves the actor
+        metrics = {  # a row averages over all steps; one in `policy_delay` moves the actor
             "loss/critic": critics.loss,
             "loss/actor": actor_value * self.policy_delay,
             "value/q": critics.q_mean,
@@ -149,7 +149,7 @@ class TD3:
         return ops.td_target(batch.reward, discount_t, q_t)
 
     def _delayed(self, state: TD3State, batch: Batch, progress: Progress) -> tuple[TD3State, tf.Tensor]:
-        """The policy's step up the first critic, then the targets'; also the loss."""
+        """(the state after the policy's step up the first critic and the targets' soft update, the loss)."""
 
         def actor_loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
             action, frozen = self.actor_net.apply_training(state.actor._replace(trainable=trainable), batch.obs)

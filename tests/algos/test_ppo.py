@@ -25,7 +25,7 @@ from conftest import (
 )
 
 from rlresearch import ops, rng
-from rlresearch.algos.ppo import PPO, Rows
+from rlresearch.algos.ppo import PPO, Samples
 from rlresearch.buffers import Rollout
 from rlresearch.runners.step import TrainingStep
 from rlresearch.schedules import Linear
@@ -274,9 +274,9 @@ def test_divergence_and_clipped_share_are_from_the_policy_that_acted(env):
 class Dealt(PPO):
     """PPO whose state is a list of the rows that each step was given, and how many steps there were."""
 
-    def _rows(self, state, batch):
+    def _samples(self, state, batch):
         number = tf.reshape(batch.reward, (-1,))
-        return Rows(number, number, number, number, number, number)
+        return Samples(number, number, number, number, number, number)
 
     def _step(self, state, rows, progress):
         steps, given = state
