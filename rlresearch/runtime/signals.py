@@ -16,6 +16,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -24,11 +25,17 @@ _LAST_WORDS_S = 1.0
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was told to stop, and stands where it can be saved. name: SIGTERM, ...; exit_code: 128 + its number."""
+    """The run was told to stop, and stands where it can be saved. name: SIGTERM, ...; exit_code: 128 + its number.
+
+    step: the transitions that the run has behind it. run_directory, sweep_directory: what can be resumed.
+    """
 
     def __init__(self, number: int) -> None:
         self.name = signal.Signals(number).name
         self.exit_code = 128 + number
+        self.step = 0
+        self.run_directory: Path | None = None
+        self.sweep_directory: Path | None = None
         super().__init__(self.name)
 
 

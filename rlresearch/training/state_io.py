@@ -26,7 +26,7 @@ def snapshot(runner: Any) -> tuple[dict[str, np.ndarray], dict[str, Ring]]:
     """A runner's arrays by name, and its replays, whose rows are still in place: copy them before it goes on."""
     state = runner.state()
     arrays = {name: leaf.numpy() for name, leaf in trees.named_leaves(_without_columns(state), "state")}
-    beside = {f"beside.{name}": part for name, part in runner.beside().items()}
+    beside = {f"beside.{name}": part for name, part in runner.extra_state().items()}
     return arrays | beside, {name: _ring(rows) for name, rows in _rings(state, "state")}
 
 
@@ -70,7 +70,7 @@ def begin_from(runner: Any, loaded: Loaded, index: int | None) -> None:
 
     state = runner.state()
     learned = _mapped({"algo": state.algo, "normalizer": state.normalizer}, lambda rows, _: rows, leaf, "state")
-    runner.restore(0, state._replace(**learned), runner.beside())
+    runner.restore(0, state._replace(**learned), runner.extra_state())
 
 
 class Learned(NamedTuple):
