@@ -25,7 +25,8 @@ from rlresearch.storage.provenance import versions
 from rlresearch.training.callbacks import Callback, LoopPosition, Milestone
 from rlresearch.training.finite_check import FiniteCheck
 from rlresearch.training.settings import CheckpointSettings
-from rlresearch.training.state_io import restore, snapshot
+from rlresearch.training.state_io import Sample, Snapshot, restore, snapshot
+from rlresearch.types import Buffer
 
 _log = logging.getLogger("rlresearch")
 
@@ -44,10 +45,11 @@ class LogFiles(Protocol):
 class CheckpointFacts(NamedTuple):
     """What a checkpoint says of its run beside the state.
 
-    logs: the files of rows, one a member; times: seconds spent so far, by name; config: the digest of the settings that
-    stay the same as long as a run is resumed.
+    buffer: the trainer's, which says how its rows can be saved. logs: the files of rows, one a member. times: seconds
+    spent so far, by name. config: the digest of the settings that stay the same as long as a run is resumed.
     """
 
+    buffer: Buffer | None = None
     logs: Sequence[LogFiles] = ()
     times: Callable[[], dict[str, float]] = dict
     config: str = ""
@@ -76,6 +78,7 @@ class Checkpointer(Callback):
         self._writing: Future | None = None
         self._saved: tuple[int, LoopPosition] | None = None
         self._replacements = 0
+        self._samples: Mapping[str, Sample] = {}
         # Whether a planned checkpoint waits for a place from which the run can be resumed.
         self._overdue = False
         self._since, self._warned = time.monotonic(), False
@@ -86,7 +89,7 @@ class Checkpointer(Callback):
         position = LoopPosition(**loaded.about.position)
         self._saved = loaded.about.iteration, position
         self._writer.go_on_from(loaded)
-        restore(self._runner, loaded)
+        restore(self._runner, self._facts.buffer, loaded)
         return position
 
     def save_first(self) -> None:
@@ -151,6 +154,7 @@ class Checkpointer(Callback):
         step = self._runner.iteration * self._num_envs
         self.wait()
         self._finite_check.check(step)
+        arrays, rings, *_ = taken = self._snapshot()
         about = About(
             step=step,
             iteration=self._runner.iteration,
@@ -162,16 +166,25 @@ class Checkpointer(Callback):
             serial=serial,
             exact=self._runner.resumable_here,
             config=self._facts.config,
+            content=taken.content,
         )
-        if self._runner.replacements != self._replacements:
-            self._writer.forget_rows()
-            self._replacements = self._runner.replacements
-        arrays, rings = snapshot(self._runner)
         rows = self._writer.unwritten(rings)
         # without the tensors: as long as somebody holds them, XLA copies the replay in place of changing it
         rings = {name: ring._replace(rows=None) for name, ring in rings.items()}
         self._writing = self._thread.submit(self._write, arrays, rings, rows, about)
         self._saved, self._since = place, time.monotonic()
+
+    def _snapshot(self) -> Snapshot:
+        """What is to be saved; where rows have changed that lie on the disk already, all rows are written again."""
+        taken = snapshot(self._runner, self._facts.buffer, self._samples)
+        if self._runner.replacements != self._replacements:
+            self._writer.forget_rows()
+        elif taken.changed:
+            self._writer.forget_rows()
+            why = "%s changes rows after they were added: each checkpoint saves all of them; leave out its append_only"
+            _log.warning(why, type(self._facts.buffer).__name__)
+        self._replacements, self._samples = self._runner.replacements, taken.samples
+        return taken
 
     def _write(self, arrays: Mapping, rings: Mapping, rows: Mapping, about: About) -> None:
         try:

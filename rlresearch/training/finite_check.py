@@ -61,6 +61,7 @@ class FiniteCheck(Callback):
         order = [finite if member in failed else member for member in members]
         state = tf.nest.map_structure(lambda leaf: tf.gather(leaf, order), self._runner.state())
         self._runner.restore(self._runner.iteration, state, self._runner.extra_state())
+        self._runner.replacements += 1
 
     def _summed(self) -> float:
         # One number for all: where it is one, none of what was added up was NaN or infinite (or two of a kind with

@@ -169,7 +169,8 @@ class Run:
         finite_check = FiniteCheck(runner, None if outcome.failures is None else outcome.failures.end)
         files, loggers = self._loggers(closing)
         times = lambda: {"wall_time_s": self.elapsed(), "training_time_s": trained_s()}  # noqa: E731
-        facts = CheckpointFacts(files, times, lasting_digest(opening.stored_config(plan, self.directories)))
+        config = lasting_digest(opening.stored_config(plan, self.directories))
+        facts = CheckpointFacts(plan.trainer.buffer, files, times, config)
         checkpointer = Checkpointer(runner, plan.task, plan.checkpoint, paths[0], facts, finite_check)
         closing.callback(checkpointer.close)
         start = LoopStart()

@@ -105,7 +105,7 @@ class Bench:
         replay = self._runner.state().buffer
         columns = getattr(replay, "rows", replay).columns.values()
         self._row_bytes = sum(column.shape[-1] * column.dtype.size for column in columns)
-        facts = CheckpointFacts([NoLogs()])
+        facts = CheckpointFacts(made.trainer.buffer, [NoLogs()])
         self._checkpointer = Checkpointer(self._runner, made.task, made.checkpoint, folder, facts)
 
     def saves(self, rows: int, times: int) -> Iterator[Save]:

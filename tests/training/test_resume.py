@@ -289,9 +289,10 @@ def test_a_part_that_a_checkpoint_forgot_would_be_noticed(pair, killed, what):
     """The comparisons above can fail: something is 0 where it was saved, and the run comes out otherwise."""
     real = state_io.restore
 
-    def forgetful(runner, loaded):
+    def forgetful(runner, buffer, loaded):
         lost = {name: np.zeros_like(x) for name, x in loaded.arrays.items() if name.startswith(f"state.{what}")}
-        real(runner, loaded._replace(arrays=loaded.arrays | lost))
+        unsigned = loaded.manifest.model_copy(update={"about": loaded.about.model_copy(update={"content": ""})})
+        real(runner, buffer, loaded._replace(arrays=loaded.arrays | lost, manifest=unsigned))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpointing, "restore", forgetful)
@@ -506,15 +507,15 @@ def test_what_a_checkpoint_lacks_is_named(pair):
     loaded, _ = checkpoint.newest(pair[0])
     plan = make_plan("ddpg", "env.max_episode_steps=13", "buffer.capacity=40")
     runner = plan.runner.start(plan.trainer, plan.task, 5)
-    restore(runner, loaded)
+    restore(runner, plan.trainer.buffer, loaded)
     assert state_digest(runner) == record(pair[0])["state_digest"]
     for name in loaded.arrays:
         others = {key: each for key, each in loaded.arrays.items() if key != name}
         with pytest.raises(RunError, match=f"holds nothing for '{name}'"):
-            restore(runner, loaded._replace(arrays=others))
-    _, other = small_runner(0, "buffer.capacity=50")
+            restore(runner, plan.trainer.buffer, loaded._replace(arrays=others))
+    larger, other = small_runner(0, "buffer.capacity=50")
     with pytest.raises(RunError, match="cannot be restored: 'state.buffer' holds 40 rows, unlike"):
-        restore(other, loaded)
+        restore(other, larger.trainer.buffer, loaded)
 
 
 def test_learning_that_went_astray_ends_the_run_and_reaches_no_checkpoint(tmp_path, capsys):
@@ -557,7 +558,8 @@ def host_runner(name, *overrides):
 def test_an_environment_that_does_not_replay_is_named_and_waited_for(tmp_path, caplog):
     with without_xla():
         plan, runner = host_runner("Moody-v0")
-        saver = Checkpointer(runner, plan.task, plan.checkpoint, tmp_path, CheckpointFacts([Logs()]))
+        facts = CheckpointFacts(plan.trainer.buffer, [Logs()])
+        saver = Checkpointer(runner, plan.task, plan.checkpoint, tmp_path, facts)
         loop = TrainingLoop(runner, plan.task, LoopSettings(100, evaluation=plan.eval), [saver])
         loop.advance(4)
         saver.at_milestone(loop.position, Milestone(4, False, False, True), [])
@@ -572,7 +574,7 @@ def test_an_environment_that_does_not_replay_is_named_and_waited_for(tmp_path, c
         last = checkpoint.chosen(tmp_path, "last", "")
         assert last.about.step == 25
         with pytest.raises(RunError, match="environment 'Moody-v0' does not replay: the 5 actions of episode 2"):
-            restore(runner, last)
+            restore(runner, plan.trainer.buffer, last)
     runner.close()
 
 
@@ -584,11 +586,11 @@ def test_environments_come_back_into_the_middle_of_their_episodes(vectorization,
         plan, one = host_runner("MountainCarContinuous-v0", *overrides)
         one.advance(10, True)
         assert one.resumable_here
-        saver = Checkpointer(one, plan.task, plan.checkpoint, tmp_path, CheckpointFacts([Logs()]))
+        saver = Checkpointer(one, plan.task, plan.checkpoint, tmp_path, CheckpointFacts(plan.trainer.buffer, [Logs()]))
         saver.on_end(LoopPosition())
         saver.close()
         _, two = host_runner("MountainCarContinuous-v0", *overrides)
-        restore(two, checkpoint.newest(tmp_path)[0])
+        restore(two, plan.trainer.buffer, checkpoint.newest(tmp_path)[0])
         for runner in (one, two):
             runner.advance(9, False)
             assert leaves(runner.extra_state())
@@ -602,3 +604,37 @@ def test_what_is_typed_to_go_on_names_the_folder_of_own_components(tmp_path, mon
     assert resume.command(tmp_path / "runs/a", None) == "python -m rlresearch resume=runs/a"
     told = resume.command(Path("/elsewhere/a b"), str(tmp_path / "own"), "retry=failed")
     assert told == "python -m rlresearch --config-dir=own 'resume=/elsewhere/a b' retry=failed"
+
+
+class Reservoir(Uniform):
+    """Keeps a random sample of all that came: rows change after they were added."""
+
+    def add(self, state, rows):
+        place = tf.cast(state.added * 7 % self.capacity, tf.int32)[None, None]
+        laid = {dtype: part[:1] for dtype, part in lay_out(rows).items()}
+        columns = {name: tf.tensor_scatter_nd_update(c, place, laid[name]) for name, c in state.columns.items()}
+        return state._replace(columns=columns, added=state.added + 1)
+
+
+class OwnReservoir(Reservoir):
+    """The same, and honest: it has no rows that only grow."""
+
+    def append_only(self, state):
+        return {}
+
+
+@pytest.mark.parametrize("buffer", [Reservoir(10), OwnReservoir(10)], ids=["wrong", "right"])
+def test_rows_that_change_in_place_are_noticed_and_saved_whole(buffer, tmp_path, caplog):
+    """A reservoir made of the shipped ring: resumed, it holds what it held."""
+    plan = make_plan("ddpg", "env.max_episode_steps=13")
+    trainer = Trainer(RandomActions(plan.task.spec), buffer)
+    with without_xla():
+        one, two = (DeviceRunner(trainer, plan.task, 3) for _ in range(2))
+        saver = Checkpointer(one, plan.task, plan.checkpoint, tmp_path, CheckpointFacts(buffer, [Logs()]))
+        for iterations in (15, 4, 4):
+            one.advance(iterations, False)
+            saver.on_end(LoopPosition())
+        saver.close()
+        restore(two, buffer, checkpoint.newest(tmp_path)[0])
+        assert state_digest(one) == state_digest(two)
+    assert ("Reservoir changes rows after they were added" in caplog.text) == (type(buffer) is Reservoir)
