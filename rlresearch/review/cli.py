@@ -16,7 +16,7 @@ TABLE_FORMATS = ("table", "json", "csv", "markdown", "latex")
 
 
 class Command(NamedTuple):
-    """module: where its function lies, below `rlresearch.review`; summary: a line for the overview; add: gives a parser its arguments."""
+    """module: its place below `rlresearch.review`; summary: a line for the overview; add: gives a parser its arguments."""
 
     module: str
     summary: str
@@ -302,5 +302,7 @@ COMMANDS = {
     "rm": Command("commands.maintain", "delete runs", _rm),
     "reproduce": Command("commands.reproduce", "run one again from its stored configuration, and compare", _reproduce),
     "sync": Command("commands.sync", "mirror runs into W&B or TensorBoard afterwards, each row once", _sync),
-    "import": Command("commands.import_runs", "runs made elsewhere: SB3's files, TensorBoard's, W&B's offline ones", _import),
+    "import": Command(
+        "commands.import_runs", "runs made elsewhere: SB3's files, TensorBoard's, W&B's offline ones", _import
+    ),
 }

@@ -65,7 +65,7 @@ class Launcher:
         reporter = TrialReporter(TrialMembers(told, (0,)))
         for step in range(100, 401, 100):
             self.steps += 100
-            goes_on = reporter.goes_on(step, [SimpleNamespace(mean=self._score(values, step))])
+            goes_on = reporter.goes_on(step, [self._score(values, step)])
             if not goes_on and step < 400:
                 break
         summary = {"status": "finished" if step == 400 else "pruned", "total_steps": step, "wall_time_s": 1.0 + step}

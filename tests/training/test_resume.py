@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from conftest import RandomActions, leaves, make_plan, same_bits, without_xla
 
-from rlresearch.buffers import Uniform
+from rlresearch.buffers import Uniform, lay_out
 from rlresearch.cli.evaluate import main as evaluate
 from rlresearch.cli.export import main as export
 from rlresearch.cli.main import main
@@ -21,6 +21,7 @@ from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation.evaluator import Evaluator
 from rlresearch.loggers.base import Offline
 from rlresearch.runners import Device, Host, Population
+from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.host import HostRunner
 from rlresearch.runners.step import Trainer
 from rlresearch.runtime.signals import Watch
