@@ -16,7 +16,7 @@ TABLE_FORMATS = ("table", "json", "csv", "markdown", "latex")
 
 
 class Command(NamedTuple):
-    """module: its place below `rlresearch.review`; summary: a line for the overview; add: gives a parser its arguments."""
+    """module: its place in `rlresearch.review`; summary: a line for the overview; add: gives a parser its arguments."""
 
     module: str
     summary: str
