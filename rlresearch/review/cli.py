@@ -15,7 +15,7 @@ TABLE_FORMATS = ("table", "json", "csv", "markdown", "latex")
 
 
 class Command(NamedTuple):
-    """module: where its function lies; summary: a line for the overview; add: gives a parser its arguments."""
+    """module: where its function lies, below `rlresearch.review`; summary: a line for the overview; add: gives a parser its arguments."""
 
     module: str
     summary: str
@@ -292,21 +292,21 @@ def _import(parser: argparse.ArgumentParser) -> None:
 
 
 COMMANDS = {
-    "ls": Command("list", "list runs, one line each", _ls),
-    "show": Command("show", "all about one run, and why it failed", _show),
-    "diff": Command("show", "what differs between runs: configuration, versions, commit", _diff),
-    "compare": Command("compare", "groups of runs over their seeds, with intervals", _compare),
-    "table": Command("compare", "the same as a table for a paper: Markdown or LaTeX", _table),
-    "plot": Command("plot", "learning curves with bands, into a file or the terminal", _plot),
-    "report": Command("report", "one HTML file with tables and interactive charts", _report),
-    "serve": Command("serve", "the report as a live page, for this machine alone", _serve),
-    "export": Command("export", "Parquet or CSV for other tools", _export),
-    "tail": Command("show", "follow a run that goes on", _tail),
-    "metrics": Command("metrics", "what every metric means", _metrics),
-    "verify": Command("maintain", "find damaged or altered run directories", _verify),
-    "archive": Command("maintain", "pack runs into one file", _archive),
-    "rm": Command("maintain", "delete runs", _rm),
-    "reproduce": Command("reproduce", "run one again from its stored configuration, and compare", _reproduce),
-    "sync": Command("sync", "mirror runs into W&B or TensorBoard afterwards, each row once", _sync),
-    "import": Command("import_runs", "runs made elsewhere: SB3's files, TensorBoard's, W&B's offline ones", _import),
+    "ls": Command("commands.list", "list runs, one line each", _ls),
+    "show": Command("commands.show", "all about one run, and why it failed", _show),
+    "diff": Command("commands.show", "what differs between runs: configuration, versions, commit", _diff),
+    "compare": Command("commands.compare", "groups of runs over their seeds, with intervals", _compare),
+    "table": Command("commands.compare", "the same as a table for a paper: Markdown or LaTeX", _table),
+    "plot": Command("commands.plot", "learning curves with bands, into a file or the terminal", _plot),
+    "report": Command("commands.report", "one HTML file with tables and interactive charts", _report),
+    "serve": Command("web.serve", "the report as a live page, for this machine alone", _serve),
+    "export": Command("commands.export", "Parquet or CSV for other tools", _export),
+    "tail": Command("commands.show", "follow a run that goes on", _tail),
+    "metrics": Command("commands.metrics", "what every metric means", _metrics),
+    "verify": Command("commands.maintain", "find damaged or altered run directories", _verify),
+    "archive": Command("commands.maintain", "pack runs into one file", _archive),
+    "rm": Command("commands.maintain", "delete runs", _rm),
+    "reproduce": Command("commands.reproduce", "run one again from its stored configuration, and compare", _reproduce),
+    "sync": Command("commands.sync", "mirror runs into W&B or TensorBoard afterwards, each row once", _sync),
+    "import": Command("commands.import_runs", "runs made elsewhere: SB3's files, TensorBoard's, W&B's offline ones", _import),
 }
