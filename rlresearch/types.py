@@ -106,14 +106,15 @@ class EnvSpec(NamedTuple):
     """
 
     id: str
-    observation_space: gym.Space
-    action_space: gym.Space
+    observation_space: gym.spaces.Box
+    action_space: gym.spaces.Box | gym.spaces.Discrete
     num_envs: int
     one_hot: bool = False
 
     @property
     def num_actions(self) -> int:
         """How many discrete actions there are."""
+        assert hasattr(self.action_space, "n")  # see `require_discrete_actions`
         return int(self.action_space.n)
 
     @property
@@ -130,8 +131,8 @@ class EnvSpec(NamedTuple):
 
     def require_continuous_actions(self, who: str) -> None:
         """ConfigError where actions are not a vector of numbers; `who` is the algorithm's name."""
-        count = getattr(self.action_space, "n", None)
-        if count is not None:
+        if hasattr(self.action_space, "n"):
+            count = self.action_space.n
             raise ConfigError(f"{who} needs continuous actions, but env {self.id!r} has {count} discrete ones.")
         if len(self.action_space.shape) != 1:
             raise ConfigError(f"{who} needs a vector of actions, but env {self.id!r} has {self.action_space}.")

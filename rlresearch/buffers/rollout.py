@@ -62,7 +62,7 @@ class Rollout:
         shape = (length, batch_size // length)
         rows = tf.nest.map_structure(lambda leaf: tf.reshape(leaf, (*shape, *leaf.shape[1:])), rows)
         place = tf.reshape(tf.range(batch_size), shape)
-        return Batch(*rows, steps=tf.ones(shape), weight=tf.ones(shape), place=place)
+        return Batch(**rows._asdict(), steps=tf.ones(shape), weight=tf.ones(shape), place=place)
 
     def nbytes(self, row_bytes: int) -> BufferBytes:
         return BufferBytes()  # nothing beside a replay

@@ -15,7 +15,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO, get_args
 
 from rlresearch.errors import ConfigError, nearest
 from rlresearch.loggers.base import Logger
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
-CONSOLES = ("auto", "live", "plain", "none")
+ConsoleMode = Literal["auto", "live", "plain", "none"]
+CONSOLES = get_args(ConsoleMode)
 
 # A redraw takes about 2 ms of the interpreter that also drives the environment: 4 a second cost under 1%.
 _REDRAWS_PER_SECOND = 4
@@ -322,10 +323,11 @@ def _can_say(text: str, stream: TextIO) -> bool:
 def _rich_console(stream: TextIO, width: int | None) -> Console:
     from rich.console import Console
 
-    console = Console(file=stream, width=width, force_terminal=True, highlight=False, markup=False, emoji=False)
-    # rich's own answer to a closed pipe is to end the process.
-    console.on_broken_pipe = lambda: setattr(console, "quiet", True)
-    return console
+    class Quiet(Console):
+        def on_broken_pipe(self) -> None:  # rich's own answer to a closed pipe is to end the process
+            self.quiet = True
+
+    return Quiet(file=stream, width=width, force_terminal=True, highlight=False, markup=False, emoji=False)
 
 
 def _panel(body: RenderableType, title: str, colour: str) -> RenderableType:

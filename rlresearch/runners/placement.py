@@ -92,7 +92,7 @@ class Places:
         index = next(index for index, share in enumerate(self._shares) if place in share)
         return member_of(stores[index].read(), place - self._shares[index].start)
 
-    def _gathered(self, tree: Any, order: Sequence[int]) -> Any:
+    def _gathered(self, tree: Any, order: Sequence[int] | np.ndarray) -> Any:
         if list(order) == list(range(len(self._member_at))):
             return tree
         return tf.nest.map_structure(lambda leaf: tf.gather(leaf, order), tree)

@@ -181,7 +181,7 @@ def check_values(algo: Any, values: Mapping[str, Sequence[float]], members: int)
 
 def float_paths(component: Any, prefix: str = "") -> dict[str, float]:
     """The floating-point fields of a component and its parts, with their values, by dotted path."""
-    found = {}
+    found: dict[str, float] = {}
     for field in dataclasses.fields(component):
         value = getattr(component, field.name)
         if dataclasses.is_dataclass(value):
@@ -193,7 +193,8 @@ def float_paths(component: Any, prefix: str = "") -> dict[str, float]:
 
 def with_values(component: Any, values: Mapping[str, Any]) -> Any:
     """A copy of a component with other values at dotted paths; floats may become tensors."""
-    changes, nested = {}, {}
+    changes: dict[str, Any] = {}
+    nested: dict[str, dict[str, Any]] = {}
     for path, value in values.items():
         head, _, rest = path.partition(".")
         if rest:

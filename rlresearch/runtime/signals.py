@@ -17,7 +17,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 PATIENCE_S = 30.0  # a call, or a step of an environment, that does not end by then is not waited for
@@ -53,7 +53,7 @@ class Watch:
         self._first: int | None = None
         self._something_to_lose = False
         self._answered = threading.Event()
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
         self._listener: threading.Thread | None = None
 
     def check(self) -> None:

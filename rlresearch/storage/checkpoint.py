@@ -167,7 +167,7 @@ def newest(run: Path) -> tuple[Loaded | None, dict[str, str]]:
 
     None where there is none; they are then all damaged, or there never was one.
     """
-    damaged = {}
+    damaged: dict[str, str] = {}
     for name in names(run):
         try:
             if read_manifest(run / "checkpoints" / name).about.exact:
@@ -187,7 +187,7 @@ def chosen(run: Path, which: str, where: str) -> Loaded:
         if which == "best":
             manifests = {name: read_manifest(run / "checkpoints" / name).about for name in every}
             scores = {name: (about.score, about.step) for name, about in manifests.items() if about.score is not None}
-            name = max(scores, key=scores.get, default=None)
+            name = max(scores, key=lambda each: scores[each], default=None)
         elif which == "last":
             name = every[0] if every else None
         else:
@@ -389,7 +389,9 @@ def _but_rows(column: np.ndarray) -> tuple[int, ...]:
 
 
 def _order(name: str) -> tuple[int, int]:
-    step, again = _NAME.fullmatch(name).groups()
+    match = _NAME.fullmatch(name)
+    assert match is not None  # as of all `names`
+    step, again = match.groups()
     return int(step), int(again or 0)
 
 

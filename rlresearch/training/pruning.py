@@ -19,7 +19,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import annotated_types as at
 import numpy as np
@@ -31,7 +31,8 @@ from rlresearch.stats import STATISTICS
 SEARCH, PART, PRUNED_AT = "search", "part {}", "pruned in part {}"
 FROM_EVALUATIONS = ("return", "best", "auc")  # objectives that are known while a run goes on
 FROM_TIMES = {"wall_time": "wall_time_s", "training_time": "training_time_s", "steps_per_second": "steps_per_second"}
-PRUNERS = ("none", "median", "percentile", "successive_halving", "hyperband")
+PrunerName = Literal["none", "median", "percentile", "successive_halving", "hyperband"]
+PRUNERS = get_args(PrunerName)
 
 _log = logging.getLogger("rlresearch.training.pruning")
 
