@@ -179,6 +179,35 @@ def without_xla():
         yield
 
 
+def few_blocks(key, x0, x1):
+    """Words in the place of `rng.blocks`, by a tenth of its operations: uint32[n], uint32[n]."""
+    k0, k1 = key[:1], key[1:]
+    word = (x0 + k0) * np.uint32(0x85EBCA6B) + (x1 ^ k1)
+    word = (word ^ shifted(word, 15)) * np.uint32(0x2C1B3C6D)
+    first = word ^ shifted(word, 13)
+    second = (first + k1) * np.uint32(0x297A2D39)
+    return first, second ^ shifted(second, 16)
+
+
+def shifted(word, by):
+    return word >> by if isinstance(word, np.ndarray) else tf.bitwise.right_shift(word, by)
+
+
+@contextmanager
+def few_operations():
+    """Random numbers of fewer operations: most of what a program of small networks is traced and compiled for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rng, "blocks", few_blocks)
+        yield
+
+
+@pytest.fixture
+def quick_draws():
+    """`few_operations`, for a test that compares draws with draws and does not ask how random they are."""
+    with few_operations():
+        yield
+
+
 @dataclass(frozen=True)
 class RandomActions:
     """The least that satisfies `types.Algorithm`: uniform actions, nothing learned. Programs with it compile fast."""
