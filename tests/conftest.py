@@ -7,9 +7,7 @@ import os
 import sys
 import tarfile
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 ROOT = Path(__file__).parents[1]
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # before TensorFlow: tests compare bits and small numbers
@@ -21,6 +19,7 @@ import gymnasium as gym  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
+from support.random_actions import RandomActions  # noqa: E402, F401
 
 from rlresearch import buffers, rng  # noqa: E402
 from rlresearch.config.compose import compose, config_folder  # noqa: E402
@@ -206,36 +205,3 @@ def quick_draws():
     """`few_operations`, for a test that compares draws with draws and does not ask how random they are."""
     with few_operations():
         yield
-
-
-@dataclass(frozen=True)
-class RandomActions:
-    """The least that satisfies `types.Algorithm`: uniform actions, nothing learned. Programs with it compile fast."""
-
-    spec: EnvSpec
-    learning_starts: int = 2**40
-    random_start: bool = False
-    update_every: int = 1
-    updates: int = 1
-    batch_size: int = 1
-    gamma: float = 0.99
-    LEARNS_FROM: ClassVar[str] = "transitions"
-    METRICS: ClassVar[dict[str, str]] = {}
-
-    def check(self) -> None:
-        pass
-
-    def init(self, key):
-        return tf.constant(0.0)
-
-    def act(self, state, timestep, key, progress):
-        if hasattr(self.spec.action_space, "n"):
-            return rng.randint(key, (self.spec.num_envs,), self.spec.num_actions), state
-        return rng.uniform(key, (self.spec.num_envs, *self.spec.action_space.shape), -1.0, 1.0), state
-
-    def policy(self, state, obs):
-        kind = tf.int32 if hasattr(self.spec.action_space, "n") else tf.float32
-        return tf.zeros((obs.shape[0], *self.spec.action_space.shape), kind)
-
-    def update(self, state, batch, key, progress):
-        return state, {}, tf.zeros(batch.reward.shape)
