@@ -62,8 +62,8 @@ def settings(*chosen: str) -> Iterator[str]:
 
 
 def _option(option: reference.Option) -> Iterator[str]:
-    if option.about:
-        yield from (option.about, "")
+    if about := _about(option):
+        yield from (about, "")
     if option.group in reference.RECIPES:
         yield from ("```yaml", *_body(option.text), "```", "")
         return
@@ -81,6 +81,14 @@ def _option(option: reference.Option) -> Iterator[str]:
         yield from _table(option.settings)
     else:
         yield from ("It has no settings.", "")
+
+
+def _about(option: reference.Option) -> str:
+    """What heads the option's file, without the sentences that say where its settings are explained: here."""
+    sentences = re.split(r"(?<=[.!]) (?=[A-Z`r])", option.about)
+    return " ".join(
+        each for each in sentences if "settings are explained" not in each and "explains the settings" not in each
+    )
 
 
 def _body(text: str) -> list[str]:
@@ -102,7 +110,7 @@ def options() -> Iterator[str]:
     for group, names in reference.groups().items():
         yield from (f"## `{group}`", "", "| option | what it is |", "|---|---|")
         for name in names:
-            yield f"| `{group}={name}` | {_cell(reference.option(group, name).about)} |"
+            yield f"| `{group}={name}` | {_cell(_about(reference.option(group, name)))} |"
         yield ""
 
 
@@ -112,7 +120,7 @@ def environments() -> Iterator[str]:
         env = yaml.safe_load(reference.option("env", name).text)["env"]
         identity = "any" if env["id"] == "???" else f"`{env['id'].rpartition(':')[2]}`"
         compiled = "yes" if "physics" in env else "no"
-        yield f"| `env={name}` | {identity} | {compiled} | {_cell(reference.option('env', name).about)} |"
+        yield f"| `env={name}` | {identity} | {compiled} | {_cell(_about(reference.option('env', name)))} |"
     yield ""
 
 

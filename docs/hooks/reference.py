@@ -202,6 +202,7 @@ def described(kind: type) -> dict[str, str]:
     for mark, later in zip(marks, [*marks[1:], None][: len(marks)], strict=True):
         meaning = text[mark.end() : later.start() if later else None]
         meaning = re.split(r" (?:The others?|The other fields)\b", meaning)[0].strip(" ;.")
+        meaning = re.sub(r"\bNone\b", "null", meaning)  # as it is typed
         found |= dict.fromkeys(mark[1].split(", "), meaning)
     return found
 
