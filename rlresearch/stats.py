@@ -3,13 +3,13 @@
 Scores come as strata: one array for each task, with a score for each run (seed) of it; mostly there is one task. The
 definitions are those of Agarwal et al. 2021, "Deep RL at the Edge of the Statistical Precipice", and of its library
 rliable: `iqm`, `mean`, `median`, the stratified percentile bootstrap, performance profiles, probability of
-improvement. `scripts/rliable_check.py` compares them.
+improvement. `scripts/quality/rliable_check.py` compares them.
 
 Differences from rliable:
 
 1. Its percentile interval covers less than it says where seeds are few: 90 % in place of 95 % with five, 93 % with
    ten. Here the percentiles are widened from the normal to Student's t distribution (Hesterberg 2015, "What Teachers
-   Should Know about the Bootstrap", section 4.1). `scripts/coverage.py` measures both.
+   Should Know about the Bootstrap", section 4.1). `scripts/quality/coverage.py` measures both.
 2. With five seeds or fewer no resampling reaches 95 %: the interval then goes from the worst seed to the best, which
    covers about 1 - 2**(1 - n), and says that the seeds are too few.
 3. The probability of improvement has the interval of Newcombe 2006 (Statistics in Medicine 25, method 5), which stays

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-FANOUT = 8  # 2 takes twice as long for its levels, 64 for its sums: scripts/replay_cost.py measures it
+FANOUT = 8  # 2 takes twice as long for its levels, 64 for its sums: scripts/benchmarks/replay_cost.py measures it
 
 
 def empty(capacity: int) -> tf.Tensor:

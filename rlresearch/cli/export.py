@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
-from rlresearch.cli.evaluate import StoredPolicy, answered, policy_parser, stored_policy
+from rlresearch.cli.stored_policy import StoredPolicy, answered, policy_parser, stored_policy
 from rlresearch.envs.host import Unit
 from rlresearch.errors import ConfigError, RunError, shown
 from rlresearch.runtime import devices
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from rlresearch.training.checkpointing import learned
+    from rlresearch.training.state_io import learned
 
     if options.format == "onnx":
         _require_onnx()

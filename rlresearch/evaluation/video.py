@@ -20,7 +20,7 @@ from rlresearch.envs.host import Unit
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, RunError, one_line
 from rlresearch.evaluation.evaluator import Episode
-from rlresearch.loggers.tail import video_of
+from rlresearch.storage.run_directory import video_of
 
 LONGEST = 5_000  # frames: of a longer episode the beginning
 _FRAMES_A_SECOND = 30  # where the environment does not say

@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from rlresearch.storage.jsonl import JsonLines
 from rlresearch.storage.rollback import difference
-from rlresearch.storage.run_directory import JsonLines, RunDirectory, timestamp
+from rlresearch.storage.run_directory import RunDirectory, timestamp
 
 Row = dict[str, Any]
 

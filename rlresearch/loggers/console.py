@@ -14,10 +14,11 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rlresearch.errors import ConfigError, nearest
+from rlresearch.loggers.formatting import duration, mean_std, number, real, with_spread
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -183,14 +184,14 @@ class Progress:
         returns = list(row.get("returns", ()))
         # A population's returns are a list for each member: each member counts once, by its mean.
         noun = "members" if any(isinstance(value, list | tuple) for value in returns) else "episodes"
-        self._evaluation = (*_mean_std(returns), f"{len(returns)} {noun}", step)
+        self._evaluation = (*mean_std(returns), f"{len(returns)} {noun}", step)
 
     def line(self, plus_minus: str = "±") -> str:
         """As in `step 5,000/20,000  25%  6,212 steps/s  return -812.3  eval -201.4 ± 80.2  left 0:03`."""
         parts = [f"step {self._steps()}", f"{self._percent():.0f}%", f"{self._speed()} steps/s"]
         parts.append(f"return {number(self._metrics.get('train/return'))}")
         if self._evaluation is not None:
-            parts.append(f"eval {_spread(*self._evaluation[:2], plus_minus)}")
+            parts.append(f"eval {with_spread(*self._evaluation[:2], plus_minus)}")
         return "  ".join([*parts, f"left {self._left()}"])
 
     def panel(self, plus_minus: str = "±") -> RenderableType:
@@ -224,19 +225,19 @@ class Progress:
         return number(self._metrics.get("speed/steps_per_second"), digits=0)
 
     def _left(self) -> str:
-        speed = _real(self._metrics.get("speed/steps_per_second"))
+        speed = real(self._metrics.get("speed/steps_per_second"))
         return duration(max(0, self._total_steps - self._step) / speed) if speed > 0 else "-"
 
     def _trained(self) -> str:
         parts = (("train/episodes", "{:,.0f} episodes"), ("train/length", "length {:,.0f}"))
-        known = [(text, _real(self._metrics.get(name))) for name, text in parts]
+        known = [(text, real(self._metrics.get(name))) for name, text in parts]
         return ", ".join(text.format(value) for text, value in known if math.isfinite(value))
 
     def _evaluated(self, plus_minus: str) -> tuple[str, str]:
         if self._evaluation is None:
             return "-", ""
         mean, std, of_what, step = self._evaluation
-        return _spread(mean, std, plus_minus), f"{of_what}, step {step:,}"
+        return with_spread(mean, std, plus_minus), f"{of_what}, step {step:,}"
 
 
 class _Warnings(logging.Handler):
@@ -250,25 +251,6 @@ class _Warnings(logging.Handler):
         self._display.message(f"{record.levelname.lower()}: {record.getMessage()}")
 
 
-def number(value: Any, digits: int = 1) -> str:
-    """As in 1,234.5; small numbers as in 0.0123; `-` where there is none (None, NaN)."""
-    value = _real(value)
-    if math.isnan(value):
-        return "-"
-    if digits and 0 < abs(value) < 1:
-        return f"{value:.3g}"
-    return f"{value:,.{digits}f}"
-
-
-def duration(seconds: float) -> str:
-    """As in 0:03, 12:40 or 1:02:03; `-` where unknown."""
-    if not math.isfinite(_real(seconds)):
-        return "-"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
 def _end_table(summary: dict[str, Any], plus_minus: str) -> list[tuple[str, str]]:
     """(label, value) of everything that `summary` knows."""
     table: list[tuple[str, str]] = []
@@ -280,7 +262,7 @@ def _end_table(summary: dict[str, Any], plus_minus: str) -> list[tuple[str, str]
     elif final:
         at = f", step {final['step']:,}" if final.get("step") is not None else ""
         over = f" ({final['episodes']} episodes{at})" if final.get("episodes") is not None else ""
-        table.append(("evaluation", _spread(final.get("mean"), final.get("std"), plus_minus) + over))
+        table.append(("evaluation", with_spread(final.get("mean"), final.get("std"), plus_minus) + over))
     if summary.get("total_steps") is not None:
         table.append(("steps", f"{summary['total_steps']:,}"))
     times = {"training": summary.get("training_time_s"), "total": summary.get("wall_time_s")}
@@ -294,11 +276,11 @@ def _end_table(summary: dict[str, Any], plus_minus: str) -> list[tuple[str, str]
 
 def _members(members: Sequence[Any], plus_minus: str) -> list[tuple[str, str]]:
     """Mean ± std over members, then the best and the worst; a member without a number is counted, not averaged."""
-    means = [_real(member.get("mean") if isinstance(member, dict) else member) for member in members]
+    means = [real(member.get("mean") if isinstance(member, dict) else member) for member in members]
     known = [(mean, index) for index, mean in enumerate(means) if math.isfinite(mean)]
     missing = f", {len(means) - len(known)} without a number" if len(known) < len(means) else ""
-    spread = _spread(*_mean_std([mean for mean, _ in known]), plus_minus)
-    table = [("evaluation", f"{spread} ({len(means)} members{missing})")]
+    mean_with_spread = with_spread(*mean_std([mean for mean, _ in known]), plus_minus)
+    table = [("evaluation", f"{mean_with_spread} ({len(means)} members{missing})")]
     for label, pick in (("best", max), ("worst", min)):
         if known:
             mean, index = pick(known)
@@ -319,26 +301,6 @@ def _reason(reason: Any) -> str:
     where = [f"{name} {reason[name]}" for name in ("environment", "step") if reason.get(name) is not None]
     parts = [reason.get("kind"), ", ".join(where), reason.get("error")]
     return _CONTROL.sub(" ", " ".join(": ".join(str(part) for part in parts if part).split()))
-
-
-def _spread(mean: Any, std: Any, plus_minus: str) -> str:
-    return number(mean) if math.isnan(_real(std)) else f"{number(mean)} {plus_minus} {number(std)}"
-
-
-def _mean_std(values: Iterable[Any]) -> tuple[float, float]:
-    """The mean and the population's standard deviation (NumPy's default)."""
-    reals = [_real(value) for value in values]
-    if not reals:
-        return math.nan, math.nan
-    mean = sum(reals) / len(reals)
-    return mean, math.sqrt(sum((real - mean) ** 2 for real in reals) / len(reals))
-
-
-def _real(value: Any) -> float:
-    """One number: NaN for None, the mean for a list (a population's)."""
-    if isinstance(value, list | tuple):
-        return _mean_std(value)[0]
-    return math.nan if value is None else float(value)
 
 
 def _suited(stream: TextIO) -> str:

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlresearch.errors import RunError
-from rlresearch.storage.run_directory import RunDirectory, parsed_rows
+from rlresearch.storage.jsonl import parsed_rows
+from rlresearch.storage.run_directory import RunDirectory, video_of
 
 _PIECE = 8 << 20  # bytes of a file read at once
-VIDEOS = "videos"
 
 
 class Point(NamedTuple):
@@ -72,11 +72,6 @@ def started(path: Path) -> float | None:
         return datetime.fromisoformat(RunDirectory(path).recorded()["started_at"]).timestamp()
     except (RunError, KeyError, TypeError, ValueError):
         return None
-
-
-def video_of(path: Path, step: int) -> Path:
-    """Where a run keeps the video of an evaluation."""
-    return path / VIDEOS / f"step_{step:012d}.mp4"
 
 
 class _Tail:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TextIO
 
-from rlresearch.loggers.console import duration, number
+from rlresearch.loggers.formatting import duration, number
 from rlresearch.review.runs.query import written
 
 FORMATS = ("table", "json", "csv", "markdown", "latex")

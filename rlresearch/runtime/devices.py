@@ -18,7 +18,7 @@ _NOISE = re.compile(
     r"|computation_placer|Unable to register cu|cpu_feature_guard|XLA service|StreamExecutor device|device_compiler\.h"
 )
 
-# Measured on small networks with scripts/benchmark.py: the first 5 to 7 %, where the CPU has AVX-512; the second 3 %,
+# Measured on small networks with benchmark.py: the first 5 to 7 %, where the CPU has AVX-512; the second 3 %,
 # as programs then copy less between the iterations of a loop.
 XLA_FLAGS = ("--xla_cpu_prefer_vector_width=512", "--xla_cpu_enable_concurrency_optimized_scheduler=false")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from rlresearch.errors import RunError
 from rlresearch.storage.atomic import open_file, sync_folder
-from rlresearch.storage.run_directory import JsonLines, encodable, parsed_rows, read_rows
+from rlresearch.storage.jsonl import JsonLines, encodable, parsed_rows, read_rows
 
 FILES = ("metrics", "evaluations", "lineage")
 TIMING = {"time", "speed/steps_per_second"}  # differ from one run to the next

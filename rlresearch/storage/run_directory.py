@@ -16,21 +16,20 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import os
 import re
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.storage import redaction
-from rlresearch.storage.atomic import hold, open_file, read_file
+from rlresearch.storage.atomic import hold, read_file
+from rlresearch.storage.jsonl import decoded, encodable
 
 SCHEMA_VERSION = 1
 STATUSES = ("running", "finished", "pruned", "failed", "interrupted")
@@ -42,9 +41,6 @@ _FIELDS = (
     *("final_evaluation", "reason", "state_digest", "choices", "population", "trial", "resumes", "nondeterminism"),
     "sweep",
 )
-_UNENCODABLE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-_FSYNC_EVERY_S = 1.0
-_APPENDED = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 _LARGEST_RECORD = 1 << 24  # bytes
 
 
@@ -104,7 +100,7 @@ class RunDirectory:
         """The fields of run.json. Errors: RunError where it is missing or is not JSON."""
         path = self.path / "run.json"
         try:
-            fields = _decoded(json.loads(read_file(path, _LARGEST_RECORD)))
+            fields = decoded(json.loads(read_file(path, _LARGEST_RECORD)))
         except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
         if not isinstance(fields, dict):
@@ -139,88 +135,6 @@ class RunDirectory:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class JsonLines:
-    """Rows appended to the file at `path`, one JSON object a line; any thread may write.
-
-    A row is one `os.write` in append mode, so a killed process leaves whole rows; fsync, at most once a
-    second and at close, keeps them through a power loss. A torn last line of an earlier process is removed.
-    Errors: RunError naming the file, from every method.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self._lock = threading.Lock()
-        self._synced = time.monotonic()
-        self._file: int | None = None
-        with self._named_errors():
-            self._file = os.open(self.path, _APPENDED, 0o666)
-            _end_with_whole_row(self._file)
-
-    def write(self, row: dict[str, Any]) -> None:
-        """Appends one row; NumPy numbers and arrays become plain ones."""
-        line = json.dumps(encodable(row), separators=(",", ":"), allow_nan=False).encode() + b"\n"
-        with self._lock, self._named_errors():
-            if self._file is None:
-                raise RunError(f"{self.path} is closed: no row can follow.")
-            written = os.write(self._file, line)
-            if written < len(line):
-                os.ftruncate(self._file, os.fstat(self._file).st_size - written)
-                raise RunError(f"{self.path} took {written} of {len(line)} bytes of a row: is the disk full?")
-            if time.monotonic() - self._synced >= _FSYNC_EVERY_S:
-                os.fsync(self._file)
-                self._synced = time.monotonic()
-
-    @property
-    def size(self) -> int:
-        """Bytes in the file so far."""
-        with self._lock, self._named_errors():
-            return self.path.stat().st_size if self._file is None else os.fstat(self._file).st_size
-
-    def sync(self) -> None:
-        """Brings the rows to the disk."""
-        with self._lock, self._named_errors():
-            if self._file is not None:
-                os.fsync(self._file)
-                self._synced = time.monotonic()
-
-    def close(self) -> None:
-        """Brings the rows to the disk and closes the file; may be called again."""
-        with self._lock, self._named_errors():
-            file, self._file = self._file, None
-            if file is not None:
-                try:
-                    os.fsync(file)
-                finally:
-                    os.close(file)
-
-    @contextlib.contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise RunError(f"{self.path} cannot be written: {error.strerror or error}") from error
-
-
-def read_rows(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
-    """The rows of a JSON lines file, also while it is being written; a torn last line is left out.
-
-    Errors: RunError where the file cannot be opened, or where a line before the last is not a row.
-    """
-    torn = 0
-    try:
-        with open_file(Path(path)) as file:
-            for number, line in enumerate(file, start=1):
-                if torn:
-                    raise RunError(f"{path}, line {torn}: not a JSON object, and rows follow it.")
-                row = _parsed(line)
-                if row is None:
-                    torn = number
-                    continue
-                yield _decoded(row) if b'NaN"' in line or b'Infinity"' in line else row
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def timestamp(moment: datetime | None = None) -> str:
@@ -291,52 +205,9 @@ def write_whole(path: Path, text: str) -> None:
         raise
 
 
-def encodable(value: Any) -> Any:
-    """`value` in what JSON can say; NumPy's scalars and arrays are known by `tolist`, without NumPy."""
-    if isinstance(value, float):
-        if math.isfinite(value):
-            return float(value)
-        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-    if isinstance(value, dict):
-        return {str(key): encodable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [encodable(item) for item in value]
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    return encodable(value.tolist()) if hasattr(value, "tolist") else value
+VIDEOS = "videos"
 
 
-def _decoded(value: Any) -> Any:
-    if isinstance(value, str):
-        return _UNENCODABLE.get(value, value)
-    if isinstance(value, dict):
-        return {key: _decoded(item) for key, item in value.items()}
-    return [_decoded(item) for item in value] if isinstance(value, list) else value
-
-
-def parsed_rows(content: bytes) -> list[dict[str, Any]]:
-    """The rows in a part of a file that begins with a whole line; what is no row is left out."""
-    return [_decoded(row) for line in content.splitlines() if (row := _parsed(line)) is not None]
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line.decode())
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) else None
-
-
-def _end_with_whole_row(file: int) -> None:
-    """Removes a torn last line, so that the next row starts a line of its own."""
-    start = size = os.fstat(file).st_size
-    tail = b""
-    while start > 0 and b"\n" not in tail:
-        length = min(start, 1 << 16)
-        start -= length
-        tail = os.pread(file, length, start) + tail
-    last = tail.rpartition(b"\n")[2]
-    if last and _parsed(last) is None:
-        os.ftruncate(file, size - len(last))
-    elif last:
-        os.write(file, b"\n")
+def video_of(path: Path, step: int) -> Path:
+    """Where a run keeps the video of an evaluation."""
+    return path / VIDEOS / f"step_{step:012d}.mp4"

@@ -27,7 +27,8 @@ from typing import Any, Self
 
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.storage.atomic import hold, sync_folder
-from rlresearch.storage.run_directory import encodable, exclusive, parsed_rows, timestamp
+from rlresearch.storage.jsonl import encodable, parsed_rows
+from rlresearch.storage.run_directory import exclusive, timestamp
 
 SCHEMA_VERSION = 1
 LEDGER = "ledger.jsonl"

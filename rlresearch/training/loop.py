@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -15,110 +13,15 @@ from rlresearch.evaluation.evaluator import UNSEEN, Evaluation, Evaluator
 from rlresearch.evaluation.video import Recorder
 from rlresearch.loggers.base import Logger
 from rlresearch.runtime.signals import Interrupted
-from rlresearch.training.experiment import EvalSettings
+from rlresearch.training.callbacks import AllGoOn, Judge, Keeper, NothingKept, Stop
 from rlresearch.training.finite_check import Soundness
+from rlresearch.training.pace import Pace
+from rlresearch.training.settings import EvalSettings
 
 SPEED_METRICS = {
     "speed/steps_per_second": "without compilation and evaluation, all members together, in transitions a second",
 }
 LONGEST_CALL_S = 1.0  # so that signals are heard; results do not depend on where calls end
-_FIRST_CALL, _GROWTH = 10, 8  # iterations of the first call after the one that compiles; how fast calls grow
-
-
-class Stop(NamedTuple):
-    """Where the loop returns to Python: after `iteration`, to write a row, to evaluate, to save, or several of them."""
-
-    iteration: int
-    row: bool
-    evaluate: bool
-    save: bool = False
-
-
-class Position(NamedTuple):
-    """Where the loop stands, beside the runner's iteration.
-
-    fresh: whether the sums behind the next row are still to be begun anew; row, evaluation: the iterations of the last
-    that were told, -1 before the first.
-    """
-
-    fresh: bool = True
-    row: int = -1
-    evaluation: int = -1
-
-
-class Keeper(Protocol):
-    """Who keeps a run's state, and hears of signals.
-
-    begin: where the loop goes on; every_steps: transitions between planned checkpoints, or None; finals: the last
-    evaluations, where they were made before `begin`; soundness: of the runner, or None.
-    """
-
-    begin: Position
-    every_steps: int | None
-    finals: Sequence[Evaluation]
-    soundness: Soundness | None
-
-    def check(self) -> None:
-        """Raises Interrupted where the run was told to stop."""
-
-    def iterations(self) -> int | None:
-        """How many may pass before the keeper is asked again; None for any number."""
-
-    def between_calls(self, position: Position) -> bool:
-        """Saves if it is time. Returns whether it took the loop's time."""
-
-    def at_stop(self, position: Position, stop: Stop, evaluations: Sequence[Evaluation]) -> None:
-        """Saves if it is time; `evaluations`: those that were made at this stop, one a member,
-        or before by those that have ended."""
-
-    def at_end(self, position: Position) -> None:
-        """Saves the state that is to be the last."""
-
-
-class Judge(Protocol):
-    """Who decides at evaluations which members go on. going: one bool a member; a member that does not go on is neither
-    logged nor evaluated for any more, and once none does, training is over.
-    """
-
-    going: Sequence[bool]
-
-    def at_evaluation(self, step: int, evaluations: Sequence[Evaluation]) -> None:
-        """Hears of the evaluations made at `step`, one a member, before the state there is saved."""
-
-
-@dataclass
-class AllGoOn:
-    """A judge that ends nothing."""
-
-    going: Sequence[bool]
-
-    def at_evaluation(self, step: int, evaluations: Sequence[Evaluation]) -> None:
-        pass
-
-
-@dataclass
-class NothingKept:
-    """A keeper that saves nothing and hears nothing."""
-
-    begin: Position = Position()
-    every_steps: int | None = None
-    finals: Sequence[Evaluation] = ()
-    soundness: Soundness | None = None
-
-    def check(self) -> None:
-        pass
-
-    def iterations(self) -> int | None:
-        return None
-
-    def between_calls(self, position: Position) -> bool:
-        return False
-
-    def at_stop(self, position: Position, stop: Stop, evaluations: Sequence[Evaluation]) -> None:
-        pass
-
-    def at_end(self, position: Position) -> None:
-        pass
 
 
 def train(
@@ -189,7 +92,7 @@ class _Loop:
         self.keeper, self.position, self.finals = keeper, keeper.begin, list(keeper.finals)
         self.judge = judge or AllGoOn([True] * len(runner.members))
         self.evaluator = Evaluator(task, runner.members, evaluation.video_every is not None, evaluation.workers)
-        self._pace = _Pace(len(runner.members) * task.num_envs)
+        self._pace = Pace(len(runner.members) * task.num_envs)
         self._soundness = keeper.soundness or Soundness(runner)
 
     def reach(self, stop: Stop, final: bool) -> None:
@@ -283,51 +186,3 @@ def _tell_evaluations(
     if overview is not None:
         heard = [each for each, on in zip(evaluations, going) if on]
         overview.evaluation({"step": step, "returns": [value for each in heard for value in each.returns]})
-
-
-class _Pace:
-    """How fast training is going, evaluation and the first call's compilation apart."""
-
-    def __init__(self, transitions: int) -> None:
-        self._transitions = transitions  # of one iteration, all members together
-        self._recent = 0.0  # iterations per second
-        self._longest = _FIRST_CALL
-        self._iterations, self._seconds = 0, 0.0
-        self._since = time.perf_counter()
-        self._compiled = False
-
-    def took(self, iterations: int) -> None:
-        """Notes a call that has just ended."""
-        now = time.perf_counter()
-        seconds, self._since = now - self._since, now
-        if not self._compiled:
-            self._compiled = True
-            return
-        self._recent = iterations / max(seconds, 1e-6)
-        self._longest = max(self._longest, _GROWTH * iterations)
-        self._iterations += iterations
-        self._seconds += seconds
-
-    def pause(self) -> None:
-        """What passed since the last call was no training."""
-        self._since = time.perf_counter()
-
-    def iterations(self, seconds: float) -> int:
-        """About how many take that long; 1 for the first call, which compiles.
-
-        Never many more than in the call before: a second of what went fast may be minutes of what follows.
-        """
-        if not self._compiled:
-            return 1
-        wanted = max(int(self._recent * seconds), 1) if self._recent else _FIRST_CALL
-        return min(wanted, self._longest)
-
-    def begin_anew(self) -> None:
-        """What follows is of another kind: short calls at first."""
-        self._longest = _FIRST_CALL
-
-    def speed(self) -> float:
-        """Transitions per second since the last time it was asked, all members together."""
-        speed = self._iterations * self._transitions / self._seconds if self._seconds else float("nan")
-        self._iterations, self._seconds = 0, 0.0
-        return speed

@@ -10,7 +10,8 @@ from rlresearch.evaluation.evaluator import Evaluation
 from rlresearch.runners import Population
 from rlresearch.runtime.signals import Interrupted
 from rlresearch.storage import rollback
-from rlresearch.storage.run_directory import RunDirectory, read_rows, timestamp
+from rlresearch.storage.jsonl import read_rows
+from rlresearch.storage.run_directory import RunDirectory, timestamp
 from rlresearch.training.experiment import Plan
 from rlresearch.training.session import Session, last_step
 

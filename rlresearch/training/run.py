@@ -19,8 +19,9 @@ from rlresearch.runners import Population
 from rlresearch.runtime import devices, watchdog
 from rlresearch.runtime.signals import Watch
 from rlresearch.storage import checkpoint, redaction, rollback
+from rlresearch.storage.jsonl import read_rows
 from rlresearch.storage.provenance import provenance, versions
-from rlresearch.storage.run_directory import RunDirectory, read_rows, timestamp
+from rlresearch.storage.run_directory import RunDirectory, timestamp
 from rlresearch.training import outcome
 from rlresearch.training.experiment import Plan, member_configs
 from rlresearch.training.member_failures import Lost, are_fused
@@ -166,8 +167,9 @@ def _write_changes(session: Session, resumption: Resumption) -> None:
 def _train(session: Session, watch: Watch, source: Source | None) -> tuple[list[Evaluation], float, list[str]]:
     """The final evaluations, the seconds that building and training took, each member's digest of the last state."""
     from rlresearch.evaluation.video import Recorder
-    from rlresearch.training.checkpointing import Saver, begin_from, member_digests, state_digest
+    from rlresearch.training.checkpointing import Saver
     from rlresearch.training.loop import train
+    from rlresearch.training.state_io import begin_from, member_digests, state_digest
 
     plan, settings, loaded = session.plan, session.plan.settings, session.resumption and session.resumption.loaded
     step = loaded.about.step if loaded else 0

@@ -12,7 +12,7 @@ import numpy as np
 
 from rlresearch import stats
 from rlresearch.errors import ConfigError, alternatives, shown
-from rlresearch.loggers.console import duration, number
+from rlresearch.loggers.formatting import duration, number
 from rlresearch.review import tables
 from rlresearch.review.runs import curves, groups, query
 from rlresearch.review.runs.groups import Group

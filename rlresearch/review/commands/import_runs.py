@@ -23,8 +23,9 @@ import yaml
 from rlresearch.errors import ConfigError, RunError, shown
 from rlresearch.review.runs import query, tfevents, wandb_files
 from rlresearch.review.runs.index import Index
+from rlresearch.storage.jsonl import JsonLines
 from rlresearch.storage.redaction import redacted
-from rlresearch.storage.run_directory import JsonLines, RunDirectory, timestamp
+from rlresearch.storage.run_directory import RunDirectory, timestamp
 
 # Stable-Baselines3's and CleanRL's names for what we also have.
 _SAME = {

@@ -14,7 +14,7 @@ import numpy as np
 
 from rlresearch import stats
 from rlresearch.errors import ConfigError, alternatives
-from rlresearch.loggers.console import number
+from rlresearch.loggers.formatting import number
 from rlresearch.optional import import_optional
 from rlresearch.review import files, tables
 from rlresearch.review.commands.compare import EVALUATED

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rlresearch.errors import RunError
-from rlresearch.loggers.console import number
+from rlresearch.loggers.formatting import number
 from rlresearch.review import tables
 from rlresearch.review.runs import query, reader
 from rlresearch.review.runs.index import Index

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rlresearch.errors import ConfigError, RunError
-from rlresearch.loggers.console import duration, number
+from rlresearch.loggers.formatting import duration, number
 from rlresearch.review import tables
 from rlresearch.review.runs import keys, query, reader
 from rlresearch.review.runs.index import Index

@@ -23,7 +23,8 @@ import yaml
 from rlresearch.config import safe_yaml
 from rlresearch.errors import RunError
 from rlresearch.storage.atomic import read_file
-from rlresearch.storage.run_directory import RunDirectory, read_rows
+from rlresearch.storage.jsonl import read_rows
+from rlresearch.storage.run_directory import RunDirectory
 
 FILES = ("run.json", "config.yaml", "metrics.jsonl", "evaluations.jsonl")
 LARGEST_TEXT = 16 << 20  # bytes of a run.json or config.yaml; a real one has some 2,000

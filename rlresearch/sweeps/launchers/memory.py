@@ -13,7 +13,7 @@ from rlresearch import rng
 from rlresearch.training.experiment import Plan
 from rlresearch.training.resources import free_memory
 
-# Measured with scripts/sweep_time.py: the state itself, and what saving and compiling it add.
+# Measured with scripts/benchmarks/sweep_time.py: the state itself, and what saving and compiling it add.
 COPIES = 2.0
 PROGRAM = 1 << 30  # bytes that a program may take however many members it has: compiling it, evaluations, libraries
 SHARE = 0.6  # of what is free, for the sweep

@@ -15,7 +15,8 @@ import numpy as np
 
 from rlresearch.storage import atomic, checkpoint, tensor_files
 from rlresearch.storage.checkpoint import Loaded, Writer
-from rlresearch.storage.run_directory import RunDirectory, read_rows
+from rlresearch.storage.jsonl import read_rows
+from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.storage.tensor_files import Damaged, Ring, RowFile
 from rlresearch.training.resume import POPULATION, lasting_digest, read_config
 

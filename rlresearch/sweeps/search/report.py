@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlresearch.storage.atomic import write_file
-from rlresearch.storage.run_directory import encodable
+from rlresearch.storage.jsonl import encodable
 
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "queued"}
 _SHOWN = 5

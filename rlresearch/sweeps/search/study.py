@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from rlresearch.errors import ConfigError, shown
 from rlresearch.storage.atomic import hold
-from rlresearch.storage.run_directory import JsonLines
+from rlresearch.storage.jsonl import JsonLines
 from rlresearch.sweeps.search.samplers import seeded_sampler, size_of_grid
 from rlresearch.sweeps.search.space import Range, described, distributions
 from rlresearch.training.pruning import PART, SEARCH, make_pruner, open_storage
