@@ -1,4 +1,4 @@
-"""A person's afternoon, as docs/get-started/tutorial.md tells it: sixteen runs, questions about them, and the pictures of the answers.
+"""The afternoon of docs/get-started/tutorial.md: sixteen runs, questions about them, and pictures of the answers.
 
     python scripts/docs/afternoon.py [FOLDER]
 
