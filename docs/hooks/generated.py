@@ -182,6 +182,5 @@ def _code(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text for a table's cell; what Markdown would read as emphasis stays what it is."""
-    escaped = re.sub(r"(?<![`\w])([\[<*])|\|", lambda match: f"\\{match[0]}", text)
-    return escaped.replace("**", "\\*\\*")
+    """Text for a table's cell. What Markdown would read as emphasis, a link or attributes stays what it is."""
+    return re.sub(r"[\[\]*|{}]", lambda match: f"\\{match[0]}", text.replace("<", "&lt;"))
