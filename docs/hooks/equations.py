@@ -23,11 +23,19 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
     def taken(match: re.Match) -> str:
         display = "block" if match[1] else "inline"
-        found.append(convert((match[1] or match[2]).strip(), display=display))
+        found.append(_full_primes(convert((match[1] or match[2]).strip(), display=display)))
         return f"equation{len(found) - 1}end"
 
     pieces = _CODE.split(markdown)
     return "".join(piece if index % 2 else _MATH.sub(taken, piece) for index, piece in enumerate(pieces))
+
+
+def _full_primes(mathml: str) -> str:
+    """Primes beside their letter, not as small letters above it, where text fonts make them dots."""
+    prime = r"<mi>&#x02032;</mi>"
+    beside = r'<mrow>\1<mo lspace="0" rspace="0">&#x02032;</mo></mrow>'
+    mathml = re.sub(rf"<msubsup>(<mi>[^<]*</mi>)(<mi>[^<]*</mi>){prime}</msubsup>", rf"<msub>{beside}\2</msub>", mathml)
+    return re.sub(rf"<msup>(<mi>[^<]*</mi>){prime}</msup>", beside, mathml)
 
 
 def on_page_content(html: str, page: Any, **_: Any) -> str:
