@@ -2,7 +2,7 @@
 
 from rlresearch.runners.step import TrainingStep, TrainState
 
-Trainer = TrainingStep
-RunState = TrainState
+TrainingStep = TrainingStep
+TrainState = TrainState
 
-__all__ = ["RunState", "Trainer"]
+__all__ = ["TrainState", "TrainingStep"]

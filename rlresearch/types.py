@@ -69,8 +69,7 @@ class Batch(NamedTuple):
     steps. next_obs, terminated and truncated belong to the last of these steps. weight: float32[B], the importance
     of each row, 1 under uniform sampling. indices: int32[B], the position of each row in the buffer.
 
-    A rollout has the leading axes [T, N], T consecutive steps of N environments, in place of [B]. Its steps and
-    weights are 1.
+    A rollout has leading axes [T, N], T steps of N environments, in place of [B]; its steps and weights are 1.
     """
 
     obs: tf.Tensor
@@ -105,14 +104,15 @@ class EnvSpec(NamedTuple):
     """
 
     id: str
-    observation_space: gym.Space
-    action_space: gym.Space
+    observation_space: gym.spaces.Box
+    action_space: gym.spaces.Box | gym.spaces.Discrete
     num_envs: int
     one_hot: bool = False
 
     @property
     def num_actions(self) -> int:
         """The number of discrete actions."""
+        assert hasattr(self.action_space, "n")  # see `require_discrete_actions`
         return int(self.action_space.n)
 
     @property
@@ -129,8 +129,8 @@ class EnvSpec(NamedTuple):
 
     def require_continuous_actions(self, who: str) -> None:
         """Raises ConfigError unless an action is a vector of numbers. who: the algorithm's name."""
-        count = getattr(self.action_space, "n", None)
-        if count is not None:
+        if hasattr(self.action_space, "n"):
+            count = self.action_space.n
             raise ConfigError(f"{who} needs continuous actions, but env {self.id!r} has {count} discrete ones.")
         if len(self.action_space.shape) != 1:
             raise ConfigError(f"{who} needs a vector of actions, but env {self.id!r} has {self.action_space}.")

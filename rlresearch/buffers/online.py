@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
+from rlresearch.buffer_contract import BufferBytes
 from rlresearch.types import Batch, Key, Progress, Transition
 
 
@@ -31,7 +32,11 @@ class OnlineBuffer:
     def sample(self, state: Transition, key: Key, batch_size: int, gamma: Any, progress: Progress) -> Batch:
         """The newest rows as a batch of N rows; the weights are 1."""
         ones = tf.ones(state.reward.shape)
-        return Batch(*state, steps=ones, weight=ones, indices=tf.range(state.reward.shape[0]))
+        return Batch(**state._asdict(), steps=ones, weight=ones, indices=tf.range(state.reward.shape[0]))
+
+    def nbytes(self, row_bytes: int) -> BufferBytes:
+        """None that counts: it is no replay."""
+        return BufferBytes()
 
     def update_priorities(self, state: Transition, batch: Batch, priority: tf.Tensor | None) -> Transition:
         """The rows unchanged; `priority` float32[B] has no effect."""

@@ -8,11 +8,14 @@ from typing import Any, ClassVar, NamedTuple
 import tensorflow as tf
 
 from rlresearch import rng
+from rlresearch.buffer_contract import BufferBytes, GrowingRows
 from rlresearch.buffers import sum_tree
 from rlresearch.buffers.ring import RingState, add_rows, empty_ring, gather_batch, next_indices
 from rlresearch.ranges import Fraction, PositiveFloat, PositiveInt
 from rlresearch.schedules import Constant, Schedule
 from rlresearch.types import Batch, Key, Progress, Transition
+
+_PRIORITY_BYTES = 8  # a float64 in the sum tree, whose inner nodes are few
 
 
 class PrioritizedState(NamedTuple):
@@ -71,6 +74,14 @@ class Prioritized:
         weight = tf.pow(tf.cast(stored, tf.float64) * probability, -tf.cast(exponent, tf.float64))
         weight = tf.cast(weight / tf.reduce_max(weight), tf.float32)
         return gather_batch(state.rows, indices, self.capacity, self.n_step, gamma, progress)._replace(weight=weight)
+
+    def append_only(self, state: PrioritizedState) -> dict[str, GrowingRows]:
+        """The rows [capacity, width], without their priorities."""
+        return {"rows": GrowingRows(state.rows.columns, state.rows.added)}
+
+    def nbytes(self, row_bytes: int) -> BufferBytes:
+        """The bytes of `capacity` rows and of their priorities, which change anywhere."""
+        return BufferBytes(growing=self.capacity * row_bytes, rewritten=self.capacity * _PRIORITY_BYTES)
 
     def update_priorities(self, state: PrioritizedState, batch: Batch, priority: tf.Tensor | None) -> PrioritizedState:
         """The ring with the priorities |`priority`| + eps, float32[B], of the batch's rows.

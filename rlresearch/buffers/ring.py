@@ -63,7 +63,7 @@ def gather_batch(
     if n_step == 1:
         batch = unpack(_gather(state, indices, progress), state.row)
         ones = tf.ones(indices.shape)
-        return Batch(*batch, steps=ones, weight=ones, indices=first)
+        return Batch(**batch._asdict(), steps=ones, weight=ones, indices=first)
     # A row's number counts the rows added before it. k steps later is k * stride rows later, if already added.
     index = tf.cast(indices, tf.int64)
     number = index + (state.added - 1 - index) // capacity * capacity  # of the newest row at this index

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
+from rlresearch.buffer_contract import BufferBytes
 from rlresearch.buffers.packing import pack, unpack
 from rlresearch.ranges import PositiveInt
 from rlresearch.types import Batch, Key, Progress, Transition, Tree
@@ -69,7 +70,11 @@ class Rollout:
         shape = (length, batch_size // length)
         rows = tf.nest.map_structure(lambda leaf: tf.reshape(leaf, (*shape, *leaf.shape[1:])), rows)
         indices = tf.reshape(tf.range(batch_size), shape)
-        return Batch(*rows, steps=tf.ones(shape), weight=tf.ones(shape), indices=indices)
+        return Batch(**rows._asdict(), steps=tf.ones(shape), weight=tf.ones(shape), indices=indices)
+
+    def nbytes(self, row_bytes: int) -> BufferBytes:
+        """None that counts: it is no replay."""
+        return BufferBytes()
 
     def update_priorities(self, state: RolloutState, batch: Batch, priority: tf.Tensor | None) -> RolloutState:
         """The rollout unchanged; `priority` float32[B] has no effect."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from rlresearch import rng
+from rlresearch.buffer_contract import BufferBytes, GrowingRows
 from rlresearch.buffers.ring import RingState, add_rows, empty_ring, gather_batch
 from rlresearch.ranges import PositiveInt
 from rlresearch.types import Batch, Key, Progress, Transition
@@ -38,6 +39,14 @@ class Uniform:
         """A batch of B = `batch_size` rows; the weights are 1."""
         indices = rng.randint(key, (batch_size,), tf.minimum(state.added, self.capacity))
         return gather_batch(state, indices, self.capacity, self.n_step, gamma, progress)
+
+    def append_only(self, state: RingState) -> dict[str, GrowingRows]:
+        """All rows [capacity, width]: they only grow."""
+        return {"": GrowingRows(state.columns, state.added)}
+
+    def nbytes(self, row_bytes: int) -> BufferBytes:
+        """The bytes of `capacity` rows."""
+        return BufferBytes(growing=self.capacity * row_bytes)
 
     def update_priorities(self, state: RingState, batch: Batch, priority: tf.Tensor | None) -> RingState:
         """The ring unchanged; `priority` float32[B] has no effect."""

@@ -12,6 +12,7 @@ Shapes: B rows of a batch.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
@@ -32,7 +33,7 @@ class Params(NamedTuple):
     frozen: list[tf.Tensor]
 
 
-class NetworkBuilder(Protocol):
+class NetworkBuilder(Hashable, Protocol):
     """What `conf/network` names: the description of a Keras model."""
 
     def model(self, input_shapes: tuple[tuple[int, ...], ...], outputs: Outputs) -> Any:

@@ -23,12 +23,12 @@ class CompiledLoop:
     """
 
     def __init__(
-        self, state: Tree, collect: Callable, learn: Callable, silent: int, every: int, fresh_row: Callable
+        self, state: Tree, collect: Callable, learn: Callable, silent: int, every: int, reset_metrics: Callable
     ) -> None:
         self.iteration = 0
         self._iteration = tf.Variable(0, dtype=tf.int64)
         self.store = Store(state)
-        self._collect, self._learn, self._fresh_row = collect, learn, fresh_row
+        self._collect, self._learn, self._reset_metrics = collect, learn, reset_metrics
         self._silent, self._every = silent, every
         self._chunks = tf.function(self._chunk, jit_compile=True, autograph=False)
 
@@ -38,9 +38,11 @@ class CompiledLoop:
         other.store, other._iteration = Store(state), tf.Variable(self._iteration)
         return other
 
-    def advance(self, iterations: int, fresh: bool, *own: Tree) -> None:
-        """Runs that many iterations; `fresh` first begins a new metrics row. own: passed on to the functions."""
-        self._chunks(self.store.variables, self._iteration, tf.constant(iterations, tf.int64), tf.constant(fresh), *own)
+    def advance(self, iterations: int, reset_metrics: bool, *own: Tree) -> None:
+        """Runs that many iterations. reset_metrics: first, the metrics' sums. own: passed on to the functions."""
+        self._chunks(
+            self.store.variables, self._iteration, tf.constant(iterations, tf.int64), tf.constant(reset_metrics), *own
+        )
         self.iteration += iterations
 
     def restore(self, iteration: int, state: Tree) -> None:
@@ -54,7 +56,7 @@ class CompiledLoop:
     ) -> None:
         store = self.store.at(variables)
         begin, state = counter.read_value(), store.read()
-        emptied = self._fresh_row(state, *own)
+        emptied = self._reset_metrics(state, *own)
         state = tf.nest.map_structure(lambda old, new: old if new is old else tf.where(fresh, new, old), state, emptied)
         end = begin + iterations
         if self._silent:  # otherwise there is no first loop to compile

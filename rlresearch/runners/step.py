@@ -11,7 +11,7 @@ A runner steps the environment between `act` and `collect`: a compiled one (`dev
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import tensorflow as tf
 
@@ -45,6 +45,16 @@ class TrainState(NamedTuple):
     timestep: TimeStep
     episodes: Episodes
     totals: Totals
+
+
+class PolicyState(Protocol):
+    """The part of `TrainState` that the deterministic policy needs."""
+
+    @property
+    def algo(self) -> Tree: ...
+
+    @property
+    def normalizer(self) -> Tree: ...
 
 
 @dataclass(frozen=True)
@@ -112,7 +122,7 @@ class TrainingStep:
         """The state after the round of learning that follows the transitions of this iteration (int64 scalar)."""
         return self._updates(state, iteration + 1, rng.fold_in(self._key(state, iteration), 1))
 
-    def policy(self, state: TrainState, obs: tf.Tensor) -> tf.Tensor:
+    def policy(self, state: PolicyState, obs: tf.Tensor) -> tf.Tensor:
         """The deterministic actions float32[n, A] or int32[n] for observations [n, ...]; evaluation takes them."""
         return self.algo.policy(state.algo, self.normalizer.observations(state.normalizer, obs))
 

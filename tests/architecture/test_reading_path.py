@@ -1,25 +1,32 @@
 """What one opens to follow an algorithm from the parts of its command to its gradient step: few files, and all of them.
 
-docs/algorithms/reading_paths.toml lists the files of each algorithm, and the modules that need not be opened with the
-line that says what the files rely on.
+Each algorithm's page lists the files under `Files to read`. The table at the end of docs/algorithms/index.md has the
+modules that need not be opened, each with the line that says what the files rely on.
 """
 
 import ast
 import re
-import tomllib
 from functools import cache
 
 import pytest
 import yaml
 from conftest import ROOT
 
-PATHS = ROOT / "docs" / "algorithms" / "reading_paths.toml"
-LISTED = tomllib.loads(PATHS.read_text())
-FILES, CONTRACTS = LISTED["files"], LISTED["contracts"]
+PAGES = ROOT / "docs" / "algorithms"
 MOST_FILES = 6
 MOST_LINES = 900
 ALGORITHMS = sorted(path.stem for path in (ROOT / "rlresearch" / "algos").glob("[!_]*.py"))
 GROUPS = ("network", "buffer", "noise", "optimizer", "normalize", "schedule")
+
+
+def section(page, heading):
+    return (PAGES / page).read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
+
+
+FILES = {name: re.findall(r"^- `(\S+)`$", section(f"{name}.md", "Files to read"), re.MULTILINE) for name in ALGORITHMS}
+CONTRACTS = dict(
+    re.findall(r"^\| `(\S+)` \| (.+) \|$", section("index.md", "Modules that you need not open"), re.MULTILINE)
+)
 
 
 @cache
@@ -110,10 +117,6 @@ def needed(algorithm):
     return parts(algorithm).union(*(used(module_of(file)) for file in FILES[algorithm]))
 
 
-def test_every_algorithm_has_a_reading_path():
-    assert sorted(FILES) == ALGORITHMS
-
-
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_reading_path_is_short(algorithm):
     files = FILES[algorithm]
@@ -130,16 +133,7 @@ def test_a_reading_path_leads_to_no_other_file(algorithm):
 def test_every_contract_is_one_line_about_a_module_that_some_path_needs():
     assert set(CONTRACTS) <= set().union(*map(needed, ALGORITHMS))
     for module, line in CONTRACTS.items():
-        assert path_of(module) and "\n" not in line and len(line) <= 120 and line.endswith(".")
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_the_page_lists_the_same_files(algorithm):
-    page = ROOT / "docs" / "algorithms" / f"{algorithm}.md"
-    if not page.exists():
-        pytest.skip("no page yet")
-    section = page.read_text().partition("## Files to read\n")[2].partition("\n## ")[0]
-    assert re.findall(r"`(rlresearch/\S+\.py)`", section) == FILES[algorithm]
+        assert path_of(module) and len(line) <= 120 and line.endswith(".")
 
 
 def test_a_name_leads_to_the_module_that_defines_it():
