@@ -76,7 +76,7 @@ class Outcome:
             error.run_directory = self._directories[0].path if self._directories else None
         environment = self._plan.task.id
         reason = {"kind": type(cause).__name__, "environment": environment, "step": step, "error": str(error)}
-        ended = {"status": status, "reason": reason, "finished_at": timestamp()}
+        ended: dict[str, Any] = {"status": status, "reason": reason, "finished_at": timestamp()}
         ended |= {"wall_time_s": round(self._elapsed(), 3), "total_steps": step}
         for directory in self._directories:
             try:

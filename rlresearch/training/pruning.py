@@ -77,10 +77,16 @@ class TrialReporter:
     def __init__(self, trial: TrialMembers) -> None:
         self.members, self._trial = trial.members, trial.trial
         self.pruned_at: int | None = None
-        self._study, self._id, self._before, self._decided = None, 0, (), -1
-        self._offset, self._scores, self._settings, self._part = 0, [], {}, {}
+        self._study: Any = None  # Optuna's; None where the trial is over, or the study out of reach
+        self._id = 0  # of the trial, in the study's storage
+        self._settings: dict[str, Any] = {}  # of the search
+        self._part: dict[str, Any] = {}  # which of the trial's parts this run is
+        self._before: list[dict[str, Any]] = []  # the records of the parts before it
+        self._offset = 0  # their steps
+        self._decided = -1  # the step up to which an earlier attempt was decided on
+        self._scores: list[float] = []
         with self._patience("nothing of this run is told to it"):
-            study = load_study(self._trial.storage, self._trial.study)
+            study = load_study(str(self._trial.storage), str(self._trial.study))
             number = self._trial.number
             self._id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
             frozen = study._storage.get_trial(self._id)
@@ -156,7 +162,9 @@ def from_evaluations(name: str, scores: Sequence[float]) -> float:
     """An objective of the scores of all evaluations so far: the last, the best, or the mean (`auc`: of evaluations
     that are equally far apart it is the area under the learning curve, divided by its length).
     """
-    return float({"return": lambda: scores[-1], "best": lambda: max(scores), "auc": lambda: np.mean(scores)}[name]())
+    if name == "return":
+        return float(scores[-1])
+    return float(max(scores)) if name == "best" else float(np.mean(scores))
 
 
 def normalised(score: float, part: Mapping[str, Any]) -> float:
@@ -175,12 +183,13 @@ def open_storage(storage: str, heartbeat_s: int | None = None) -> Any:
     life of a controller that shares it with others.
     """
     import optuna
+    from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Optuna calls experimental
         if "://" not in storage:
-            backend = optuna.storages.journal.JournalFileBackend(os.fspath(storage))
+            backend = JournalFileBackend(os.fspath(storage))
             return optuna.storages.JournalStorage(backend)
         retry = optuna.storages.RetryHeartbeatStaleTrialCallback()
         return optuna.storages.RDBStorage(

@@ -44,10 +44,10 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
 
 
 class InitFrom(NamedTuple):
-    """A checkpoint whose parameters a new run begins with; index: of the member, where it is a population's."""
+    """A checkpoint whose parameters a new run begins with; member: whose, where it is a population's."""
 
     loaded: checkpoint.Loaded
-    index: int | None
+    member: int | None
 
 
 class Run:
