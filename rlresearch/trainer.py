@@ -2,7 +2,7 @@
 
 from rlresearch.runners.step import TrainingStep, TrainState
 
-TrainingStep = TrainingStep
-TrainState = TrainState
+Trainer = TrainingStep
+RunState = TrainState
 
-__all__ = ["TrainState", "TrainingStep"]
+__all__ = ["RunState", "Trainer"]
