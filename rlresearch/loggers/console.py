@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TextIO, get_args
 
 from rlresearch.errors import ConfigError, nearest
+from rlresearch.loggers.base import Logger
 from rlresearch.loggers.formatting import duration, mean_std, number, real, with_spread
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _COLOURS = {"finished": "green", "pruned": "cyan", "failed": "red", "interrupted": "yellow"}
 
 
-class Display:
+class Display(Logger):
     """The terminal as a logger, in one of four ways: `console` is auto, live, plain or none.
 
     auto is live where `stream` (default: standard output) is a terminal, else plain. Plain prints a line at most

@@ -15,7 +15,7 @@ TABLE_FORMATS = ("table", "json", "csv", "markdown", "latex")
 
 
 class Command(NamedTuple):
-    """module: where its function lies, below `rlresearch.review`; summary: a line for the overview; add: gives a parser its arguments."""
+    """module: its place in `rlresearch.review`; summary: a line for the overview; add: gives a parser its arguments."""
 
     module: str
     summary: str
@@ -308,5 +308,7 @@ COMMANDS = {
     "rm": Command("commands.maintain", "delete runs", _rm),
     "reproduce": Command("commands.reproduce", "run one again from its stored configuration, and compare", _reproduce),
     "sync": Command("commands.sync", "mirror runs into W&B or TensorBoard afterwards, each row once", _sync),
-    "import": Command("commands.import_runs", "runs made elsewhere: SB3's files, TensorBoard's, W&B's offline ones", _import),
+    "import": Command(
+        "commands.import_runs", "runs made elsewhere: SB3's files, TensorBoard's, W&B's offline ones", _import
+    ),
 }

@@ -73,6 +73,8 @@ class About(_Strict):
     times: seconds so far. score: mean return, where the policy was evaluated at this very step. serial: counts the
     planned ones, from 1; None for one out of turn. exact: false where the environment cannot be brought back to this
     place, so that the run cannot go on from here. config: the digest of what of the configuration must stay as it is.
+    content: a digest of the state, by which `state_io.restore` knows that it got back what was saved; "" in checkpoints
+    of version 0.1.
     """
 
     step: _Count
@@ -85,6 +87,7 @@ class About(_Strict):
     serial: int | None = None
     exact: bool = True
     config: str = ""
+    content: str = ""
 
 
 class Manifest(_Strict):

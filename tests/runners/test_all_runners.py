@@ -102,10 +102,13 @@ def test_device_host_and_population_learn_alike(name):
     population = PopulationRunner(trainer, task, (SEED + 1, SEED))
     population.advance(ITERATIONS, True)
 
-    ours, rows = device.state(), device.rows()[0]
+    ours, rows = device.state(), device.metrics()[0]
     assert float(ours.totals.count) > 0.0 and apart(begun, ours.algo) > 0.0
     assert set(rows) - {"step", "returns", "lengths"} <= set(documented(name))
-    for other, row in ((host.state(), host.rows()[0]), (tree.member(population.state(), 1), population.rows()[1])):
+    for other, row in (
+        (host.state(), host.metrics()[0]),
+        (tree.member(population.state(), 1), population.metrics()[1]),
+    ):
         np.testing.assert_array_equal(ours.key, other.key)
         assert float(ours.totals.count) == float(other.totals.count)
         np.testing.assert_array_equal(ours.episodes.finished, other.episodes.finished)
