@@ -144,10 +144,10 @@ class Algorithm(Protocol):
     METRICS names what `update` returns, with a line of documentation for each. LEARNS_FROM: what a
     buffer must offer, `transitions` drawn at random or a `rollout` of all that happened since the last
     update. spec: the environment it was built for. gamma: discount per step.
-    learning_starts: transitions before those that are learned after. random_start: whether their
-    actions are uniformly random rather than the exploring policy's. update_every: loop iterations (each
-    of `num_envs` transitions) between rounds of learning. updates: gradient steps per round.
-    batch_size: rows per gradient step.
+    learning_starts: environment steps before learning starts. random_start: whether the actions of these
+    steps are uniformly random; otherwise the exploring policy acts. update_every: loop iterations (each
+    of `num_envs` environment steps) between two rounds of learning. updates: gradient steps in a round.
+    batch_size: rows in a gradient step.
     """
 
     METRICS: dict[str, str]

@@ -92,6 +92,11 @@ def resolve(target: str, path: str, packages: Sequence[str] | None = None) -> ty
     return cls
 
 
+def allowed(cls: type, name: str) -> str:
+    """What a field of a component takes, in the words of a refusal: `a number from 0 to 1`."""
+    return _allowed(_hints(cls)[name])
+
+
 def allowing(module: str) -> str:
     """How a refusal of code from a package that nobody named ends."""
     package = module.partition(".")[0]

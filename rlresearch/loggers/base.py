@@ -39,7 +39,7 @@ class Logger(Protocol):
 
     def lineage(self, row: Row) -> None:
         """Takes a row about a member of a population that became a copy of another."""
-        return  # most have no place for it
+        return None
 
     def finish(self, summary: Row) -> None:
         """Takes how the run ended, once, before `close`; every part may be absent.

@@ -72,9 +72,8 @@ class About(_Strict):
     runs' seeds. position: where the training loop stood. logs: for each member the sizes in bytes of its files.
     times: seconds so far. score: mean return, where the policy was evaluated at this very step. serial: counts the
     planned ones, from 1; None for one out of turn. exact: false where the environment cannot be brought back to this
-    place, so that the run cannot go on from here. config: the digest of what of the configuration must stay as it is.
-    content: a digest of the state, by which `state_io.restore` knows that it got back what was saved; "" in checkpoints
-    of version 0.1.
+    place, so that the run cannot go on from here. config: a digest of the settings that must stay. content: a digest of
+    the state, which restoring compares; "" in version 0.1.
     """
 
     step: _Count

@@ -162,8 +162,8 @@ def _grouped(jobs: Sequence[Job], keys: set[str]) -> RichTable | None:
 def _estimated(values: np.ndarray) -> tuple[str, str]:
     try:
         of = estimate(sample([values]))
-    except ConfigError:  # scipy is in the extra `review`
-        return "", "needs rlresearch[review]"
+    except ConfigError:  # scipy was taken away, and a table at the end of a sweep must not fail for it
+        return "", "needs scipy"
     note = "" if len(values) >= ENOUGH else " (worst to best)"
     return number(of.value), f"{number(of.low)} to {number(of.high)}{note}"
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -86,7 +86,7 @@ class Checkpointer(Callback):
 
     def resume(self, loaded: Loaded) -> LoopPosition:
         """Puts a checkpoint of this run into the runner; returns where the loop goes on."""
-        position = LoopPosition(**cast(dict[str, Any], loaded.about.position))
+        position = LoopPosition(**loaded.about.position)  # type: ignore[arg-type]  # JSON: each field has its type
         self._saved = loaded.about.iteration, position
         self._writer.go_on_from(loaded)
         restore(self._runner, self._facts.buffer, loaded)

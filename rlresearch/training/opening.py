@@ -43,8 +43,8 @@ def create(plan: Plan, request: Request, directories: list[RunDirectory]) -> Non
     names = [directory.path.name for directory in directories]
     for index, directory in enumerate(directories):
         population = {"index": index, "members": names} if isinstance(plan.runner, Population) else None
-        job = request.own[min(index, len(request.own) - 1)]
-        directory.record(**(fields | {"population": population, "trial": trials[index]} | dict(job)))
+        own_fields = dict(request.own[min(index, len(request.own) - 1)])
+        directory.record(**(fields | {"population": population, "trial": trials[index]} | own_fields))
     if isinstance(plan.runner, Population):
         directories[0].write_config(_yaml(config), POPULATION)
     for directory, own in zip(directories, configs, strict=True):

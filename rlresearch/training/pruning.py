@@ -17,7 +17,7 @@ import inspect
 import logging
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
@@ -77,15 +77,16 @@ class TrialReporter:
     def __init__(self, trial: TrialMembers) -> None:
         self.members, self._trial = trial.members, trial.trial
         self.pruned_at: int | None = None
-        self._study: Any = None
-        self._before: list[dict[str, Any]] = []
+        self._study: Any = None  # Optuna's; None where the trial is over, or the study out of reach
+        self._id = 0  # of the trial, in the study's storage
+        self._settings: dict[str, Any] = {}  # of the search
+        self._part: dict[str, Any] = {}  # which of the trial's parts this run is
+        self._before: list[dict[str, Any]] = []  # the records of the parts before it
+        self._offset = 0  # their steps
+        self._decided = -1  # the step up to which an earlier attempt was decided on
         self._scores: list[float] = []
-        self._settings: dict[str, Any] = {}
-        self._part: dict[str, Any] = {}
-        self._id, self._offset, self._decided = 0, 0, -1
         with self._patience("nothing of this run is told to it"):
-            assert self._trial.storage is not None  # see `trial_of`
-            study = load_study(self._trial.storage, self._trial.study)
+            study = load_study(str(self._trial.storage), str(self._trial.study))
             number = self._trial.number
             self._id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
             frozen = study._storage.get_trial(self._id)
@@ -161,12 +162,9 @@ def from_evaluations(name: str, scores: Sequence[float]) -> float:
     """An objective of the scores of all evaluations so far: the last, the best, or the mean (`auc`: of evaluations
     that are equally far apart it is the area under the learning curve, divided by its length).
     """
-    known: dict[str, Callable[[], Any]] = {
-        "return": lambda: scores[-1],
-        "best": lambda: max(scores),
-        "auc": lambda: np.mean(scores),
-    }
-    return float(known[name]())
+    if name == "return":
+        return float(scores[-1])
+    return float(max(scores)) if name == "best" else float(np.mean(scores))
 
 
 def normalised(score: float, part: Mapping[str, Any]) -> float:
@@ -202,7 +200,7 @@ def open_storage(storage: str, heartbeat_s: int | None = None) -> Any:
         )
 
 
-def load_study(storage: str, name: str | None) -> Any:
+def load_study(storage: str, name: str) -> Any:
     """A study that exists, with its pruner."""
     import optuna
 

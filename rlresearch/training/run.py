@@ -6,8 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -44,12 +43,11 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
     return Run(plan, request, resumption).execute()
 
 
-@dataclass(frozen=True)
-class InitFrom:
-    """A checkpoint whose parameters a new run begins with; index: of the member, where it is a population's."""
+class InitFrom(NamedTuple):
+    """A checkpoint whose parameters a new run begins with; member: whose, where it is a population's."""
 
     loaded: checkpoint.Loaded
-    index: int | None
+    member: int | None
 
 
 class Run:
@@ -145,7 +143,7 @@ class Run:
         plan, members = self.plan, self._outcome.members
         trained_s = lambda: self._past.trained_s + time.perf_counter() - began  # noqa: E731
         if self._init_from is not None:
-            begin_from(runner, self._init_from.loaded, self._init_from.index)
+            begin_from(runner, *self._init_from)
         callbacks, start = self._callbacks(runner, check, trained_s, closing)
         row_every = plan.logger.every_steps or plan.settings.total_steps
         save_every = plan.checkpoint.every_steps if plan.checkpoint.keep_last else None

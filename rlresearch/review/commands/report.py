@@ -92,7 +92,7 @@ def plotly_script() -> str:
     found = importlib.util.find_spec("plotly")
     path = Path(found.origin).parent / "package_data" / "plotly.min.js" if found and found.origin else None
     if path is None or not path.is_file():
-        raise ConfigError("report: needs plotly; pip install 'rlresearch[review]'.")
+        raise ConfigError("report: needs plotly; install rlresearch again: pip install rlresearch.")
     return path.read_text(encoding="utf-8")
 
 
