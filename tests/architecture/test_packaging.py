@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import TRUSTED
 
 import rlresearch
@@ -56,7 +57,7 @@ def unpacked(wheel, tmp_path_factory) -> Path:
 def test_sdist_has_everything_a_reader_needs(sdist):
     with tarfile.open(sdist) as archive:
         shipped = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = {"README.md", "LICENSE", "pyproject.toml", "constraints.txt", ".ci/run"}
+    wanted = {"README.md", "LICENSE", "pyproject.toml", "constraints.txt", ".ci/run", ".pre-commit-config.yaml"}
     wanted |= _files("docs", "*.md") | _files("docs/pictures", "*") | {"docs/mkdocs.yml"}
     wanted |= _files("conf", "*.yaml").union(
         *(_files(folder, "*.py") for folder in ("rlresearch", "hydra_plugins", "tests", "scripts", "docs"))
@@ -69,7 +70,7 @@ def test_sdist_has_everything_a_reader_needs(sdist):
 def test_wheel_has_the_package_and_its_configuration_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         shipped = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert "rlresearch/conf/config.yaml" in shipped
+    assert {"rlresearch/conf/config.yaml", "rlresearch/py.typed"} <= shipped
     wanted = _files("rlresearch", "*.py") | _files("hydra_plugins", "*.py") | _files("rlresearch/review/page", "*")
     wanted |= {f"rlresearch/{name}" for name in _files("conf", "*.yaml")}
     assert wanted <= shipped, sorted(wanted - shipped)
@@ -125,7 +126,7 @@ def test_wheel_refuses_a_typo_in_one_line_with_exit_code_2(unpacked, tmp_path):
 def test_every_dependency_is_pinned():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    direct = [*project["dependencies"], *extras["docs"], *extras["video"], *extras["test"]]
+    direct = [*project["dependencies"], *extras["docs"], *extras["video"], *extras["test"], *extras["dev"]]
     pins = _pins() | {"rlresearch"}
     missing = {name for name in map(_name, direct) if name not in pins}
     assert not missing, f"add to constraints.txt: {sorted(missing)}"
@@ -142,6 +143,17 @@ def test_ci_runs_what_the_readme_says():
     (command,) = [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if "-m pytest" in line]
     assert command in (ROOT / "README.md").read_text().splitlines(), f"README.md lacks the line: {command}"
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_hooks_download_nothing_and_ci_checks_what_they_check():
+    hooks = []
+    for repository in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]:
+        assert repository["repo"] == "local"
+        hooks += repository["hooks"]
+    assert {hook["language"] for hook in hooks} == {"system"}
+    ci = (ROOT / ".ci" / "run").read_text()
+    for hook in hooks:
+        assert f".venv/bin/{hook['entry'].removesuffix(' --force-exclude')}" in ci, hook["id"]
 
 
 def _build(target: str, source: Path, into: Path) -> Path:
