@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
@@ -29,8 +29,9 @@ class OptunaSweeper(Sweeper):
         from rlresearch.config.compose import sought
         from rlresearch.sweeps.search import driver
 
+        assert self.config is not None and self.hydra_context is not None  # Hydra has called `setup`
         hydras, folder = self.config.hydra, _folder(self.config)
-        settings = OmegaConf.to_container(hydras.sweeper, resolve=True)
+        settings = cast(dict[str, Any], OmegaConf.to_container(hydras.sweeper, resolve=True))
         prepared = driver.checked(sought(settings, arguments, folder), folder)
         asked = [*arguments, *hydras.overrides.hydra]
         own = prepared.settings.directory

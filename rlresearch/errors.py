@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 LONGEST_LINE, LONGEST_VALUE, LONGEST_LIST = 380, 60, 220
@@ -17,7 +17,14 @@ class ConfigError(Exception):
 
 
 class RunError(Exception):
-    """The run could not go on: an environment failed, a disk was full; exit code 1."""
+    """The run could not go on: an environment failed, a disk was full; exit code 1.
+
+    members: of a population, the members that made it fail, by number.
+    """
+
+    def __init__(self, message: str = "", members: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.members = tuple(members)
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:

@@ -181,7 +181,8 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     """Hydra's command line, understood by Hydra's own parser."""
     parser = get_args_parser()
     parser.allow_abbrev = False  # --multi is a typo, and must not start a sweep
-    parser.error = partial(_refuse, parser)  # argparse's own would print the usage and leave
+    # argparse's own would print the usage and leave; Hydra makes the parser, so it cannot be a class of ours.
+    parser.error = partial(_refuse, parser)  # type: ignore[method-assign]
     args = parser.parse_args(argv)
     for name in ("config_name", "config_path"):
         if (value := getattr(args, name)) is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from rlresearch.errors import ConfigError, RunError, one_line
 from rlresearch.storage import checkpoint
@@ -14,7 +15,8 @@ from rlresearch.training import resume
 from rlresearch.training.experiment import Plan, plan
 
 
-class StoredPolicy(NamedTuple):
+@dataclass(frozen=True)
+class StoredPolicy:
     """A run's plan, one of its checkpoints, and which member's of it is meant, where it is a population's."""
 
     plan: Plan
@@ -25,14 +27,13 @@ class StoredPolicy(NamedTuple):
 
 def policy_parser(command: str, what: str) -> argparse.ArgumentParser:
     """The arguments by which every command takes a stored policy."""
-    parser = argparse.ArgumentParser(prog=command, description=what)
+    parser = _Parser(prog=command, description=what)
     parser.add_argument("run", help="a run directory")
     parser.add_argument("--checkpoint", default="last", help="last (default), best, or the step of one")
     parser.add_argument(
         "--packages", nargs="*", default=[], metavar="NAME", help="where components may come from, beside rlresearch"
     )
     parser.add_argument("--config-dir", help="a folder with components of your own")
-    parser.error = _refuse
     return parser
 
 
@@ -63,5 +64,6 @@ def stored_policy(options: argparse.Namespace) -> StoredPolicy:
     return StoredPolicy(made, loaded, index, str(stored.directories[stored.index]))
 
 
-def _refuse(message: str) -> None:
-    raise ConfigError(f"{message}; --help lists what there is.")
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; --help lists what there is.")

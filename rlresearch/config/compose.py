@@ -10,7 +10,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from hydra import compose as hydra_compose
 from hydra import version
@@ -155,8 +155,11 @@ def _change(override: Override, known: Sequence[str], groups: Sequence[str]) -> 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:
     """Dicts, lists and numbers without Hydra's own; interpolations resolved, a missing value stays '???'."""
-    own = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-    return OmegaConf.to_container(own, resolve=True)
+    return messages.container(_without_hydra(config), resolve=True)
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(config, [cast(str, key) for key in config if key != "hydra"])
 
 
 def tuned_values(name: str | None, config: dict[str, Any], extra_folder: str | None) -> dict[str, Any]:
@@ -166,8 +169,8 @@ def tuned_values(name: str | None, config: dict[str, Any], extra_folder: str | N
     if not files:
         return {}
     theirs, final = OmegaConf.load(files[0]), flattened(config)
-    resolved = flattened(OmegaConf.to_container(OmegaConf.merge(config, theirs), resolve=True))
-    own = flattened(OmegaConf.to_container(theirs) or {})
+    resolved = flattened(messages.container(OmegaConf.merge(config, theirs), resolve=True))
+    own = flattened(messages.container(theirs) or {})
     return {key: resolved[key] for key in own if key in final and final[key] == resolved[key]}
 
 
@@ -202,7 +205,7 @@ def _sought(settings: dict[str, Any], overrides: Sequence[str], loader: ConfigLo
         raise ConfigError(f"hydra.sweeper.params={shown(params)}: must be a mapping, like {{KEY:interval(0,1)}}.")
     lines = [f"{key}={value if isinstance(value, str) else shown(value)}" for key, value in params.items()]
     parsed = [each for each in _parse(lines, loader) if each.get_key_element() not in given] + own
-    fixed = [each.input_line for each in parsed if not each.is_sweep_override()]
+    fixed = [messages.typed_line(each) for each in parsed if not each.is_sweep_override()]
     return Sought(settings, fixed, [each for each in parsed if each.is_sweep_override()])
 
 
@@ -215,7 +218,7 @@ def sweep_jobs(overrides: Sequence[str], extra_folder: str | None = None) -> lis
 
 def _values(override: Override) -> list[str]:
     if not override.is_sweep_override():
-        return [override.input_line]
+        return [messages.typed_line(override)]
     if not override.is_discrete_sweep():
         raise ConfigError(f"{override.input_line}: must be a list or a range; the basic sweeper knows no intervals.")
     key = override.get_key_element()
@@ -299,12 +302,12 @@ def _explained(error: Exception, parsed: Sequence[Override], loader: ConfigLoade
 
 def _without_settings(parsed: Sequence[Override], groups: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the choices of groups, or if they do not fit none of them, compose: the tree of keys, and the choices."""
-    chosen = [each.input_line for each in parsed if each.key_or_group in groups and not each.is_delete()]
+    chosen = [messages.typed_line(each) for each in parsed if each.key_or_group in groups and not each.is_delete()]
     try:
         config = hydra_compose("config", overrides=chosen, return_hydra_config=True)
     except REFUSED:
         config = hydra_compose("config", overrides=[], return_hydra_config=True)
-    return OmegaConf.to_container(config, resolve=False), dict(config.hydra.runtime.choices)
+    return messages.container(config), dict(config.hydra.runtime.choices)
 
 
 def _no_such_setting(override: Override, tree: dict[str, Any], choices: dict[str, Any]) -> str | None:
@@ -338,9 +341,10 @@ def _check_options(parsed: Sequence[Override], groups: Sequence[str], loader: Co
     """ConfigError where a group is given an option that it lacks; Hydra lets some of them through."""
     for each in parsed:
         if each.key_or_group in groups and not each.is_delete():
-            if isinstance(each.value(), list) and each.key_or_group not in SEVERAL:
+            chosen = each.value()
+            if isinstance(chosen, list) and each.key_or_group not in SEVERAL:
                 raise ConfigError(f"{_setting(each)}: must be one option; -m {each.key_or_group}=A,B runs both.")
-            for value in each.value() if isinstance(each.value(), list) else [each.value()]:
+            for value in chosen if isinstance(chosen, list) else [chosen]:
                 folder, _, name = str(value).rpartition("/")
                 if ".." in folder or str(value).startswith("/"):
                     raise ConfigError(f"{_setting(each)}: must be the name of an option, and lead nowhere else.")
@@ -363,7 +367,7 @@ def _setting(override: Override) -> str:
 
 
 def _referred(config: DictConfig) -> frozenset[str]:
-    own = OmegaConf.to_container(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
+    own = messages.container(_without_hydra(config))
     texts = [str(value) for value in flattened(own).values() if "${" in str(value)]
     found = [name for text in texts for name in re.findall(r"\$\{([^}]*)\}?", text)]
     return frozenset(name if re.fullmatch(r"[A-Za-z_][\w.]*", name) else "" for name in found)

@@ -18,7 +18,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeGuard
 
 from rlresearch.errors import ConfigError, alternatives, nearest, shown
 
@@ -103,7 +103,7 @@ def allowing(module: str) -> str:
     return f"; if it is, packages=[{package}]." if package.isidentifier() else "."
 
 
-def _is_component_class(value: Any) -> bool:
+def _is_component_class(value: Any) -> TypeGuard[type]:
     return isinstance(value, type) and dataclasses.is_dataclass(value)
 
 
@@ -139,7 +139,7 @@ def _schema(cls: type, without: frozenset[str]) -> Any:
     """A pydantic model of a dataclass' fields, less those that are components."""
     import pydantic
 
-    fields = {}
+    fields: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
         if field.init and field.name not in without:
             required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
@@ -200,7 +200,7 @@ def _allowed(hint: Any) -> str:
 
 
 def _range(constraints: Sequence[Any]) -> str:
-    bounds = {}
+    bounds: dict[str, Any] = {}
     for constraint in constraints:
         for name in ("ge", "gt", "le", "lt"):
             bound = getattr(constraint, name, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
@@ -40,21 +41,32 @@ def reworded(error: Exception, parsed: Sequence[Override] = ()) -> str:
             return words(found, parsed, error)
     mark = getattr(error, "problem_mark", None)
     if mark is not None:
-        return f"{mark.name}, line {mark.line + 1}: must be KEY: VALUE: {error.problem}."
+        return f"{mark.name}, line {mark.line + 1}: must be KEY: VALUE: {getattr(error, 'problem', None)}."
     key = getattr(error, "full_key", None)
     if not text:
         return "there is something in it that is no setting."
     return f"{key}: {_stands_for_nothing(text)}." if key else text
 
 
+def typed_line(override: Override) -> str:
+    """An override as it was typed."""
+    assert override.input_line is not None  # Hydra's parser keeps it
+    return override.input_line
+
+
+def container(config: Any, resolve: bool = False) -> dict[str, Any]:
+    """A configuration as dicts and lists."""
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=resolve))
+
+
 def unresolved(error: OmegaConfBaseException, config: DictConfig) -> str:
     """One line for a reference, in what was composed, that stands for nothing."""
-    raw = flattened(OmegaConf.to_container(config, resolve=False))
+    raw = flattened(container(config))
     why = str(error.msg).splitlines()[0]
     missing = re.search(r"key '(.+?)' not found", why)
     known = [name for name in raw if not name.startswith("hydra.")]
     hint = nearest(missing[1], known) if missing else ""
-    return f"{error.full_key}={shown(raw.get(error.full_key))}: {_stands_for_nothing(why)}{hint or '.'}"
+    return f"{error.full_key}={shown(raw.get(str(error.full_key)))}: {_stands_for_nothing(why)}{hint or '.'}"
 
 
 def _stands_for_nothing(why: str) -> str:
@@ -76,7 +88,7 @@ def _added_again(found: re.Match, parsed: Sequence[Override], error: Exception) 
     key = found[1]
     added = [each for each in parsed if each.is_add()]
     if typed := [each for each in added if each.get_key_element().lstrip("+") == key] or added:
-        word = typed[0].input_line
+        word = typed_line(typed[0])
         return f"{shown(word)}: there is such a one already; {shown(word.lstrip('+'))}, without +, changes it."
     return f"{key}: is chosen twice; a defaults list changes a choice with: override /{key}: OPTION."
 
@@ -106,14 +118,14 @@ def _not_taken(found: re.Match, parsed: Sequence[Override], error: Exception) ->
 
 
 def _no_file(found: re.Match, parsed: Sequence[Override], error: Exception) -> str:
-    typed = next((each.input_line for each in parsed if "${" in each.input_line), None)
+    typed = next((line for line in map(typed_line, parsed) if "${" in line), None)
     if typed is not None:
         return f"{shown(typed)}: there is no option '{found[2].rpartition('/')[2]}'."
     return f"the defaults of '{found[1]}' name '{found[2]}', and there is no such option."
 
 
 def _refers(found: re.Match, parsed: Sequence[Override], error: Exception) -> str:
-    typed = [each.input_line for each in parsed if "${" in each.input_line]
+    typed = [line for line in map(typed_line, parsed) if "${" in line]
     where = shown(typed[0]) if typed else f"a defaults list, {shown(found[1])}"
     return f"{where}: refers to a group that is chosen later or not at all; name an option."
 

@@ -60,7 +60,7 @@ def everything(index: Index, runs: Sequence[Run], arguments: argparse.Namespace)
     return made
 
 
-def render(data: Mapping[str, Any], title: str, sources: str = "") -> bytes:
+def render(data: Mapping[str, Any] | None, title: str, sources: str = "") -> bytes:
     """The whole page. sources: what its policy lets it fetch from, nothing by default."""
     parts = {
         "TITLE": html.escape(title),
