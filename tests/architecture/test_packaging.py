@@ -1,5 +1,6 @@
 """What is shipped works where it lands: the wheel, the source distribution, and the README's commands."""
 
+import ast
 import configparser
 import os
 import subprocess
@@ -8,6 +9,7 @@ import tarfile
 import time
 import tomllib
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -121,6 +123,28 @@ def test_wheel_refuses_a_typo_in_one_line_with_exit_code_2(unpacked, tmp_path):
     assert (code, loaded) == ("2", "False"), done.stderr
     (answer,) = [line for line in done.stderr.splitlines() if not line.startswith("probe")]
     assert "did you mean" in answer and "ddpg" in answer
+
+
+def test_the_base_installation_reviews():
+    """Whatever review asks for, also what it loads late by name, comes with the README's first command."""
+    asked = set()
+    for path in [ROOT / "rlresearch" / "stats.py", *(ROOT / "rlresearch" / "review").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                asked |= {each.name for each in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                asked.add(node.module)
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) in (
+                "import_optional",
+                "importlib.util.find_spec",
+            ):
+                asked.add(ast.literal_eval(node.args[0]))
+    roots = {name.partition(".")[0] for name in asked} - sys.stdlib_module_names - {"rlresearch"}
+    assert {"matplotlib", "plotille", "plotly", "pyarrow", "scipy", "starlette", "uvicorn", "google"} <= roots
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    base, homes = {_name(each) for each in project["dependencies"]}, packages_distributions()
+    missing = {root for root in roots if not base & {_name(each) for each in homes.get(root, [])}}
+    assert not missing, f"only an extra brings: {sorted(missing)}"
 
 
 def test_every_dependency_is_pinned():
