@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import tarfile
-import time
 import tomllib
 import zipfile
 from importlib.metadata import packages_distributions
@@ -19,7 +18,6 @@ from conftest import TRUSTED
 import rlresearch
 
 ROOT = Path(__file__).parents[2]
-SHOWN_S = 15.0  # 1 to 2 s on an idle machine; importing TensorFlow alone takes 5 to 10 s
 
 # Run in place of `python -m rlresearch`, to say afterwards what was imported and from where.
 PROBE = """
@@ -93,16 +91,13 @@ def test_wheel_installs_the_command_and_says_its_version_and_licence(unpacked):
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]], ids=" ".join)
 def test_wheel_answers_from_anywhere_without_tensorflow(arguments, unpacked, tmp_path):
-    started = time.monotonic()
     done = _probe(arguments, unpacked, tmp_path)
-    elapsed = time.monotonic() - started
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.iterdir())
     code, loaded, origin = _seen(done)
     assert (code, loaded) == ("0", "False"), done.stderr
     assert Path(origin).is_relative_to(unpacked)
     assert done.stdout.strip()
-    assert elapsed < SHOWN_S
 
 
 def test_wheel_reads_its_own_configuration_and_not_the_checkout(unpacked, tmp_path):
