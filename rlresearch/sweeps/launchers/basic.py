@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 # Where each stands; a module that another library is needed for is imported only when it is asked for.
 PLACES = {
-    "basic": "launchers.Basic",
+    "basic": "basic.Basic",
     "fused": "fused.Fused",
     "local": "local.Local",
-    "ray": "on_ray.Ray",
-    "submitit_local": "submitted.SubmititLocal",
-    "submitit_slurm": "submitted.SubmititSlurm",
+    "ray": "ray_tasks.Ray",
+    "submitit_local": "submitit_jobs.SubmititLocal",
+    "submitit_slurm": "submitit_jobs.SubmititSlurm",
 }
 # Settings by which a sweep reaches other machines, or runs commands of its own. From a stored one they are not taken:
 # it may be somebody else's.
@@ -41,7 +41,7 @@ def made(name: str, settings: Mapping[str, Any]) -> Launcher:
     if name not in PLACES:
         raise ConfigError(f"hydra/launcher={shown(name)}: there is no such launcher{alternatives(name, PLACES)}")
     module, _, kind = PLACES[name].rpartition(".")
-    return make(getattr(import_module(f"rlresearch.sweeps.{module}"), kind), dict(settings), "hydra.launcher")
+    return make(getattr(import_module(f"rlresearch.sweeps.launchers.{module}"), kind), dict(settings), "hydra.launcher")
 
 
 @dataclass(frozen=True)
