@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
@@ -30,8 +30,9 @@ class OptunaSweeper(Sweeper):
         from rlresearch.config.overrides import parse_search
         from rlresearch.sweeps.search import driver
 
+        assert self.config is not None and self.hydra_context is not None  # Hydra has called `setup`
         hydras, config_dir = self.config.hydra, config_dir_of(self.config)
-        settings = OmegaConf.to_container(hydras.sweeper, resolve=True)
+        settings = cast(dict[str, Any], OmegaConf.to_container(hydras.sweeper, resolve=True))
         prepared = driver.checked(parse_search(settings, arguments, config_dir), config_dir)
         asked = [*arguments, *hydras.overrides.hydra]
         own = prepared.settings.directory

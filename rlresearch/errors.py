@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 LONGEST_LINE, LONGEST_VALUE, LONGEST_LIST = 380, 60, 220
@@ -18,7 +18,14 @@ class ConfigError(Exception):
 
 
 class RunError(Exception):
-    """The run failed: an environment raised, a disk was full; exit code 1."""
+    """The run failed: an environment raised, a disk was full; exit code 1.
+
+    members: the members of a population that made it fail, by number.
+    """
+
+    def __init__(self, message: str = "", members: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.members = tuple(members)
 
 
 def exit_code_of(command: Callable[[], int | None], program: str = "rlresearch") -> int:

@@ -1,4 +1,4 @@
-"""Packages that only some commands and launchers need: named, with how to install them, where they are missing."""
+"""Packages that only some commands and launchers need: loaded late, and named if they are missing."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from rlresearch.errors import ConfigError
 
 
 def import_optional(module: str, what: str) -> ModuleType:
-    """The module, imported. ConfigError that says how to install it; `what` is what cannot be done without it."""
+    """The module, imported. ConfigError if it fails; `what` is what cannot be done without it.
+
+    What comes this way is part of the base installation: it is imported late because that takes long.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
-        raise ConfigError(f"{what}: needs {package} ({error}); pip install 'rlresearch[review]'.") from error
+        again = "install rlresearch again: pip install rlresearch"
+        raise ConfigError(f"{what}: needs {package} ({error}); {again}.") from error
 
 
 def require_installed(module: str, what: str, extra: str) -> None:

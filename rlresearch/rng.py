@@ -26,13 +26,13 @@ import tensorflow as tf
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA  # of Skein: keeps an all-zero key schedule away
 _ROUNDS = 12  # of a permutation; from 8 on its tests saw no difference from a uniform one
-_DRAW, _SPLIT = 0x64726177, 0x73706C69  # "draw", "spli": both at least 2**30
+DRAW, SPLIT = 0x64726177, 0x73706C69  # "draw", "spli": both at least 2**30
 
 
 def threefry2x32(key: tf.Tensor, counters: tf.Tensor) -> tf.Tensor:
     """The random block of each counter: uint32[2], uint32[..., 2] -> uint32[..., 2]."""
-    blocks = _blocks(key, *tf.unstack(tf.reshape(counters, (-1, 2)), axis=1))
-    return tf.reshape(tf.stack(blocks, axis=1), counters.shape)
+    words = blocks(key, *tf.unstack(tf.reshape(counters, (-1, 2)), axis=1))
+    return tf.reshape(tf.stack(words, axis=1), counters.shape)
 
 
 def key(seed: int) -> tf.Tensor:
@@ -44,7 +44,7 @@ def key(seed: int) -> tf.Tensor:
 
 def split(key: tf.Tensor, num: int = 2) -> tf.Tensor:
     """Independent keys uint32[num, 2]; take them apart with `tf.unstack`. Child i does not depend on num."""
-    return tf.stack(_counted(key, num, _SPLIT), axis=1)
+    return tf.stack(_counted(key, num, SPLIT), axis=1)
 
 
 def fold_in(key: tf.Tensor, data: tf.Tensor | int) -> tf.Tensor:
@@ -55,7 +55,7 @@ def fold_in(key: tf.Tensor, data: tf.Tensor | int) -> tf.Tensor:
     data = tf.cast(data, tf.int64)
     low = tf.reshape(tf.cast(tf.bitwise.bitwise_and(data, 0xFFFFFFFF), tf.uint32), (1,))
     high = tf.reshape(tf.cast(tf.bitwise.bitwise_and(tf.bitwise.right_shift(data, 32), 0xFFFFFFFF), tf.uint32), (1,))
-    return tf.concat(_blocks(key, low, high), axis=0)
+    return tf.concat(blocks(key, low, high), axis=0)
 
 
 def folded_in(keys: np.ndarray, data: np.ndarray) -> np.ndarray:
@@ -64,13 +64,13 @@ def folded_in(keys: np.ndarray, data: np.ndarray) -> np.ndarray:
     keys: uint32[n, 2]; data: int64[n]; returns uint32[n, 2].
     """
     low, high = ((data >> shift & 0xFFFFFFFF).astype(np.uint32)[None] for shift in (0, 32))
-    return np.concatenate(_blocks(keys.T, low, high)).T
+    return np.concatenate(blocks(keys.T, low, high)).T
 
 
 def bits(key: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
     """Random words uint32[shape], from ceil(k / 2) blocks."""
     size = math.prod(shape)
-    words = tf.concat(_counted(key, (size + 1) // 2, _DRAW), axis=0)
+    words = tf.concat(_counted(key, (size + 1) // 2, DRAW), axis=0)
     return tf.reshape(words[:size], shape)
 
 
@@ -80,7 +80,7 @@ def uniform(key: tf.Tensor, shape: tuple[int, ...], low: float = 0.0, high: floa
     low, high: numbers or float32 tensors that broadcast to `shape`. [0, 1) never yields 1; with other
     bounds the last rounding may yield `high` itself.
     """
-    unit = _unit(bits(key, shape))
+    unit = unit_interval(bits(key, shape))
     if isinstance(low, (int, float)) and isinstance(high, (int, float)) and (low, high) == (0, 1):
         return unit
     return low + (high - low) * unit
@@ -89,10 +89,10 @@ def uniform(key: tf.Tensor, shape: tuple[int, ...], low: float = 0.0, high: floa
 def normal(key: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
     """Standard normal float32[shape], at most 6.8 from 0 (Box & Muller 1958; both numbers of a pair are used)."""
     size = math.prod(shape)
-    first, second = _counted(key, (size + 1) // 2, _DRAW)
+    first, second = _counted(key, (size + 1) // 2, DRAW)
     # All 32 bits go into the radius, as they decide the tail. The half keeps the logarithm from 0.
     radius = tf.sqrt(-2.0 * tf.math.log((tf.cast(first, tf.float32) + 0.5) * 2.0**-32))
-    angle = (2.0 * math.pi) * _unit(second)
+    angle = (2.0 * math.pi) * unit_interval(second)
     pairs = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=0)
     return tf.reshape(pairs[:size], shape)
 
@@ -113,7 +113,7 @@ def randint(key: tf.Tensor, shape: tuple[int, ...], maximum: tf.Tensor | int) ->
     The upper word of a 64-bit random number times `maximum` (Lemire 2019, without his rejection).
     A 32-bit number would make some of 1.6e9 integers one and a half times as likely as others.
     """
-    high, low = (tf.cast(word, tf.uint64) for word in _counted(key, math.prod(shape), _DRAW))
+    high, low = (tf.cast(word, tf.uint64) for word in _counted(key, math.prod(shape), DRAW))
     if isinstance(maximum, int):
         maximum = tf.constant(maximum, tf.int64)  # 2**31 is no int32
     maximum = tf.cast(maximum, tf.uint64)
@@ -132,7 +132,7 @@ def permutation(key: tf.Tensor, n: int) -> tf.Tensor:
     narrow = max(each for each in range(1, math.isqrt(n) + 1) if n % each == 0) if n else 1
     wide = n // narrow
     if n < 64 or wide > 8 * narrow:
-        high, low = (tf.cast(word, tf.int64) for word in _counted(key, n, _DRAW))
+        high, low = (tf.cast(word, tf.int64) for word in _counted(key, n, DRAW))
         return tf.argsort(tf.bitwise.left_shift(high, 32) + low)
     left, right = (tf.cast(each, tf.uint32) for each in (tf.range(n) // wide, tf.range(n) % wide))
     secrets = iter(tf.unstack(bits(key, (_ROUNDS,))))
@@ -155,18 +155,21 @@ def _mixed(word: tf.Tensor) -> tf.Tensor:
     return tf.bitwise.bitwise_xor(word, tf.bitwise.right_shift(word, 16))
 
 
-def _unit(words: tf.Tensor) -> tf.Tensor:
+def unit_interval(words: tf.Tensor) -> tf.Tensor:
     """uint32 -> float32 in [0, 1): the top 24 bits are what a float32 holds exactly, so 1 is never rounded to."""
     return tf.cast(tf.bitwise.right_shift(words, 8), tf.float32) * 2.0**-24
 
 
 def _counted(key: tf.Tensor, num: int, tag: int) -> tuple[tf.Tensor, tf.Tensor]:
     """The blocks of the counters (0, tag) to (num - 1, tag), as two words uint32[num]."""
-    return _blocks(key, tf.cast(tf.range(num), tf.uint32), tf.constant([tag], tf.uint32))
+    return blocks(key, tf.cast(tf.range(num), tf.uint32), tf.constant([tag], tf.uint32))
 
 
-def _blocks(key: tf.Tensor, x0: tf.Tensor, x1: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Threefry-2x32-20 of the counters (x0, x1), each uint32[n] or uint32[1], in tensors or NumPy's arrays."""
+def blocks(key: tf.Tensor, x0: tf.Tensor, x1: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Threefry-2x32-20 of the counters (x0, x1), each uint32[n] or uint32[1], in tensors or NumPy's arrays.
+
+    Every random number of this module is made of these words, uint32[n] each.
+    """
     k0, k1 = key[:1], key[1:]  # rank 1 like the counters, or a map would reshape at every round
     schedule = (k0, k1, k0 ^ k1 ^ _PARITY)
     x0, x1 = x0 + k0, x1 + k1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -33,6 +34,7 @@ def member(tree: Tree, index: int) -> Tree:
 
 def named_leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, tf.Tensor]]:
     """Every leaf with its dotted path, in `tf.nest` order: `algo.actor.trainable.0`."""
+    children: Iterable[tuple[Any, Any]]
     if isinstance(tree, dict):
         children = sorted(tree.items())
     elif hasattr(tree, "_fields"):

@@ -6,7 +6,8 @@ so each of them is a tree: it can be stacked, saved, compared and mapped over me
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from rlresearch.errors import ConfigError
 
@@ -105,14 +106,15 @@ class EnvSpec(NamedTuple):
     """
 
     id: str
-    observation_space: gym.Space
-    action_space: gym.Space
+    observation_space: gym.spaces.Box
+    action_space: gym.spaces.Box | gym.spaces.Discrete
     num_envs: int
     one_hot: bool = False
 
     @property
     def num_actions(self) -> int:
         """How many discrete actions there are."""
+        assert hasattr(self.action_space, "n")  # see `require_discrete_actions`
         return int(self.action_space.n)
 
     @property
@@ -129,8 +131,8 @@ class EnvSpec(NamedTuple):
 
     def require_continuous_actions(self, who: str) -> None:
         """ConfigError where actions are not a vector of numbers; `who` is the algorithm's name."""
-        count = getattr(self.action_space, "n", None)
-        if count is not None:
+        if hasattr(self.action_space, "n"):
+            count = self.action_space.n
             raise ConfigError(f"{who} needs continuous actions, but env {self.id!r} has {count} discrete ones.")
         if len(self.action_space.shape) != 1:
             raise ConfigError(f"{who} needs a vector of actions, but env {self.id!r} has {self.action_space}.")
@@ -142,10 +144,10 @@ class Algorithm(Protocol):
     METRICS names what `update` returns, with a line of documentation for each. LEARNS_FROM: what a
     buffer must offer, `transitions` drawn at random or a `rollout` of all that happened since the last
     update. spec: the environment it was built for. gamma: discount per step.
-    learning_starts: transitions before those that are learned after. random_start: whether their
-    actions are uniformly random rather than the exploring policy's. update_every: loop iterations (each
-    of `num_envs` transitions) between rounds of learning. updates: gradient steps per round.
-    batch_size: rows per gradient step.
+    learning_starts: environment steps before learning starts. random_start: whether the actions of these
+    steps are uniformly random; otherwise the exploring policy acts. update_every: loop iterations (each
+    of `num_envs` environment steps) between two rounds of learning. updates: gradient steps in a round.
+    batch_size: rows in a gradient step.
     """
 
     METRICS: dict[str, str]
@@ -178,6 +180,42 @@ class Algorithm(Protocol):
         Returns the new state, a scalar for each name in METRICS, and float32[B], how wrong each row was
         (its absolute TD error), which a prioritized replay draws by; None where rows are not drawn.
         """
+
+
+class GrowingRows(NamedTuple):
+    """Rows of a buffer that change by nothing but adding: a new row takes the next place, or that of the oldest.
+
+    columns: by name, arrays [..., capacity, width]; added: int64 [...], rows ever added. The row with number i lies in
+    place i % capacity. Leading axes are those of members.
+    """
+
+    columns: Mapping[str, tf.Tensor]
+    added: tf.Tensor
+
+
+@runtime_checkable
+class AppendOnly(Protocol):
+    """A buffer that says which of its rows checkpoints may save as they are added. Others are saved whole each time."""
+
+    def append_only(self, state: Tree) -> Mapping[str, GrowingRows]:
+        """The rows that only grow, by the dotted path in `state` of the tuple that has them under `columns`."""
+        ...
+
+
+class BufferBytes(NamedTuple):
+    """What a buffer holds in memory, in bytes. growing: of rows that only grow; rewritten: of what changes anywhere."""
+
+    growing: int = 0
+    rewritten: int = 0
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """A buffer that says how many bytes it needs before it is made."""
+
+    def nbytes(self, row_bytes: int) -> BufferBytes:
+        """For rows of so many bytes each. What is small beside a machine's memory need not be counted."""
+        ...
 
 
 class Buffer(Protocol):

@@ -7,9 +7,7 @@ import os
 import sys
 import tarfile
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 ROOT = Path(__file__).parents[1]
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # before TensorFlow: tests compare bits and small numbers
@@ -21,6 +19,7 @@ import gymnasium as gym  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
+from support.random_actions import RandomActions  # noqa: E402, F401
 
 from rlresearch import buffers, rng  # noqa: E402
 from rlresearch.config.compose import compose, config_folder  # noqa: E402
@@ -179,34 +178,30 @@ def without_xla():
         yield
 
 
-@dataclass(frozen=True)
-class RandomActions:
-    """The least that satisfies `types.Algorithm`: uniform actions, nothing learned. Programs with it compile fast."""
+def few_blocks(key, x0, x1):
+    """Words in the place of `rng.blocks`, by a tenth of its operations: uint32[n], uint32[n]."""
+    k0, k1 = key[:1], key[1:]
+    word = (x0 + k0) * np.uint32(0x85EBCA6B) + (x1 ^ k1)
+    word = (word ^ shifted(word, 15)) * np.uint32(0x2C1B3C6D)
+    first = word ^ shifted(word, 13)
+    second = (first + k1) * np.uint32(0x297A2D39)
+    return first, second ^ shifted(second, 16)
 
-    spec: EnvSpec
-    learning_starts: int = 2**40
-    random_start: bool = False
-    update_every: int = 1
-    updates: int = 1
-    batch_size: int = 1
-    gamma: float = 0.99
-    LEARNS_FROM: ClassVar[str] = "transitions"
-    METRICS: ClassVar[dict[str, str]] = {}
 
-    def check(self) -> None:
-        pass
+def shifted(word, by):
+    return word >> by if isinstance(word, np.ndarray) else tf.bitwise.right_shift(word, by)
 
-    def init(self, key):
-        return tf.constant(0.0)
 
-    def act(self, state, timestep, key, progress):
-        if hasattr(self.spec.action_space, "n"):
-            return rng.randint(key, (self.spec.num_envs,), self.spec.num_actions), state
-        return rng.uniform(key, (self.spec.num_envs, *self.spec.action_space.shape), -1.0, 1.0), state
+@contextmanager
+def few_operations():
+    """Random numbers of fewer operations: most of what a program of small networks is traced and compiled for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rng, "blocks", few_blocks)
+        yield
 
-    def policy(self, state, obs):
-        kind = tf.int32 if hasattr(self.spec.action_space, "n") else tf.float32
-        return tf.zeros((obs.shape[0], *self.spec.action_space.shape), kind)
 
-    def update(self, state, batch, key, progress):
-        return state, {}, tf.zeros(batch.reward.shape)
+@pytest.fixture
+def quick_draws():
+    """`few_operations`, for a test that compares draws with draws and does not ask how random they are."""
+    with few_operations():
+        yield

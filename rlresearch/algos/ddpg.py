@@ -71,7 +71,7 @@ class DDPG:
 
     @property
     def actor_net(self) -> networks.Network:
-        return networks.bind(self.actor, (self.spec.observation_space.shape,), self.spec.action_space.shape[0])
+        return networks.bind(self.actor, (self.spec.observation_space.shape,), self.spec.action_size)
 
     @property
     def critic_net(self) -> networks.Network:
@@ -87,7 +87,7 @@ class DDPG:
             target_critic=critic,
             actor_optimizer=self.optimizer.init(actor.trainable),
             critic_optimizer=self.optimizer.init(critic.trainable),
-            noise=self.noise.init(self.spec.num_envs, self.spec.action_space.shape[0]),
+            noise=self.noise.init(self.spec.num_envs, self.spec.action_size),
         )
 
     def policy(self, state: DDPGState, obs: tf.Tensor) -> tf.Tensor:

@@ -76,7 +76,7 @@ class TD3:
 
     @property
     def actor_net(self) -> networks.Network:
-        return networks.bind(self.actor, (self.spec.observation_space.shape,), self.spec.action_space.shape[0])
+        return networks.bind(self.actor, (self.spec.observation_space.shape,), self.spec.action_size)
 
     @property
     def critic_net(self) -> networks.Network:
@@ -93,7 +93,7 @@ class TD3:
             target_critics=critics,
             actor_optimizer=self.optimizer.init(actor.trainable),
             critic_optimizer=self.optimizer.init([critic.trainable for critic in critics]),
-            noise=self.noise.init(self.spec.num_envs, self.spec.action_space.shape[0]),
+            noise=self.noise.init(self.spec.num_envs, self.spec.action_size),
         )
 
     def policy(self, state: TD3State, obs: tf.Tensor) -> tf.Tensor:

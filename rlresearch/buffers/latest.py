@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from rlresearch.types import Batch, Key, Progress, Transition
+from rlresearch.types import Batch, BufferBytes, Key, Progress, Transition
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,9 @@ class Latest:
     def sample(self, state: Transition, key: Key, batch_size: int, gamma: Any, progress: Progress) -> Batch:
         ones = tf.ones(state.reward.shape)
         return Batch(*state, steps=ones, weight=ones, place=tf.range(state.reward.shape[0]))
+
+    def nbytes(self, row_bytes: int) -> BufferBytes:
+        return BufferBytes()  # nothing beside a replay
 
     def learned(self, state: Transition, batch: Batch, priority: tf.Tensor | None) -> Transition:
         return state

@@ -12,7 +12,9 @@ from rlresearch import rng
 from rlresearch.buffers import sum_tree
 from rlresearch.buffers.ring import Rows, add_rows, drawn, empty_rows, next_places
 from rlresearch.schedules import Constant, Schedule
-from rlresearch.types import Batch, Key, Progress, Transition
+from rlresearch.types import Batch, BufferBytes, GrowingRows, Key, Progress, Transition
+
+_PRIORITY_BYTES = 8  # a float64 in the sum tree, whose inner nodes are few
 
 
 class PrioritizedRows(NamedTuple):
@@ -66,6 +68,12 @@ class Prioritized:
         weight = tf.pow(tf.cast(stored, tf.float64) * probability, -tf.cast(exponent, tf.float64))
         weight = tf.cast(weight / tf.reduce_max(weight), tf.float32)
         return drawn(state.rows, places, self.capacity, self.n_step, gamma, progress)._replace(weight=weight)
+
+    def append_only(self, state: PrioritizedRows) -> dict[str, GrowingRows]:
+        return {"rows": GrowingRows(state.rows.columns, state.rows.added)}
+
+    def nbytes(self, row_bytes: int) -> BufferBytes:
+        return BufferBytes(growing=self.capacity * row_bytes, rewritten=self.capacity * _PRIORITY_BYTES)
 
     def learned(self, state: PrioritizedRows, batch: Batch, priority: tf.Tensor | None) -> PrioritizedRows:
         if priority is None:

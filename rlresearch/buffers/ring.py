@@ -55,7 +55,7 @@ def drawn(state: Rows, places: tf.Tensor, capacity: int, n_step: int, gamma: Any
     if n_step == 1:
         batch = take_apart(_gathered(state, places, progress), state.row)
         ones = tf.ones(places.shape)
-        return Batch(*batch, steps=ones, weight=ones, place=first)
+        return Batch(**batch._asdict(), steps=ones, weight=ones, place=first)
     # Rows are numbered by when they came: k steps later is k * stride rows later, while that has come.
     place = tf.cast(places, tf.int64)
     number = place + (state.added - 1 - place) // capacity * capacity  # the newest that lies in this place

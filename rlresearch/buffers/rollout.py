@@ -9,7 +9,7 @@ import annotated_types as at
 import tensorflow as tf
 
 from rlresearch.buffers.ring import lay_out, take_apart
-from rlresearch.types import Batch, Key, Progress, Transition, Tree
+from rlresearch.types import Batch, BufferBytes, Key, Progress, Transition, Tree
 
 
 class Steps(NamedTuple):
@@ -62,7 +62,10 @@ class Rollout:
         shape = (length, batch_size // length)
         rows = tf.nest.map_structure(lambda leaf: tf.reshape(leaf, (*shape, *leaf.shape[1:])), rows)
         place = tf.reshape(tf.range(batch_size), shape)
-        return Batch(*rows, steps=tf.ones(shape), weight=tf.ones(shape), place=place)
+        return Batch(**rows._asdict(), steps=tf.ones(shape), weight=tf.ones(shape), place=place)
+
+    def nbytes(self, row_bytes: int) -> BufferBytes:
+        return BufferBytes()  # nothing beside a replay
 
     def learned(self, state: Steps, batch: Batch, priority: tf.Tensor | None) -> Steps:
         return state

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from rlresearch import rng
 from rlresearch.buffers.ring import Rows, add_rows, drawn, empty_rows
-from rlresearch.types import Batch, Key, Progress, Transition
+from rlresearch.types import Batch, BufferBytes, GrowingRows, Key, Progress, Transition
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,12 @@ class Uniform:
     def sample(self, state: Rows, key: Key, batch_size: int, gamma: Any, progress: Progress) -> Batch:
         places = rng.randint(key, (batch_size,), tf.minimum(state.added, self.capacity))
         return drawn(state, places, self.capacity, self.n_step, gamma, progress)
+
+    def append_only(self, state: Rows) -> dict[str, GrowingRows]:
+        return {"": GrowingRows(state.columns, state.added)}
+
+    def nbytes(self, row_bytes: int) -> BufferBytes:
+        return BufferBytes(growing=self.capacity * row_bytes)
 
     def learned(self, state: Rows, batch: Batch, priority: tf.Tensor | None) -> Rows:
         return state

@@ -16,7 +16,8 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """The options and overrides of a command. ConfigError on a wrong option."""
     parser = get_args_parser()
     parser.allow_abbrev = False  # --multi is a typo, and must not start a sweep
-    parser.error = partial(_refuse, parser)  # argparse's own would print the usage and leave
+    # argparse's own `error` would print the usage and leave; Hydra makes the parser, so it has no class of ours.
+    parser.error = partial(_refuse, parser)  # type: ignore[method-assign]
     arguments = parser.parse_args(argv)
     for name in ("config_name", "config_path"):
         if (value := getattr(arguments, name)) is not None:

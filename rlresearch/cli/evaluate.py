@@ -51,7 +51,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     finally:
         evaluator.close()
     if options.video is not None:
-        record(policy.plan.task, evaluator.firsts[0], options.video)
+        (first,) = evaluator.firsts
+        assert first is not None
+        record(policy.plan.task, first, options.video)
     if options.json:
         print(json.dumps({"run": policy.run, "step": step, "seed": seed} | found._asdict()))
     else:

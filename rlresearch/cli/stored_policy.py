@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NoReturn
 
 from rlresearch.errors import ConfigError
 from rlresearch.storage import checkpoint
@@ -13,7 +14,8 @@ from rlresearch.training import resume
 from rlresearch.training.experiment import Plan, plan
 
 
-class StoredPolicy(NamedTuple):
+@dataclass(frozen=True)
+class StoredPolicy:
     """A run's plan and one of its checkpoints. index: the member, where the run is a population."""
 
     plan: Plan
@@ -24,14 +26,13 @@ class StoredPolicy(NamedTuple):
 
 def policy_parser(command: str, what: str) -> argparse.ArgumentParser:
     """A parser with the arguments that name a stored policy."""
-    parser = argparse.ArgumentParser(prog=command, description=what)
+    parser = _Parser(prog=command, description=what)
     parser.add_argument("run", help="a run directory")
     parser.add_argument("--checkpoint", default="last", help="last (default), best, or the step of one")
     parser.add_argument(
         "--packages", nargs="*", default=[], metavar="NAME", help="where components may come from, beside rlresearch"
     )
     parser.add_argument("--config-dir", help="a folder with components of your own")
-    parser.error = _refuse
     return parser
 
 
@@ -49,5 +50,6 @@ def stored_policy(options: argparse.Namespace) -> StoredPolicy:
     return StoredPolicy(made, loaded, index, str(stored.directories[stored.index]))
 
 
-def _refuse(message: str) -> None:
-    raise ConfigError(f"{message}; --help lists what there is.")
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; --help lists what there is.")

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from hydra import compose as hydra_compose
 from hydra.conf import HydraConf
@@ -17,7 +17,7 @@ from omegaconf.errors import InterpolationResolutionError
 
 from rlresearch.config import messages
 from rlresearch.config.dotted import flattened
-from rlresearch.config.hydra_session import MAIN_CONFIG, REFUSED, config_folder, open_hydra
+from rlresearch.config.hydra_session import MAIN_CONFIG, REFUSED, config_folder, open_hydra, to_container
 from rlresearch.config.overrides import check_overrides, format_override, group_names, parse
 from rlresearch.config.refusals import explain_refusal
 from rlresearch.errors import ConfigError, alternatives, shown
@@ -38,7 +38,7 @@ class Composed(NamedTuple):
 
     def referenced(self) -> frozenset[str]:
         """The keys that interpolations refer to, with an empty one where an interpolation is more than a key."""
-        own = OmegaConf.to_container(OmegaConf.masked_copy(self.whole, [key for key in self.whole if key != "hydra"]))
+        own = to_container(_without_hydra(self.whole))
         texts = [str(value) for value in flattened(own).values() if "${" in str(value)]
         found = [name for text in texts for name in re.findall(r"\$\{([^}]*)\}?", text)]
         return frozenset(name if re.fullmatch(r"[A-Za-z_][\w.]*", name) else "" for name in found)
@@ -81,8 +81,11 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
 
 def to_plain(config: DictConfig) -> dict[str, Any]:
     """Dicts, lists and numbers without Hydra's own; interpolations resolved, a missing value stays '???'."""
-    own = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-    return OmegaConf.to_container(own, resolve=True)
+    return to_container(_without_hydra(config), resolve=True)
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(config, [cast(str, key) for key in config if key != "hydra"])
 
 
 def tuned_values(name: str | None, config: dict[str, Any], config_dir: str | None) -> dict[str, Any]:
@@ -92,6 +95,6 @@ def tuned_values(name: str | None, config: dict[str, Any], config_dir: str | Non
     if not files:
         return {}
     theirs, final = OmegaConf.load(files[0]), flattened(config)
-    resolved = flattened(OmegaConf.to_container(OmegaConf.merge(config, theirs), resolve=True))
-    own = flattened(OmegaConf.to_container(theirs) or {})
+    resolved = flattened(to_container(OmegaConf.merge(config, theirs), resolve=True))
+    own = flattened(to_container(theirs) or {})
     return {key: resolved[key] for key in own if key in final and final[key] == resolved[key]}

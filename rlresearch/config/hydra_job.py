@@ -39,5 +39,5 @@ def run_as_hydra_job(function: Callable[[], object], composed: Composed, argv: S
         callbacks.on_run_end(config=whole, config_name=MAIN_CONFIG, job_return=returned)
     except Exception as error:
         raise messages.explain_hydra_failure(error, argv) from error
-    for error in failures:
-        raise error
+    for failure in failures:
+        raise failure

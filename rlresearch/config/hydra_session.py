@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 from hydra import version
 from hydra._internal.hydra import Hydra
@@ -15,7 +16,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -67,6 +68,11 @@ def override_plugin_defaults() -> None:
         if isinstance(options, dict):
             for name in [name for name in options if (config_folder() / "hydra" / group / name).is_file()]:
                 del options[name]
+
+
+def to_container(config: Any, resolve: bool = False) -> dict[str, Any]:
+    """A configuration as dicts and lists."""
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=resolve))
 
 
 def config_dir_of(config: DictConfig) -> str | None:

@@ -18,7 +18,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeGuard
 
 from rlresearch.errors import ConfigError, alternatives, nearest, shown
 
@@ -92,13 +92,18 @@ def resolve(target: str, path: str, packages: Sequence[str] | None = None) -> ty
     return cls
 
 
+def allowed(cls: type, name: str) -> str:
+    """What a field of a component takes, in the words of a refusal: `a number from 0 to 1`."""
+    return _allowed(_hints(cls)[name])
+
+
 def allowing(module: str) -> str:
     """How a refusal of code from a package that nobody named ends."""
     package = module.partition(".")[0]
     return f"; if it is, packages=[{package}]." if package.isidentifier() else "."
 
 
-def _is_component_class(value: Any) -> bool:
+def _is_component_class(value: Any) -> TypeGuard[type]:
     return isinstance(value, type) and dataclasses.is_dataclass(value)
 
 
@@ -134,7 +139,7 @@ def _schema(cls: type, without: frozenset[str]) -> Any:
     """A pydantic model of a dataclass' fields, less those that are components."""
     import pydantic
 
-    fields = {}
+    fields: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
         if field.init and field.name not in without:
             required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
@@ -195,7 +200,7 @@ def _allowed(hint: Any) -> str:
 
 
 def _range(constraints: Sequence[Any]) -> str:
-    bounds = {}
+    bounds: dict[str, Any] = {}
     for constraint in constraints:
         for name in ("ge", "gt", "le", "lt"):
             bound = getattr(constraint, name, None)

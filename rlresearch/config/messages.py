@@ -12,6 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlresearch.config.dotted import flattened
+from rlresearch.config.hydra_session import to_container
+from rlresearch.config.overrides import typed_text
 from rlresearch.errors import ConfigError, alternatives, nearest, shown
 
 _DETAILS = re.compile(r"\n\s*(full_key|object_type|reference_type|Config search path|Available options).*", re.DOTALL)
@@ -27,7 +29,7 @@ class _Refusal(NamedTuple):
 
     def interpolation(self) -> str | None:
         """The first override that holds an interpolation, as typed."""
-        return next((each.input_line for each in self.overrides if "${" in each.input_line), None)
+        return next((text for text in map(typed_text, self.overrides) if "${" in text), None)
 
 
 def translate_hydra_error(error: Exception, overrides: Sequence[Override] = ()) -> str:
@@ -56,12 +58,12 @@ def explain_hydra_failure(error: Exception, argv: Sequence[str]) -> ConfigError:
 
 def explain_interpolation_error(error: OmegaConfBaseException, config: DictConfig) -> str:
     """One line for an interpolation in a composed configuration that has no value."""
-    raw = flattened(OmegaConf.to_container(config, resolve=False))
+    raw = flattened(to_container(config))
     why = str(error.msg).splitlines()[0]
     missing = re.search(r"key '(.+?)' not found", why)
     known = [name for name in raw if not name.startswith("hydra.")]
     hint = nearest(missing[1], known) if missing else ""
-    return f"{error.full_key}={shown(raw.get(error.full_key))}: {_explain_interpolation(why)}{hint or '.'}"
+    return f"{error.full_key}={shown(raw.get(str(error.full_key)))}: {_explain_interpolation(why)}{hint or '.'}"
 
 
 def _explain_interpolation(why: str) -> str:
@@ -87,7 +89,7 @@ def _added_twice(refusal: _Refusal) -> str:
     key = refusal.found[1]
     added = [each for each in refusal.overrides if each.is_add()]
     if typed := [each for each in added if each.get_key_element().lstrip("+") == key] or added:
-        word = typed[0].input_line
+        word = typed_text(typed[0])
         return f"{shown(word)}: there is such a one already; {shown(word.lstrip('+'))}, without +, changes it."
     return f"{key}: is chosen twice; a defaults list changes a choice with: override /{key}: OPTION."
 

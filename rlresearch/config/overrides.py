@@ -85,6 +85,12 @@ def group_names(loader: ConfigLoader) -> list[str]:
     return [name for name in loader.list_groups("") if name != "hydra"] + hydras
 
 
+def typed_text(override: Override) -> str:
+    """An override as the user typed it."""
+    assert override.input_line is not None  # Hydra's parser keeps it
+    return override.input_line
+
+
 def format_override(override: Override) -> str:
     """`key=value` as it was typed."""
     if override.is_delete():
@@ -148,7 +154,7 @@ def _parse_search(settings: dict[str, Any], overrides: Sequence[str], loader: Co
         raise ConfigError(f"hydra.sweeper.params={shown(params)}: must be a mapping, like {{KEY:interval(0,1)}}.")
     lines = [f"{key}={value if isinstance(value, str) else shown(value)}" for key, value in params.items()]
     parsed = [each for each in parse(lines, loader) if each.get_key_element() not in given] + own
-    fixed = [each.input_line for each in parsed if not each.is_sweep_override()]
+    fixed = [typed_text(each) for each in parsed if not each.is_sweep_override()]
     return SearchSpec(settings, fixed, [each for each in parsed if each.is_sweep_override()])
 
 
@@ -163,7 +169,7 @@ def sweep_jobs(overrides: Sequence[str], config_dir: str | None = None) -> list[
 
 def _values(override: Override) -> list[str]:
     if not override.is_sweep_override():
-        return [override.input_line]
+        return [typed_text(override)]
     if not override.is_discrete_sweep():
         raise ConfigError(f"{override.input_line}: must be a list or a range; the basic sweeper knows no intervals.")
     key = override.get_key_element()

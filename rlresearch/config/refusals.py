@@ -7,12 +7,11 @@ from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra.core.override_parser.types import Override
-from omegaconf import OmegaConf
 
 from rlresearch.config import messages
 from rlresearch.config.dotted import flattened
-from rlresearch.config.hydra_session import MAIN_CONFIG, REFUSED
-from rlresearch.config.overrides import format_override
+from rlresearch.config.hydra_session import MAIN_CONFIG, REFUSED, to_container
+from rlresearch.config.overrides import format_override, typed_text
 from rlresearch.errors import alternatives, closest, ending
 
 
@@ -36,12 +35,12 @@ def explain_refusal(error: Exception, parsed: Sequence[Override], groups: Sequen
 
 def _without_settings(parsed: Sequence[Override], groups: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the choices of groups, or if they do not fit none of them, compose: the tree of keys, and the choices."""
-    chosen = [each.input_line for each in parsed if each.key_or_group in groups and not each.is_delete()]
+    chosen = [typed_text(each) for each in parsed if each.key_or_group in groups and not each.is_delete()]
     try:
         config = hydra_compose(MAIN_CONFIG, overrides=chosen, return_hydra_config=True)
     except REFUSED:
         config = hydra_compose(MAIN_CONFIG, overrides=[], return_hydra_config=True)
-    return OmegaConf.to_container(config, resolve=False), dict(config.hydra.runtime.choices)
+    return to_container(config), dict(config.hydra.runtime.choices)
 
 
 def _explain_missing_setting(override: Override, tree: dict[str, Any], choices: dict[str, Any]) -> str | None:

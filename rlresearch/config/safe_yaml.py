@@ -42,7 +42,7 @@ def why(error: Exception) -> str:
 def _check(content: bytes, references: bool) -> None:
     """Errors: ValueError, where references written out would make too many nodes, or there are too many levels."""
     begun: list[list[Any]] = []  # the anchor of each level that is begun, and how many nodes it has so far
-    sizes: dict[str, int] = {}
+    sizes: dict[str | None, int] = {}
     for event in yaml.parse(content, _LOADER):
         size, anchor = 1, getattr(event, "anchor", None)
         if isinstance(event, yaml.AliasEvent):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import gymnasium as gym
 import numpy as np
@@ -24,6 +24,9 @@ import tensorflow as tf
 
 from rlresearch import rng
 from rlresearch.types import Key
+
+if TYPE_CHECKING:
+    from gymnasium.envs.registration import EnvCreator
 
 CHAIN, CHAIN_PULLS = (0.9, 1.2, 0.7, 1.0), 6
 MATRIX, MATRIX_PULLS = ((1.0, 3.0, 2.0, 4.0), (0.0, 1.0, 4.0, 3.0), (5.0, 0.0, 0.0, 0.0), (1.0, 3.0, 1.0, 3.0)), 12
@@ -146,7 +149,13 @@ class MatrixBandit:
         return state.last
 
 
+_CREATOR = cast("EnvCreator", Adapter)
 _ARMS = {"observation_space": gym.spaces.Discrete(4), "action_space": gym.spaces.Discrete(4)}
 for _name, _make, _pulls in (("Chain", plain_chain, CHAIN_PULLS), ("Matrix", plain_matrix, MATRIX_PULLS)):
     # The limit is where the task ends by itself: it cuts nothing, it tells `env.time_aware` how long an episode is.
-    gym.register(f"rlresearch/{_name}Bandit-v0", Adapter, kwargs={"make": _make, **_ARMS}, max_episode_steps=_pulls)
+    gym.register(
+        f"rlresearch/{_name}Bandit-v0",
+        cast("EnvCreator", Adapter),
+        kwargs={"make": _make, **_ARMS},
+        max_episode_steps=_pulls,
+    )

@@ -31,6 +31,7 @@ class DeviceEnv:
     """`num_envs` copies of a task's physics as pure functions of one state."""
 
     def __init__(self, task: Task) -> None:
+        assert task.physics is not None  # or the task is the host's
         self.physics = task.physics
         self.time_limit = task.time_limit
         self.num_envs = task.num_envs
@@ -80,6 +81,7 @@ class DeviceEnv:
         """Actions as the environment takes them: bounds for [-1, 1], discrete ones from where they start."""
         if isinstance(self.actions, gym.spaces.Discrete):
             return action + int(self.actions.start)
+        assert isinstance(self.actions, gym.spaces.Box)  # `Task.spec` refuses all others
         low, high = self.actions.low, self.actions.high
         return tf.clip_by_value((high + low) / 2 + (high - low) / 2 * action, low, high)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -41,20 +41,23 @@ class Unit(gym.Wrapper):
     RunError that names it, so that it is never learned from.
     """
 
-    def __init__(self, env: gym.Env, name: str) -> None:
+    def __init__(self, env: gym.Env, name: str, place: int = 0) -> None:
         super().__init__(env)
-        self._name = name
+        self._name, self.place = name, place
         self._discrete = isinstance(env.action_space, gym.spaces.Discrete)
-        if self._discrete:
+        if isinstance(env.action_space, gym.spaces.Discrete):
             self._start = int(env.action_space.start)
             self.action_space = gym.spaces.Discrete(int(env.action_space.n))
         else:
+            assert isinstance(env.action_space, gym.spaces.Box)  # `Task.spec` refuses all others
             low, high = env.action_space.low, env.action_space.high
             self._low, self._high, self._middle, self._half = low, high, (high + low) / 2, (high - low) / 2
             self.action_space = gym.spaces.Box(-1.0, 1.0, env.action_space.shape, np.float32)
+        assert isinstance(env.observation_space, gym.spaces.Box)
         self._shape = env.observation_space.shape
         self._few = len(self._shape) == 1 and self._shape[0] <= _FEW
-        self._steps, self._seed, self._action = 0, -1, ()
+        self._steps, self._seed = 0, -1
+        self._action: np.ndarray | int | tuple[()] = ()
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, self._shape, np.float32)
 
     def reset(self, **kwargs) -> tuple[np.ndarray, dict]:
@@ -126,7 +129,7 @@ _FLAGS = (bool, np.bool_, int, np.integer)
 _FEW = 16  # numbers that Python looks at sooner than NumPy begins
 
 
-def _is_finite_number(value: object) -> bool:
+def _is_finite_number(value: Any) -> bool:
     try:
         return math.isfinite(value) and (isinstance(value, float) or np.ndim(value) == 0)
     except TypeError:  # text, None, a vector
@@ -136,9 +139,9 @@ def _is_finite_number(value: object) -> bool:
 class InProcess:
     """Environments stepped one after the other: what is used here of Gymnasium's SyncVectorEnv, at half its cost."""
 
-    def __init__(self, makers: list[Callable[[], Unit]]) -> None:
+    def __init__(self, makers: Sequence[Callable[[], Unit]]) -> None:
         self._envs = [make() for make in makers]
-        self._obs = np.zeros((len(makers), *self._envs[0].observation_space.shape), np.float32)
+        self._obs = np.zeros((len(makers), *(self._envs[0].observation_space.shape or ())), np.float32)
 
     def reset(self, seed: list[int], options: dict | None = None) -> tuple[np.ndarray, dict]:
         for index, env in enumerate(self._envs):
@@ -168,6 +171,7 @@ class HostEnv:
     """
 
     def __init__(self, task: Task, keys: np.ndarray) -> None:
+        self._envs: gym.vector.AsyncVectorEnv | InProcess
         makers = [partial(_made, task, place, os.getpid()) for place in range(task.num_envs)]
         if task.vectorization == "async":
             self._envs = gym.vector.AsyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.DISABLED)
@@ -180,7 +184,7 @@ class HostEnv:
 
     def reset(self) -> np.ndarray:
         """First observations float32[N, ...]."""
-        obs = self._envs.reset(seed=self._seeds())[0]
+        obs = self._envs.reset(seed=[*self._seeds()])[0]
         self._tapes = [Tape(each) for each in obs]
         return obs
 
@@ -196,7 +200,7 @@ class HostEnv:
         obs = next_obs
         if done.any():
             self._episode += done
-            obs, _ = self._envs.reset(seed=self._seeds(), options={"reset_mask": done})
+            obs, _ = self._envs.reset(seed=[*self._seeds()], options={"reset_mask": done})
             for i in np.flatnonzero(done):
                 self._tapes[i] = Tape(obs[i])
         return HostStep(reward, terminated, truncated, next_obs, obs)
@@ -254,7 +258,7 @@ class HostEnv:
 
     def close(self) -> None:
         """Closes the environments; where a process of theirs is gone, ends the others."""
-        if not self._lost:
+        if not self._lost or isinstance(self._envs, InProcess):
             self._envs.close()
             return
         for process in self._envs.processes:
@@ -270,9 +274,7 @@ def _made(task: Task, place: int, parent: int) -> Unit:
     """The environment at a place among its copies, in the process `parent` or one below it."""
     if os.getpid() != parent:
         leave_to_the_parent()
-    unit = Unit(task.make(), task.id)
-    unit.place = place
-    return unit
+    return Unit(task.make(), task.id, place)
 
 
 def episode_seeds(keys: np.ndarray, episode: np.ndarray) -> list[int]:

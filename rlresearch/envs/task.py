@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import annotated_types as at
 import gymnasium as gym
@@ -24,6 +24,8 @@ class Physics(Protocol):
     A frozen dataclass whose fields are the Gymnasium original's constructor arguments of the same
     names, so that one setting changes both. Actions are in the environment's own units.
     """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def reset(self, key: Key) -> Tree:
         """A first state."""
@@ -127,8 +129,8 @@ class Task:
         if self.physics is not None:
             instead = f"env.physics.{name}"
             raise ConfigError(f"env.kwargs.{name}={shown(value)}: this environment is compiled; set {instead} instead.")
-        creator = self._registered.entry_point
-        creator = gym.envs.registration.load_env_creator(creator) if isinstance(creator, str) else creator
+        entry = self._registered.entry_point
+        creator: Any = gym.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
         taken = inspect.signature(creator).parameters
         if all(each.kind is not each.VAR_KEYWORD for each in taken.values()):
             for name, value in self.kwargs.items():

@@ -12,6 +12,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import gymnasium as gym
 import numpy as np
@@ -41,7 +42,7 @@ class Recorder:
         """Writes RUN/videos/step_000000005000.mp4 for each member that is still `going`."""
         for folder, episode, on in zip(self._folders, episodes, going, strict=True):
             try:
-                if on:
+                if on and episode is not None:
                     record(self._task, episode, video_of(folder, step), self._check)
             except (RunError, ConfigError, OSError) as error:
                 if not self._warned:
@@ -128,11 +129,11 @@ def _frames(env: Unit, episode: Episode, check: Callable[[], None]) -> Iterator[
     """Every picture and the return so far."""
     env.reset(seed=episode.seed)
     total = 0.0
-    yield env.render(), total
+    yield cast(np.ndarray, env.render()), total  # as `rgb_array` promises
     for action in episode.actions[:LONGEST]:
         check()
         _, reward, terminated, truncated, _ = env.step(action)
         total += reward
-        yield env.render(), total
+        yield cast(np.ndarray, env.render()), total
         if terminated or truncated:
             break

@@ -37,6 +37,9 @@ class Logger(Protocol):
     def evaluation(self, row: Row) -> None:
         """Takes the episodes of one evaluation."""
 
+    def lineage(self, row: Row) -> None:
+        """Takes a row about a member of a population that became a copy of another."""
+
     def finish(self, summary: Row) -> None:
         """Takes how the run ended, once, before `close`; every part may be absent.
 
@@ -50,7 +53,7 @@ class Logger(Protocol):
         """Lets go of files and threads; may be called again."""
 
 
-class Offline:
+class Offline(Logger):
     """Writes metrics.jsonl and evaluations.jsonl, and the end of the run into run.json.
 
     elapsed_s: what the run has behind it. cut: for a file's name the rows that stood there before the run was resumed;
@@ -121,7 +124,7 @@ class Offline:
             )
 
 
-class Several:
+class Several(Logger):
     """Hands everything to each of `loggers`, in order.
 
     A mirror that raises is warned about once and left out from then on, though still closed. An `Offline` that
@@ -142,7 +145,7 @@ class Several:
 
     def lineage(self, row: Row) -> None:
         """Takes a row about a copied member, for those who want it. Errors: those of an `Offline`."""
-        self._each(lambda logger: getattr(logger, "lineage", lambda _: None)(row))
+        self._each(lambda logger: logger.lineage(row))
 
     def finish(self, summary: Row) -> None:
         """Takes how the run ended. Errors: those of an `Offline`."""

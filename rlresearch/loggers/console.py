@@ -15,16 +15,18 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO, get_args
 
 from rlresearch.errors import ConfigError, nearest
+from rlresearch.loggers.base import Logger
 from rlresearch.loggers.formatting import duration, mean_std, number, real, with_spread
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
-CONSOLES = ("auto", "live", "plain", "none")
+ConsoleMode = Literal["auto", "live", "plain", "none"]
+CONSOLES = get_args(ConsoleMode)
 
 # A redraw takes about 2 ms of the interpreter that also drives the environment: 4 a second cost under 1%.
 _REDRAWS_PER_SECOND = 4
@@ -32,7 +34,7 @@ _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _COLOURS = {"finished": "green", "pruned": "cyan", "failed": "red", "interrupted": "yellow"}
 
 
-class Display:
+class Display(Logger):
     """The terminal as a logger, in one of four ways: `console` is auto, live, plain or none.
 
     auto is live where `stream` (default: standard output) is a terminal, else plain. Plain prints a line at most
@@ -321,10 +323,11 @@ def _can_say(text: str, stream: TextIO) -> bool:
 def _rich_console(stream: TextIO, width: int | None) -> Console:
     from rich.console import Console
 
-    console = Console(file=stream, width=width, force_terminal=True, highlight=False, markup=False, emoji=False)
-    # rich's own answer to a closed pipe is to end the process.
-    console.on_broken_pipe = lambda: setattr(console, "quiet", True)
-    return console
+    class Quiet(Console):
+        def on_broken_pipe(self) -> None:  # rich's own answer to a closed pipe is to end the process
+            self.quiet = True
+
+    return Quiet(file=stream, width=width, force_terminal=True, highlight=False, markup=False, emoji=False)
 
 
 def _panel(body: RenderableType, title: str, colour: str) -> RenderableType:

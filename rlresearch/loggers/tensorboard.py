@@ -21,6 +21,7 @@ import tensorflow as tf
 import yaml
 
 from rlresearch.errors import RunError, one_line
+from rlresearch.loggers.base import Logger
 from rlresearch.loggers.tail import Following, Point, started
 from rlresearch.loggers.wandb.settings import configuration, mark
 from rlresearch.storage import redaction
@@ -31,7 +32,7 @@ FOLDER = "tensorboard"
 Row = dict[str, Any]
 
 
-class TensorBoard:
+class TensorBoard(Logger):
     """A `Logger` that copies the rows of the directory `path` into event files, from the first row on.
 
     So it stands behind the logger that writes the rows, and what it is told is only when to look. Event files that are

@@ -12,6 +12,7 @@ functions. Shapes come from the environment, never from the user.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
@@ -32,7 +33,7 @@ class Params(NamedTuple):
     frozen: list[tf.Tensor]
 
 
-class Part(Protocol):
+class Part(Hashable, Protocol):
     """What `conf/network` names: a description from which a Keras model is built."""
 
     def model(self, input_shapes: tuple[tuple[int, ...], ...], outputs: Outputs) -> Any:

@@ -45,6 +45,7 @@ def keras_initializer(text: str) -> Any:
     if name == "fan_in_uniform":
         return keras.VarianceScaling(1.0 / 3.0, "fan_in", "uniform")
     if name == "uniform":
+        assert number is not None  # as _NEEDS_NUMBER says
         return keras.RandomUniform(-number, number)
     if name == "normal":
         return keras.RandomNormal(0.0, number)

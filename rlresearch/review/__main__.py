@@ -41,7 +41,7 @@ def _run(argv: list[str]) -> int:
     if arguments is None:  # its help was shown
         return 0
     forget_deferred("tensorflow")
-    module = importlib.import_module(f"rlresearch.review.commands.{COMMANDS[name].module}")
+    module = importlib.import_module(f"rlresearch.review.{COMMANDS[name].module}")
     return getattr(module, name.replace("import", "import_"))(arguments) or 0
 
 

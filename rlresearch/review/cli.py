@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from rlresearch.errors import ConfigError, alternatives, nearest, shown
 
@@ -16,7 +15,7 @@ TABLE_FORMATS = ("table", "json", "csv", "markdown", "latex")
 
 
 class Command(NamedTuple):
-    """module: where its function lies; summary: a line for the overview; add: gives a parser its arguments."""
+    """module: its place in `rlresearch.review`; summary: a line for the overview; add: gives a parser its arguments."""
 
     module: str
     summary: str
@@ -26,7 +25,7 @@ class Command(NamedTuple):
 def parse(name: str, argv: Sequence[str]) -> argparse.Namespace | None:
     """The arguments of a command, or None where its help was asked for and shown. ConfigError, one line, if wrong."""
     command = COMMANDS[name]
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"rlresearch-review {name}",
         description=command.summary[:1].upper() + command.summary[1:] + ".",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -35,7 +34,6 @@ def parse(name: str, argv: Sequence[str]) -> argparse.Namespace | None:
     )
     parser.add_argument("-h", "--help", action="store_true", help="show this")
     command.add(parser)
-    parser.error = partial(_refuse, name, parser)
     if {"-h", "--help"} & set(argv):
         print(parser.format_help(), end="")
         return None
@@ -54,6 +52,13 @@ RUN     the beginning or another part of a run's name, a number of the last list
 FILTER  algo=ddpg   'algo.gamma>0.9'   status=failed,killed   'final>-200'   env!=pendulum   'name~s[0-4]_'
 
 COMMAND --help lists a command's options. Runs are looked for in --runs-dir (default: runs)."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """One whose refusals are a ConfigError: argparse's own would print the usage and leave."""
+
+    def error(self, message: str) -> NoReturn:
+        _refuse(self.prog.partition(" ")[2], self, message)
 
 
 def _refuse(name: str, parser: argparse.ArgumentParser, message: str) -> NoReturn:
@@ -95,9 +100,10 @@ def _size(word: str) -> tuple[float, float]:
 def _reference(word: str) -> tuple[str, float, float]:
     match = re.fullmatch(r"([^=]+)=([^,]+),([^,]+)", word)
     try:
-        name, low, high = match.groups()
-        low, high = float(low), float(high)
-    except (AttributeError, ValueError):
+        if match is None:
+            raise ValueError
+        name, low, high = match[1], float(match[2]), float(match[3])
+    except ValueError:
         raise argparse.ArgumentTypeError(f"{shown(word)} must be TASK=LOW,HIGH, as in pendulum=-1500,-150") from None
     if not low < high:
         raise argparse.ArgumentTypeError(f"{shown(word)}: LOW must be below HIGH")
@@ -109,9 +115,9 @@ def _folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-cache", dest="cache", action="store_false", help="read everything anew, keep nothing")
 
 
-def _run(parser: argparse.ArgumentParser, **about: object) -> None:
+def _run(parser: argparse.ArgumentParser, **about: Any) -> None:
     _folder(parser)
-    default = {"default": "latest", "nargs": "?"} if "nargs" not in about else {}
+    default: dict[str, Any] = {"default": "latest", "nargs": "?"} if "nargs" not in about else {}
     parser.add_argument("run", metavar="RUN", help="which run; see the overview", **default, **about)
 
 
@@ -286,21 +292,23 @@ def _import(parser: argparse.ArgumentParser) -> None:
 
 
 COMMANDS = {
-    "ls": Command("list", "list runs, one line each", _ls),
-    "show": Command("show", "all about one run, and why it failed", _show),
-    "diff": Command("show", "what differs between runs: configuration, versions, commit", _diff),
-    "compare": Command("compare", "groups of runs over their seeds, with intervals", _compare),
-    "table": Command("compare", "the same as a table for a paper: Markdown or LaTeX", _table),
-    "plot": Command("plot", "learning curves with bands, into a file or the terminal", _plot),
-    "report": Command("report", "one HTML file with tables and interactive charts", _report),
-    "serve": Command("serve", "the report as a live page, for this machine alone", _serve),
-    "export": Command("export", "Parquet or CSV for other tools", _export),
-    "tail": Command("show", "follow a run that goes on", _tail),
-    "metrics": Command("metrics", "what every metric means", _metrics),
-    "verify": Command("maintain", "find damaged or altered run directories", _verify),
-    "archive": Command("maintain", "pack runs into one file", _archive),
-    "rm": Command("maintain", "delete runs", _rm),
-    "reproduce": Command("reproduce", "run one again from its stored configuration, and compare", _reproduce),
-    "sync": Command("sync", "mirror runs into W&B or TensorBoard afterwards, each row once", _sync),
-    "import": Command("import_runs", "runs made elsewhere: SB3's files, TensorBoard's, W&B's offline ones", _import),
+    "ls": Command("commands.list", "list runs, one line each", _ls),
+    "show": Command("commands.show", "all about one run, and why it failed", _show),
+    "diff": Command("commands.show", "what differs between runs: configuration, versions, commit", _diff),
+    "compare": Command("commands.compare", "groups of runs over their seeds, with intervals", _compare),
+    "table": Command("commands.compare", "the same as a table for a paper: Markdown or LaTeX", _table),
+    "plot": Command("commands.plot", "learning curves with bands, into a file or the terminal", _plot),
+    "report": Command("commands.report", "one HTML file with tables and interactive charts", _report),
+    "serve": Command("web.serve", "the report as a live page, for this machine alone", _serve),
+    "export": Command("commands.export", "Parquet or CSV for other tools", _export),
+    "tail": Command("commands.show", "follow a run that goes on", _tail),
+    "metrics": Command("commands.metrics", "what every metric means", _metrics),
+    "verify": Command("commands.maintain", "find damaged or altered run directories", _verify),
+    "archive": Command("commands.maintain", "pack runs into one file", _archive),
+    "rm": Command("commands.maintain", "delete runs", _rm),
+    "reproduce": Command("commands.reproduce", "run one again from its stored configuration, and compare", _reproduce),
+    "sync": Command("commands.sync", "mirror runs into W&B or TensorBoard afterwards, each row once", _sync),
+    "import": Command(
+        "commands.import_runs", "runs made elsewhere: SB3's files, TensorBoard's, W&B's offline ones", _import
+    ),
 }

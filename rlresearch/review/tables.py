@@ -12,7 +12,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TextIO
+from typing import Any, Literal, NamedTuple, TextIO
 
 from rlresearch.loggers.formatting import duration, number
 from rlresearch.review.runs.query import written
@@ -151,9 +151,13 @@ def display(*parts: Any, stream: TextIO | None = None) -> None:
     from rich.console import Console
 
     stream = sys.stdout if stream is None else stream
-    screen = Console(file=stream, highlight=False, markup=False, emoji=False)
+
+    class Screen(Console):
+        def on_broken_pipe(self) -> None:
+            _gone()
+
+    screen = Screen(file=stream, highlight=False, markup=False, emoji=False)
     if screen.is_terminal:
-        screen.on_broken_pipe = _gone
         screen.print(*parts, sep="\n")
         return
     screen.width = _WIDEST
@@ -180,7 +184,7 @@ def _write_table(grid: Grid, stream: TextIO) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold", title=Text(grid.title) if grid.title else None)
     table.title_justify = "left"
     for column in grid.columns:
-        side = "right" if column.right else "left"
+        side: Literal["left", "right"] = "right" if column.right else "left"
         table.add_column(Text(column.name), justify=side, style=column.style, overflow="ellipsis", no_wrap=True)
     for row in grid.rows:
         cells = [Text(column.show(value)) for column, value in zip(grid.columns, row)]

@@ -12,6 +12,7 @@ from rlresearch import rng
 from rlresearch.envs.device import DeviceEnv
 from rlresearch.envs.task import Task
 from rlresearch.runners.loop import CompiledLoop
+from rlresearch.runners.runner import Runner
 from rlresearch.runners.step import RunState, Trainer
 from rlresearch.types import Key
 from rlresearch.xla import fence
@@ -30,11 +31,11 @@ def device_collect(trainer: Trainer, env: DeviceEnv, learning: bool, state: RunS
     return trainer.collect(state, action, outcome, timestep, env_state)
 
 
-class DeviceRunner:
+class DeviceRunner(Runner):
     """One run, entirely on the device; returns to Python between calls of `advance`."""
 
     def __init__(self, trainer: Trainer, task: Task, seed: int) -> None:
-        self.members, self.silent, self.exact = (seed,), trainer.silent_iterations, True
+        self.members, self.iteration, self.learning_start_iteration = (seed,), 0, trainer.silent_iterations
         env = DeviceEnv(task)
         state = device_init(trainer, env, rng.key(seed))
         self._loop = CompiledLoop(
@@ -51,38 +52,20 @@ class DeviceRunner:
             lambda obs: trainer.policy(self.state(), obs), autograph=False, reduce_retracing=True
         )
 
-    @property
-    def iteration(self) -> int:
-        """Iterations run so far, each of `num_envs` transitions a member."""
-        return self._loop.iteration
-
     def state(self) -> RunState:
-        """The state as it is now."""
         return self._loop.store.read()
 
-    def held(self) -> RunState:
-        """The same."""
-        return self.state()
-
-    def beside(self) -> dict[str, np.ndarray]:
-        """Nothing but the state is needed to go on."""
-        return {}
-
-    def restore(self, iteration: int, state: RunState, beside: Mapping[str, np.ndarray]) -> None:
+    def restore(self, iteration: int, state: RunState, extra_state: Mapping[str, np.ndarray]) -> None:
         """Goes on from a saved state."""
         self._loop.restore(iteration, state)
+        self.iteration = iteration
 
-    def advance(self, iterations: int, fresh: bool) -> None:
-        """Runs iterations of `num_envs` transitions; `fresh` first begins a new metrics row."""
-        self._loop.advance(iterations, fresh)
+    def advance(self, iterations: int, reset_metrics: bool) -> None:
+        self._loop.advance(iterations, reset_metrics)
+        self.iteration += iterations
 
-    def rows(self) -> list[dict[str, float]]:
-        """The metrics since the row was begun, one dictionary a member."""
+    def metrics(self) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in self._row().items()}]
 
     def policy(self, obs: np.ndarray) -> np.ndarray:
-        """Deterministic actions [1, n, A] for observations [1, n, ...]."""
         return self._policy(obs[0]).numpy()[None]
-
-    def close(self) -> None:
-        """Nothing is held outside this process."""

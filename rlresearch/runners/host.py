@@ -13,6 +13,7 @@ from rlresearch import rng
 from rlresearch.envs.episode_log import Tapes
 from rlresearch.envs.host import HostEnv, HostStep
 from rlresearch.envs.task import Task
+from rlresearch.runners.runner import Runner
 from rlresearch.runners.step import RunState, Trainer
 from rlresearch.runners.store import Store
 from rlresearch.runtime import heartbeat
@@ -20,7 +21,7 @@ from rlresearch.types import Outcome, TimeStep
 from rlresearch.xla import fence
 
 
-class HostRunner:
+class HostRunner(Runner):
     """One run in Gymnasium's own environment.
 
     Between two environment steps there is one call: it stores the transition, learns when it is time
@@ -29,7 +30,7 @@ class HostRunner:
     """
 
     def __init__(self, trainer: Trainer, task: Task, seed: int) -> None:
-        self.members, self.silent = (seed,), trainer.silent_iterations
+        self.members, self.learning_start_iteration = (seed,), trainer.silent_iterations
         self.iteration = 0
         self._trainer = trainer
         learn_key, env_key = tf.unstack(rng.split(rng.key(seed), 2))
@@ -42,7 +43,7 @@ class HostRunner:
         self._replays = 0  # how often the environment was seen to replay; -1: it does not
         self._store = Store((tf.constant(0, tf.int64), action, state))
         self._transit = cache(self._compiled)
-        self._fresh = tf.function(self._begin_row, jit_compile=True, autograph=False)
+        self._reset_metrics = tf.function(self._begin_row, jit_compile=True, autograph=False)
         # Concrete: TensorFlow warns of functions traced again in every run.
         self._row = tf.function(lambda: trainer.row(self.state()), autograph=False).get_concrete_function()
         self._policy = tf.function(
@@ -50,27 +51,22 @@ class HostRunner:
         )
 
     def state(self) -> RunState:
-        """The state as it is now."""
         return self._store.read()[2]
 
-    def held(self) -> RunState:
-        """The same."""
-        return self.state()
-
-    def beside(self) -> dict[str, np.ndarray]:
+    def extra_state(self) -> dict[str, np.ndarray]:
         """What leads the environments back to where they are now, and the action that is next."""
         tapes = self._env.tapes(self.state().timestep.obs.numpy(), self._action)
         return {"action": self._action, **{f"env.{name}": part for name, part in tapes._asdict().items()}}
 
-    def restore(self, iteration: int, state: RunState, beside: Mapping[str, np.ndarray]) -> None:
+    def restore(self, iteration: int, state: RunState, extra_state: Mapping[str, np.ndarray]) -> None:
         """Goes on from a saved state. Errors: RunError where an environment does not come back to its place."""
-        self._env.restore(Tapes(**{name: beside[f"env.{name}"] for name in Tapes._fields}))
-        self._action, self.iteration = beside["action"], iteration
+        self._env.restore(Tapes(**{name: extra_state[f"env.{name}"] for name in Tapes._fields}))
+        self._action, self.iteration = extra_state["action"], iteration
         self._store.write((tf.constant(iteration, tf.int64), tf.constant(self._action), state))
 
     @property
-    def exact(self) -> bool:
-        """Whether `beside` leads back to here: where an environment does not replay, only between episodes.
+    def resumable_here(self) -> bool:
+        """Whether `extra_state` leads back to here: where an environment does not replay, only between episodes.
 
         Tried with a new environment at first, and once more in an episode that is not the first.
         """
@@ -80,10 +76,9 @@ class HostRunner:
                 self._replays = tried if self._env.replays() else -1
         return self._replays > 0 or self._env.between_episodes
 
-    def advance(self, iterations: int, fresh: bool) -> None:
-        """Steps the environments that many times; `fresh` first begins a new metrics row."""
-        if fresh:
-            self._fresh()
+    def advance(self, iterations: int, reset_metrics: bool) -> None:
+        if reset_metrics:
+            self._reset_metrics()
         for _ in range(iterations):
             heartbeat.total(self.iteration * self._action.shape[0])
             packed = tf.constant(_packed(self._env.step(self._action)))
@@ -92,12 +87,10 @@ class HostRunner:
             self._action = transit(packed).numpy()
             self.iteration += 1
 
-    def rows(self) -> list[dict[str, float]]:
-        """The metrics since the row was begun, one dictionary a member."""
+    def metrics(self) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in self._row().items()}]
 
     def policy(self, obs: np.ndarray) -> np.ndarray:
-        """Deterministic actions [1, n, A] for observations [1, n, ...]."""
         return self._policy(obs[0]).numpy()[None]
 
     def close(self) -> None:

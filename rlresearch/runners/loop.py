@@ -38,9 +38,11 @@ class CompiledLoop:
         other.store, other._iteration = Store(state), tf.Variable(self._iteration)
         return other
 
-    def advance(self, iterations: int, fresh: bool, *own: Tree) -> None:
-        """Runs that many iterations; `fresh` first begins a new metrics row. own: passed on to the functions."""
-        self._chunks(self.store.variables, self._iteration, tf.constant(iterations, tf.int64), tf.constant(fresh), *own)
+    def advance(self, iterations: int, reset_metrics: bool, *own: Tree) -> None:
+        """Runs that many iterations. reset_metrics: first, the metrics' sums. own: passed on to the functions."""
+        self._chunks(
+            self.store.variables, self._iteration, tf.constant(iterations, tf.int64), tf.constant(reset_metrics), *own
+        )
         self.iteration += iterations
 
     def restore(self, iteration: int, state: Tree) -> None:

@@ -1,13 +1,4 @@
-"""How often to return to Python; nothing about reinforcement learning.
-
-`Device`, `Host` and `Population` are what `conf/runner` names. Each starts a runner, which has
-`members` (the seeds it trains), `silent` (the iterations before the first that may learn), `iteration`,
-`advance(iterations, fresh)`, `rows()`, `policy(obs)`, `state()` and `close()`; to be saved, `beside()`, arrays by name
-that it needs beside the state, `exact`, whether it can come back to this very place, and
-`restore(iteration, state, beside)`. A runner in which members are chosen between has `evaluated(step, scores)`, which
-hears of every evaluation but the last, and returns rows about what it did; and `replaced`, how often it has put other
-rows in place of those in the replay.
-"""
+"""What `conf/runner` names: how often to return to Python, and how many members one program has."""
 
 from __future__ import annotations
 
@@ -21,6 +12,7 @@ import annotated_types as at
 from rlresearch.config.dotted import flattened
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.runners.runner import Runner
 from rlresearch.runners.step import Trainer
 
 
@@ -29,9 +21,11 @@ class RunnerPart(Protocol):
 
     def check(self, trainer: Trainer, task: Task) -> None:
         """Raises ConfigError where this trainer cannot be run in this task."""
+        ...
 
-    def start(self, trainer: Trainer, task: Task, seed: int) -> Any:
+    def start(self, trainer: Trainer, task: Task, seed: int) -> Runner:
         """A runner before its first step."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -41,7 +35,7 @@ class Device:
     def check(self, trainer: Trainer, task: Task) -> None:
         _require_physics("device", task)
 
-    def start(self, trainer: Trainer, task: Task, seed: int) -> Any:
+    def start(self, trainer: Trainer, task: Task, seed: int) -> Runner:
         from rlresearch.runners.device import DeviceRunner
 
         return DeviceRunner(trainer, task, seed)
@@ -54,7 +48,7 @@ class Host:
     def check(self, trainer: Trainer, task: Task) -> None:
         """Any task can be stepped from Python."""
 
-    def start(self, trainer: Trainer, task: Task, seed: int) -> Any:
+    def start(self, trainer: Trainer, task: Task, seed: int) -> Runner:
         from rlresearch.runners.host import HostRunner
 
         return HostRunner(trainer, task, seed)
@@ -87,7 +81,7 @@ class Population:
             if not isinstance(each, list | tuple) or len(each) != count:
                 raise ConfigError(f"{setting}: must be a list of {count} values, one for each of runner.seeds.")
 
-    def start(self, trainer: Trainer, task: Task, seed: int) -> Any:
+    def start(self, trainer: Trainer, task: Task, seed: int) -> Runner:
         from rlresearch.runners.population import PopulationRunner
 
         return PopulationRunner(trainer, task, self.of(seed), self.paths)
@@ -136,7 +130,7 @@ class PBT(Population):
             raise ConfigError(f"runner.seeds={shown(self.seeds)}: must be at least two members, to choose between.")
         super().check(trainer, task)
 
-    def start(self, trainer: Trainer, task: Task, seed: int) -> Any:
+    def start(self, trainer: Trainer, task: Task, seed: int) -> Runner:
         from rlresearch.runners.pbt import PBTRunner
 
         return PBTRunner(trainer, task, self.of(seed), self)

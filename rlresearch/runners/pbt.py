@@ -37,22 +37,22 @@ class PBTRunner(PopulationRunner):
     """
 
     def __init__(self, trainer: Trainer, task: Task, seeds: Sequence[int], settings: Any) -> None:
-        self._settings, self.replaced = settings, 0
+        self._settings, self.replacements = settings, 0
         self._bounds = {key.removeprefix("algo."): (key, *ends) for key, ends in settings.bounds.items()}
         super().__init__(trainer, task, seeds, settings.paths, changing=list(self._bounds))
         self._exploit = tf.function(self._copied, autograph=False)
 
-    def beside(self) -> dict[str, np.ndarray]:
+    def extra_state(self) -> dict[str, np.ndarray]:
         """The hyperparameters as they are now."""
         return {f"values.{path}": self._values[path].numpy() for path in self._bounds}
 
-    def restore(self, iteration: int, state: RunState, beside: Mapping[str, np.ndarray]) -> None:
+    def restore(self, iteration: int, state: RunState, extra_state: Mapping[str, np.ndarray]) -> None:
         """Goes on from saved states and hyperparameters."""
-        super().restore(iteration, state, beside)
+        super().restore(iteration, state, extra_state)
         for path in self._bounds:
-            self._values[path].assign(beside[f"values.{path}"])
+            self._values[path].assign(extra_state[f"values.{path}"])
 
-    def evaluated(self, step: int, scores: Sequence[float]) -> list[dict[str, Any]]:
+    def after_evaluation(self, step: int, scores: Sequence[float]) -> list[dict[str, Any]]:
         """Exploits and explores; returns a row for each member that was replaced: who by whom, and with which values.
 
         scores: one a member, the higher the better.
@@ -73,7 +73,7 @@ class PBTRunner(PopulationRunner):
         self._exploit(tf.constant(sources))
         for path, values in after.items():
             self._values[path].assign(values)
-        self.replaced += 1
+        self.replacements += 1
         return [self._row_of(step, int(index), int(sources[index]), scores, before, after) for index in moved]
 
     def _copied(self, sources: tf.Tensor) -> None:

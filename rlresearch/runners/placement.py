@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from rlresearch import tree as trees
 from rlresearch.runners.store import Store
+from rlresearch.tree import member as member_of
 from rlresearch.types import Tree
 
 
@@ -26,7 +26,7 @@ class Places:
     def __init__(self, shares: Sequence[slice]) -> None:
         self._shares = [range(share.start, share.stop) for share in shares]
         self._member_at = list(range(self._shares[-1].stop))
-        self._going = [True] * len(self._member_at)
+        self._active = [True] * len(self._member_at)
         # By number, those that have ended and are computed on beside others, as they were then. Arrays: on a GPU they
         # would take the place of a program's.
         self._kept: dict[int, Tree] = {}
@@ -45,11 +45,11 @@ class Places:
         tree = self.by_member(tree)
         return _overwritten(tree, self._kept) if self._kept else tree
 
-    def only(self, going: Sequence[bool], stores: Sequence[Store]) -> None:
-        """From now on members that are not `going` stand still. stores: of the shares."""
-        if list(going) == self._going:
+    def set_active(self, active: Sequence[bool], stores: Sequence[Store]) -> None:
+        """From now on members that are not active stand still. stores: of the shares."""
+        if list(active) == self._active:
             return
-        self._going = list(going)
+        self._active = list(active)
         running, moves = self._packed()
         rows: dict[int, Tree] = {}
         for hole, place in moves:
@@ -68,7 +68,7 @@ class Places:
         self.running = running
         for place in (place for index in running for place in self._shares[index]):
             member = self._member_at[place]
-            if not self._going[member] and member not in self._kept:
+            if not self._active[member] and member not in self._kept:
                 self._kept[member] = tf.nest.map_structure(lambda leaf: leaf.numpy(), self._row(place, stores))
 
     def _packed(self) -> tuple[list[int], list[tuple[int, int]]]:
@@ -77,22 +77,22 @@ class Places:
         moves: list[tuple[int, int]] = []
         for size in {len(share) for share in self._shares}:
             alike = [index for index in self.running if len(self._shares[index]) == size]
-            going = {index: [place for place in self._shares[index] if self._goes_on(place)] for index in alike}
-            count = -(-sum(map(len, going.values())) // size)
-            fullest = sorted(alike, key=lambda index: (-len(going[index]), index))
-            holes = [p for index in fullest[:count] for p in self._shares[index] if not self._goes_on(p)]
-            moves += zip(holes, [place for index in fullest[count:] for place in going[index]])
+            active = {index: [place for place in self._shares[index] if self._is_active(place)] for index in alike}
+            count = -(-sum(map(len, active.values())) // size)
+            fullest = sorted(alike, key=lambda index: (-len(active[index]), index))
+            holes = [p for index in fullest[:count] for p in self._shares[index] if not self._is_active(p)]
+            moves += zip(holes, [place for index in fullest[count:] for place in active[index]])
             needed += fullest[:count]
         return sorted(needed), moves
 
-    def _goes_on(self, place: int) -> bool:
-        return self._going[self._member_at[place]]
+    def _is_active(self, place: int) -> bool:
+        return self._active[self._member_at[place]]
 
     def _row(self, place: int, stores: Sequence[Store]) -> Tree:
         index = next(index for index, share in enumerate(self._shares) if place in share)
-        return trees.member(stores[index].read(), place - self._shares[index].start)
+        return member_of(stores[index].read(), place - self._shares[index].start)
 
-    def _gathered(self, tree: Any, order: Sequence[int]) -> Any:
+    def _gathered(self, tree: Any, order: Sequence[int] | np.ndarray) -> Any:
         if list(order) == list(range(len(self._member_at))):
             return tree
         return tf.nest.map_structure(lambda leaf: tf.gather(leaf, order), tree)

@@ -26,6 +26,7 @@ from rlresearch.errors import ConfigError, nearest
 from rlresearch.runners.device import device_collect, device_init
 from rlresearch.runners.loop import CompiledLoop
 from rlresearch.runners.placement import Places
+from rlresearch.runners.runner import Runner
 from rlresearch.runners.step import RunState, Trainer
 from rlresearch.runtime import cpu
 
@@ -33,7 +34,7 @@ _SHARE = 4  # members: measured, smaller shares compute no faster
 _MOST_SHARES = 32  # each has a call of its own
 
 
-class PopulationRunner:
+class PopulationRunner(Runner):
     """One member for each seed.
 
     values: by dotted path in the algorithm (`gamma`, `optimizer.lr`, `noise.sigma`), one value a member. changing: the
@@ -48,7 +49,7 @@ class PopulationRunner:
         values: Mapping[str, Sequence[float]] | None = None,
         changing: Sequence[str] = (),
     ) -> None:
-        self.members, self.silent, self.exact = tuple(seeds), trainer.silent_iterations, True
+        self.members, self.iteration, self.learning_start_iteration = tuple(seeds), 0, trainer.silent_iterations
         values = dict(values or {})
         check_values(trainer.algo, values, len(self.members))
         env = DeviceEnv(task)
@@ -76,7 +77,9 @@ class PopulationRunner:
         self._threads = ThreadPoolExecutor(min(len(self._loops), cpu.available()), "members")
         row = _mapped(lambda state, own: trainer.row(state))
         # Concrete: TensorFlow warns of functions traced again in every run.
-        self._row = tf.function(lambda: row(self.held(), self.values()), autograph=False).get_concrete_function()
+        self._row = tf.function(
+            lambda: row(self.state_unordered(), self.values()), autograph=False
+        ).get_concrete_function()
         self._policy = tf.function(
             lambda obs: _mapped(lambda pair, own: trainer.policy(*pair))((self._acting(), obs), self.values()),
             autograph=False,
@@ -89,7 +92,7 @@ class PopulationRunner:
 
     def _acting(self) -> RunState:
         """The states without replay, of which acting needs nothing, by place."""
-        return self.held()._replace(buffer=())
+        return self.state_unordered()._replace(buffer=())
 
     @staticmethod
     def _started(states: Sequence[RunState], made: Callable[[RunState], CompiledLoop]) -> list[CompiledLoop]:
@@ -111,47 +114,36 @@ class PopulationRunner:
         buffer = tree.repeat(states[0].buffer, len(states))
         return tree.stack([state._replace(buffer=()) for state in states])._replace(buffer=buffer)
 
-    @property
-    def iteration(self) -> int:
-        """Iterations run so far, each of `num_envs` transitions a member."""
-        return max(loop.iteration for loop in self._loops)
-
     def state(self) -> RunState:
         """The members' states, stacked: every leaf has a leading axis of members."""
-        return self._places.states(self.held())
+        return self._places.states(self.state_unordered())
 
-    def held(self) -> RunState:
+    def state_unordered(self) -> RunState:
         """The states as they are computed, also of members that have ended; in any order."""
         return tree.concat([loop.store.read() for loop in self._loops])
 
-    def beside(self) -> dict[str, np.ndarray]:
-        """Nothing but the state is needed to go on."""
-        return {}
-
-    def restore(self, iteration: int, state: RunState, beside: Mapping[str, np.ndarray]) -> None:
-        """Goes on from saved states, stacked. All members go on, until `only` says otherwise."""
-        self._places = Places(self._shares)
+    def restore(self, iteration: int, state: RunState, extra_state: Mapping[str, np.ndarray]) -> None:
+        """Goes on from saved states, stacked. All members go on, until `set_active` says otherwise."""
+        self._places, self.iteration = Places(self._shares), iteration
         for loop, share in zip(self._loops, self._shares, strict=True):
             loop.restore(iteration, tf.nest.map_structure(lambda leaf, own=share: leaf[own], state))
 
-    def only(self, going: Sequence[bool]) -> None:
-        """From now on members that are not `going` stand still, as they are."""
-        self._places.only(going, [loop.store for loop in self._loops])
+    def set_active(self, active: Sequence[bool]) -> None:
+        self._places.set_active(active, [loop.store for loop in self._loops])
 
-    def advance(self, iterations: int, fresh: bool) -> None:
-        """Runs iterations of every member that goes on; `fresh` first begins a new metrics row."""
+    def advance(self, iterations: int, reset_metrics: bool) -> None:
         values = self._places.by_place(self.values())
         own = [{path: each[share] for path, each in values.items()} for share in self._shares]
         running = [
-            self._threads.submit(self._loops[index].advance, iterations, fresh, own[index])
+            self._threads.submit(self._loops[index].advance, iterations, reset_metrics, own[index])
             for index in self._places.running
         ]
         wait(running)
         for each in running:
             each.result()
+        self.iteration += iterations
 
-    def rows(self) -> list[dict[str, float]]:
-        """The metrics since the row was begun, one dictionary a member."""
+    def metrics(self) -> list[dict[str, float]]:
         columns = {name: self._places.by_member(value).numpy() for name, value in self._row().items()}
         return [{name: float(column[i]) for name, column in columns.items()} for i in range(len(self.members))]
 
@@ -189,7 +181,7 @@ def check_values(algo: Any, values: Mapping[str, Sequence[float]], members: int)
 
 def float_paths(component: Any, prefix: str = "") -> dict[str, float]:
     """The floating-point fields of a component and its parts, with their values, by dotted path."""
-    found = {}
+    found: dict[str, float] = {}
     for field in dataclasses.fields(component):
         value = getattr(component, field.name)
         if dataclasses.is_dataclass(value):
@@ -201,7 +193,8 @@ def float_paths(component: Any, prefix: str = "") -> dict[str, float]:
 
 def with_values(component: Any, values: Mapping[str, Any]) -> Any:
     """A copy of a component with other values at dotted paths; floats may become tensors."""
-    changes, nested = {}, {}
+    changes: dict[str, Any] = {}
+    nested: dict[str, dict[str, Any]] = {}
     for path, value in values.items():
         head, _, rest = path.partition(".")
         if rest:

@@ -11,7 +11,7 @@ environment, the population runner maps all over members. Nothing here knows whi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import tensorflow as tf
 
@@ -65,6 +65,16 @@ class RunState(NamedTuple):
     timestep: TimeStep
     episodes: Episodes
     totals: Totals
+
+
+class PolicyState(Protocol):
+    """The part of a `RunState` that the deterministic policy is made of."""
+
+    @property
+    def algo(self) -> Tree: ...
+
+    @property
+    def normalizer(self) -> Tree: ...
 
 
 @dataclass(frozen=True)
@@ -121,7 +131,7 @@ class Trainer:
         """The round of learning that follows this iteration's transitions."""
         return self._updates(state, iteration + 1, rng.fold_in(self._key(state, iteration), 1))
 
-    def policy(self, state: RunState, obs: tf.Tensor) -> tf.Tensor:
+    def policy(self, state: PolicyState, obs: tf.Tensor) -> tf.Tensor:
         """The deterministic actions [n, ...] for observations [n, ...], as they are evaluated."""
         return self.algo.policy(state.algo, self.normalizer.observations(state.normalizer, obs))
 

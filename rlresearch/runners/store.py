@@ -55,7 +55,9 @@ class Store:
 
 def _groups(leaves: list[tf.Tensor]) -> list[list[int]]:
     """Indices of leaves that share a variable."""
-    alone, floats, others = [], [], []
+    alone: list[list[int]] = []
+    floats: list[int] = []
+    others: list[int] = []
     for index, leaf in enumerate(leaves):
         large = math.prod(leaf.shape) * leaf.dtype.size >= LARGE
         if large or leaf.dtype not in (tf.float32, tf.int64, tf.uint32, tf.int32, tf.bool):

@@ -87,7 +87,7 @@ def _thin_out(folder: Path, most: int) -> None:
 def without_noise() -> Iterator[None]:
     """Holds back standard error, also of C++ code, and lets through what is no noise."""
     try:
-        number = sys.__stderr__.fileno()
+        number = sys.__stderr__.fileno()  # type: ignore[union-attr]  # None has none: AttributeError
         kept = os.dup(number)
     except (AttributeError, OSError, ValueError):
         yield

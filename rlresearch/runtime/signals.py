@@ -16,7 +16,8 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 PATIENCE_S = 30.0  # a call, or a step of an environment, that does not end by then is not waited for
@@ -24,11 +25,17 @@ _LAST_WORDS_S = 1.0
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was told to stop, and stands where it can be saved. name: SIGTERM, ...; exit_code: 128 + its number."""
+    """The run was told to stop, and stands where it can be saved. name: SIGTERM, ...; exit_code: 128 + its number.
+
+    step: the transitions that the run has behind it. run_directory, sweep_directory: what can be resumed.
+    """
 
     def __init__(self, number: int) -> None:
         self.name = signal.Signals(number).name
         self.exit_code = 128 + number
+        self.step = 0
+        self.run_directory: Path | None = None
+        self.sweep_directory: Path | None = None
         super().__init__(self.name)
 
 
@@ -46,7 +53,7 @@ class Watch:
         self._first: int | None = None
         self._something_to_lose = False
         self._answered = threading.Event()
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
         self._listener: threading.Thread | None = None
 
     def check(self) -> None:

@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 TICK_S = 0.25
 _DUMP = signal.SIGUSR2  # by which Python writes down where each thread is, whatever that waits for
@@ -44,9 +45,9 @@ def watched(timeout_s: float | None, environment: str, runs: Sequence[Path] = ()
     os.ftruncate(memory, 8 * heartbeat.NUMBERS)
     block = mmap.mmap(memory, 8 * heartbeat.NUMBERS)
     names = ("COUNT", "INSIDE", "STEP", "SEED", "TOTAL", "GIVEN_UP", "WIDTH", "ACTION")
-    names = {name: getattr(heartbeat, name) for name in names}
-    told = {"memory": memory, "size": heartbeat.NUMBERS, "places": names, "timeout_s": timeout_s, "parent": os.getpid()}
-    told |= {"environment": environment, "runs": [str(run) for run in runs]}
+    places = {name: getattr(heartbeat, name) for name in names}
+    told = {"memory": memory, "size": heartbeat.NUMBERS, "places": places, "timeout_s": timeout_s}
+    told |= {"parent": os.getpid(), "environment": environment, "runs": [str(run) for run in runs]}
     with contextlib.ExitStack() as left:
         if runs:
             log = left.enter_context(open(Path(runs[0]) / "log.txt", "a", encoding="utf-8"))
@@ -62,7 +63,8 @@ def watched(timeout_s: float | None, environment: str, runs: Sequence[Path] = ()
 
 
 def _end(watcher: subprocess.Popen) -> None:
-    watcher.stdin.close()
+    if watcher.stdin is not None:
+        watcher.stdin.close()
     try:
         watcher.wait(4 * TICK_S)
     except subprocess.TimeoutExpired:
@@ -77,7 +79,7 @@ class _Pulse:
         self._block = mmap.mmap(told["memory"], 8 * told["size"])
         self._size, self._places = told["size"], told["places"]
 
-    def read(self) -> dict[str, float]:
+    def read(self) -> dict[str, Any]:
         numbers = struct.unpack(f"{self._size}d", self._block[:])
         return {name: numbers[place] for name, place in self._places.items()} | {"numbers": numbers}
 

@@ -73,6 +73,8 @@ class About(_Strict):
     times: seconds so far. score: mean return, where the policy was evaluated at this very step. serial: counts the
     planned ones, from 1; None for one out of turn. exact: false where the environment cannot be brought back to this
     place, so that the run cannot go on from here. config: the digest of what of the configuration must stay as it is.
+    content: a digest of the state, by which `state_io.restore` knows that it got back what was saved; "" in checkpoints
+    of version 0.1.
     """
 
     step: _Count
@@ -85,6 +87,7 @@ class About(_Strict):
     serial: int | None = None
     exact: bool = True
     config: str = ""
+    content: str = ""
 
 
 class Manifest(_Strict):
@@ -164,7 +167,7 @@ def newest(run: Path) -> tuple[Loaded | None, dict[str, str]]:
 
     None where there is none; they are then all damaged, or there never was one.
     """
-    damaged = {}
+    damaged: dict[str, str] = {}
     for name in names(run):
         try:
             if read_manifest(run / "checkpoints" / name).about.exact:
@@ -184,7 +187,7 @@ def chosen(run: Path, which: str, where: str) -> Loaded:
         if which == "best":
             manifests = {name: read_manifest(run / "checkpoints" / name).about for name in every}
             scores = {name: (about.score, about.step) for name, about in manifests.items() if about.score is not None}
-            name = max(scores, key=scores.get, default=None)
+            name = max(scores, key=lambda each: scores[each], default=None)
         elif which == "last":
             name = every[0] if every else None
         else:
@@ -386,7 +389,9 @@ def _but_rows(column: np.ndarray) -> tuple[int, ...]:
 
 
 def _order(name: str) -> tuple[int, int]:
-    step, again = _NAME.fullmatch(name).groups()
+    match = _NAME.fullmatch(name)
+    assert match is not None  # as of all `names`
+    step, again = match.groups()
     return int(step), int(again or 0)
 
 

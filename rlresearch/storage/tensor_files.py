@@ -132,6 +132,7 @@ class RowWriter:
         if last is None or last.end != begin or last.end - last.begin >= capacity // FILES_OF_A_RING:
             last = RowFile(self._begin_file(begin), begin, begin, 0, "")
             self.files.append(last)
+        assert self._growing is not None  # it is `last`
         atomic.write_all(self._growing.file, blob)
         os.fsync(self._growing.file)
         self._growing.digest.update(blob)

@@ -80,7 +80,8 @@ def attempt(tasks: Sequence[Task], book: Ledger, fused: Mapping[str, Any] | None
 
 
 def _carried_out(tasks: Sequence[Task], book: Ledger, fused: Mapping[str, Any] | None) -> list[Outcome]:
-    first, runs = tasks[0], []
+    first = tasks[0]
+    runs: list[Path] = []
     if first.folder is not None and first.folder not in sys.path:
         sys.path.insert(0, first.folder)
 

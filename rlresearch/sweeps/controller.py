@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from rlresearch.config.dotted import flattened
 from rlresearch.errors import ConfigError, RunError
+from rlresearch.runtime.signals import Interrupted
 from rlresearch.storage import redaction
 from rlresearch.storage.atomic import hold
 from rlresearch.storage.provenance import provenance
@@ -29,6 +30,8 @@ RETRIED = {"failed": (FAILED, KILLED, TIMED_OUT), "none": ()}
 
 class Launcher(Protocol):
     """What the group `hydra/launcher` offers: a frozen dataclass of its settings."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def check(self) -> None:
         """ConfigError where it cannot work here."""
@@ -80,6 +83,13 @@ class Sweep:
         return self._reader.account.jobs if self._reader else self._unwritten
 
     @property
+    def directory(self) -> Path:
+        """Where everything of the sweep is kept."""
+        if self.path is None:
+            raise RunError("the sweep has no directory yet")
+        return self.path
+
+    @property
     def bases(self) -> list[ledger.Base]:
         return self._composer.bases
 
@@ -123,7 +133,7 @@ class Sweep:
         self._goes_on -= {job.number for job in jobs}
         try:
             return attempt(tasks, self.book, fused)
-        except KeyboardInterrupt as interrupted:
+        except Interrupted as interrupted:
             interrupted.sweep_directory = self.path
             raise
         finally:
@@ -184,7 +194,7 @@ class Sweep:
             total = len(self.jobs)
             raise RunError(
                 f"{len(bad)} of {total} jobs did not finish ({counts}); "
-                f"again: {resume.command(self.path, self.folder, *retry)}{why}"
+                f"again: {resume.command(self.directory, self.folder, *retry)}{why}"
             )
 
     def close(self) -> None:
@@ -271,7 +281,7 @@ class Sweep:
 
     def _run(self, jobs: Sequence[Job]) -> None:
         if self._table is None:
-            self._table = Table(self.path)
+            self._table = Table(self.directory)
         fresh = [job for job in jobs if self._is_fresh(job)]
         going_on = self._together([job for job in jobs if job.number in self._goes_on])
         for line in self.launcher.describe(self, fresh):

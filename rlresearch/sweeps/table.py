@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
@@ -86,7 +86,7 @@ class Table:
         done = sum(job.status == FINISHED for job in jobs)
         self.say(f"{done} of {len(jobs)} jobs finished; {os.path.join(path or '', 'ledger.jsonl')}")
 
-    def _print(self, what: object, **how: bool) -> None:
+    def _print(self, what: object, **how: Any) -> None:
         with contextlib.suppress(OSError):  # a terminal or a pipe that goes away ends no job
             self._console.print(what, **how)
 
@@ -138,12 +138,12 @@ def groups(jobs: Sequence[Job]) -> dict[str, list[float]]:
 
 
 def _best(jobs: Sequence[Job], keys: set[str]) -> RichTable | None:
-    ranked = [job for job in jobs if job.objective is not None and np.isfinite(job.objective)]
-    ranked.sort(key=lambda job: -job.objective)
+    ranked = [(job.objective, job) for job in jobs if job.objective is not None and np.isfinite(job.objective)]
+    ranked.sort(key=lambda each: -each[0])
     table = _table("best jobs", "job", "return", "what", "run directory")
-    for job in ranked[:_MOST_BEST]:
+    for objective, job in ranked[:_MOST_BEST]:
         where = os.path.relpath(job.run) if job.run is not None else ""
-        table.add_row(str(job.number), number(job.objective), " ".join(own(job, keys)), where)
+        table.add_row(str(job.number), number(objective), " ".join(own(job, keys)), where)
     return table if ranked else None
 
 
@@ -162,8 +162,8 @@ def _grouped(jobs: Sequence[Job], keys: set[str]) -> RichTable | None:
 def _estimated(values: np.ndarray) -> tuple[str, str]:
     try:
         of = estimate(sample([values]))
-    except ConfigError:  # scipy is in the extra `review`
-        return "", "needs rlresearch[review]"
+    except ConfigError:  # scipy was taken away, and a table at the end of a sweep must not fail for it
+        return "", "needs scipy"
     note = "" if len(values) >= ENOUGH else " (worst to best)"
     return number(of.value), f"{number(of.low)} to {number(of.high)}{note}"
 

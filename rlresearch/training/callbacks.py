@@ -1,17 +1,18 @@
-"""What hears of a run while it trains, and may end it."""
+"""What hears of a run while it trains, and may change or end it.
+
+Callbacks are called between compiled calls only, in the order in which they were given.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from rlresearch.evaluation.evaluator import Evaluation
-from rlresearch.training.finite_check import Soundness
+from rlresearch.evaluation.evaluator import Episode, Evaluation
 
 
-class Stop(NamedTuple):
-    """Where the loop returns to Python: after `iteration`, to write a row, to evaluate, to save, or several of them."""
+class Milestone(NamedTuple):
+    """An iteration after which the loop returns to Python: to write a row, to evaluate, to save, or several of them."""
 
     iteration: int
     row: bool
@@ -19,11 +20,11 @@ class Stop(NamedTuple):
     save: bool = False
 
 
-class Position(NamedTuple):
-    """Where the loop stands, beside the runner's iteration.
+class LoopPosition(NamedTuple):
+    """Where the loop stands, beside the runner's iteration. Checkpoints hold it under these names.
 
-    fresh: whether the sums behind the next row are still to be begun anew; row, evaluation: the iterations of the last
-    that were told, -1 before the first.
+    fresh: whether the sums behind the next row still have to be reset; row, evaluation: the iterations of the last row
+    and the last evaluation, -1 before the first.
     """
 
     fresh: bool = True
@@ -31,76 +32,71 @@ class Position(NamedTuple):
     evaluation: int = -1
 
 
-class Keeper(Protocol):
-    """Who keeps a run's state, and hears of signals.
+class EvaluationResult(NamedTuple):
+    """The evaluations at a step, one a member: of members that had ended before, their last one.
 
-    begin: where the loop goes on; every_steps: transitions between planned checkpoints, or None; finals: the last
-    evaluations, where they were made before `begin`; soundness: of the runner, or None.
+    active: which members were evaluated now; episodes: the first episode of each, where videos are made of them;
+    final: whether it is the last evaluation of the run.
     """
 
-    begin: Position
-    every_steps: int | None
-    finals: Sequence[Evaluation]
-    soundness: Soundness | None
-
-    def check(self) -> None:
-        """Raises Interrupted where the run was told to stop."""
-
-    def iterations(self) -> int | None:
-        """How many may pass before the keeper is asked again; None for any number."""
-
-    def between_calls(self, position: Position) -> bool:
-        """Saves if it is time. Returns whether it took the loop's time."""
-
-    def at_stop(self, position: Position, stop: Stop, evaluations: Sequence[Evaluation]) -> None:
-        """Saves if it is time; `evaluations`: those that were made at this stop, one a member,
-        or before by those that have ended."""
-
-    def at_end(self, position: Position) -> None:
-        """Saves the state that is to be the last."""
+    step: int
+    evaluations: Sequence[Evaluation]
+    active: Sequence[bool]
+    episodes: Sequence[Episode | None]
+    final: bool
 
 
-class Judge(Protocol):
-    """Who decides at evaluations which members go on. going: one bool a member; a member that does not go on is neither
-    logged nor evaluated for any more, and once none does, training is over.
+class Members:
+    """Which members of a run still train. ended: the step at which each one ended, None while it trains.
+
+    A member that has ended is neither logged nor evaluated any more. Once all have ended, training is over.
     """
 
-    going: Sequence[bool]
+    def __init__(self, count: int) -> None:
+        self.ended: list[int | None] = [None] * count
 
-    def at_evaluation(self, step: int, evaluations: Sequence[Evaluation]) -> None:
-        """Hears of the evaluations made at `step`, one a member, before the state there is saved."""
+    @property
+    def active(self) -> list[bool]:
+        """For each member whether it still trains."""
+        return [step is None for step in self.ended]
 
-
-@dataclass
-class AllGoOn:
-    """A judge that ends nothing."""
-
-    going: Sequence[bool]
-
-    def at_evaluation(self, step: int, evaluations: Sequence[Evaluation]) -> None:
-        pass
+    def end(self, member: int, step: int) -> None:
+        """The member trains no more."""
+        self.ended[member] = step
 
 
-@dataclass
-class NothingKept:
-    """A keeper that saves nothing and hears nothing."""
+class Callback:
+    """Hears of a run while it trains. A callback overrides the methods that it needs; here they do nothing."""
 
-    begin: Position = Position()
-    every_steps: int | None = None
-    finals: Sequence[Evaluation] = ()
-    soundness: Soundness | None = None
+    def poll(self) -> None:
+        """Called many times a second, also while episodes are evaluated. May raise to end training."""
 
-    def check(self) -> None:
-        pass
-
-    def iterations(self) -> int | None:
+    def longest_call(self) -> int | None:
+        """The most iterations that the next compiled call may have; None for any number."""
         return None
 
-    def between_calls(self, position: Position) -> bool:
+    def after_call(self, position: LoopPosition) -> bool:
+        """Called after each compiled call. Returns whether it took time that is not training."""
         return False
 
-    def at_stop(self, position: Position, stop: Stop, evaluations: Sequence[Evaluation]) -> None:
-        pass
+    def on_rows(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
+        """Hears of a row of metrics for each member, also of those that have ended."""
 
-    def at_end(self, position: Position) -> None:
-        pass
+    def on_evaluation(self, result: EvaluationResult) -> None:
+        """Hears of the evaluations at a step, before the state there is saved."""
+
+    def at_milestone(self, position: LoopPosition, milestone: Milestone, evaluations: Sequence[Evaluation]) -> None:
+        """Called last at each milestone. evaluations: those made here, one a member; empty where none were."""
+
+    def on_end(self, position: LoopPosition) -> None:
+        """Called once training is over, also where it was interrupted."""
+
+
+class SignalCheck(Callback):
+    """Ends training where the process was told to stop. check: raises Interrupted then."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
+
+    def poll(self) -> None:
+        self._check()

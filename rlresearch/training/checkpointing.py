@@ -11,87 +11,103 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from rlresearch.envs.task import Task
 from rlresearch.errors import RunError
 from rlresearch.evaluation.evaluator import UNSEEN, Evaluation
+from rlresearch.runners.runner import Runner
 from rlresearch.storage import run_directory
 from rlresearch.storage.checkpoint import About, Loaded, Writer
 from rlresearch.storage.provenance import versions
-from rlresearch.training.callbacks import Position, Stop
-from rlresearch.training.experiment import Plan
-from rlresearch.training.finite_check import Soundness
-from rlresearch.training.state_io import restore, snapshot
+from rlresearch.training.callbacks import Callback, LoopPosition, Milestone
+from rlresearch.training.finite_check import FiniteCheck
+from rlresearch.training.settings import CheckpointSettings
+from rlresearch.training.state_io import Sample, Snapshot, restore, snapshot
+from rlresearch.types import Buffer
 
 _log = logging.getLogger("rlresearch")
 
 
-class Log(Protocol):
+class LogFiles(Protocol):
     """The files of a member's rows, as far as a checkpoint must know of them."""
 
     def sizes(self) -> dict[str, int]:
         """In bytes, by name."""
+        ...
 
     def sync(self) -> None:
         """Brings them to the disk."""
 
 
-class Saver:
-    """Saves a runner's checkpoints in `run`; a `training.Keeper`.
+class CheckpointFacts(NamedTuple):
+    """What a checkpoint says of its run beside the state.
 
-    logs: one a member. check: raises Interrupted where the run was told to stop. times: seconds spent so far, by name.
-    config: the digest of what must stay as it is. loaded: where the run goes on, in place of its beginning; finals:
-    the evaluations made there.
+    buffer: the trainer's, which says how its rows can be saved. logs: the files of rows, one a member. times: seconds
+    spent so far, by name. config: the digest of the settings that stay the same as long as a run is resumed.
+    """
+
+    buffer: Buffer | None = None
+    logs: Sequence[LogFiles] = ()
+    times: Callable[[], dict[str, float]] = dict
+    config: str = ""
+
+
+class Checkpointer(Callback):
+    """Saves a runner's checkpoints in `folder`: planned ones, that of the best evaluation, and the last state.
+
+    finite_check: looks at the state before it is saved.
     """
 
     def __init__(
         self,
-        runner: Any,
-        plan: Plan,
-        run: Path,
-        logs: Sequence[Log],
-        check: Callable[[], None] = lambda: None,
-        times: Callable[[], dict[str, float]] = dict,
-        config: str = "",
-        loaded: Loaded | None = None,
-        finals: Sequence[Evaluation] = (),
+        runner: Runner,
+        task: Task,
+        settings: CheckpointSettings,
+        folder: Path,
+        facts: CheckpointFacts = CheckpointFacts(),
+        finite_check: FiniteCheck | None = None,
     ) -> None:
-        self._settings = settings = plan.checkpoint
-        self._runner, self._num_envs, self._logs = runner, plan.task.num_envs, logs
-        self._environment = plan.task.id
-        self._times, self.check, self._config = times, check, config
-        self._writer = Writer(run, settings.keep_last, settings.keep_best, settings.keep_every)
+        self._runner, self._settings, self._facts = runner, settings, facts
+        self._num_envs, self._environment = task.num_envs, task.id
+        self._writer = Writer(folder, settings.keep_last, settings.keep_best, settings.keep_every)
         self._thread = ThreadPoolExecutor(1, "checkpoint")
-        self.soundness = Soundness(runner)
+        self._finite_check = finite_check or FiniteCheck(runner)
         self._writing: Future | None = None
-        self._saved: tuple[int, Position] | None = None
-        self._replaced = 0
-        self._overdue, self._since, self._warned = False, time.monotonic(), False
-        self.begin, self.finals = Position(), list(finals)
-        self.every_steps = settings.every_steps if settings.keep_last else None
+        self._saved: tuple[int, LoopPosition] | None = None
+        self._replacements = 0
+        self._samples: Mapping[str, Sample] = {}
+        # Whether a planned checkpoint waits for a place from which the run can be resumed.
+        self._overdue = False
+        self._since, self._warned = time.monotonic(), False
         self._best, self._serial = self._writer.best_score(), self._writer.last_serial()
-        if loaded is not None:
-            self.begin = Position(**loaded.about.position)
-            self._saved = loaded.about.iteration, self.begin
-            self._writer.go_on_from(loaded)
-            restore(runner, loaded)
-        elif plan.settings.init_from is not None:  # what it began with need not be there when it goes on
-            self._save(self.begin)
 
-    def iterations(self) -> int | None:
-        """One by one, while a checkpoint waits for an episode to end."""
+    def resume(self, loaded: Loaded) -> LoopPosition:
+        """Puts a checkpoint of this run into the runner; returns where the loop goes on."""
+        position = LoopPosition(**loaded.about.position)
+        self._saved = loaded.about.iteration, position
+        self._writer.go_on_from(loaded)
+        restore(self._runner, self._facts.buffer, loaded)
+        return position
+
+    def save_first(self) -> None:
+        """Saves the state before the first step: what it was made from need not be there later."""
+        self._save(LoopPosition())
+
+    def longest_call(self) -> int | None:
+        """Iterations go one by one while a checkpoint waits for an episode to end."""
         return 1 if self._overdue else None
 
-    def between_calls(self, position: Position) -> bool:
+    def after_call(self, position: LoopPosition) -> bool:
         """Saves where the minutes are over."""
         every = self._settings.every_minutes
         if self._overdue or (every is not None and time.monotonic() - self._since >= every * 60.0):
             return self._plan(position)
         return False
 
-    def at_stop(self, position: Position, stop: Stop, evaluations: Sequence[Evaluation]) -> None:
+    def at_milestone(self, position: LoopPosition, milestone: Milestone, evaluations: Sequence[Evaluation]) -> None:
         """Saves where a planned step is reached, and where the policy has never been better."""
         means = [each.mean for each in evaluations if each is not UNSEEN]
         score = float(np.mean(means)) if means else None
@@ -100,27 +116,27 @@ class Saver:
         better = score is not None and self._settings.keep_best and (self._best is None or score > self._best)
         if better:
             self._best = score
-        planned = stop.save and self._plan(position, score)
+        planned = milestone.save and self._plan(position, score)
         if better and not planned:
             self._save(position, score)
 
-    def at_end(self, position: Position) -> None:
+    def on_end(self, position: LoopPosition) -> None:
         """Saves the state that is to be the last, and waits for it to be on the disk."""
         if self._settings.keep_last:
-            if not self._runner.exact:
+            if not self._runner.resumable_here:
                 _log.warning("the last state is not exact: resume goes on from the checkpoint before it")
-            self._finish_writing()
+            self.wait()
             self._save(position)
-            self._finish_writing()
+            self.wait()
 
     def close(self) -> None:
         """Waits for what is being written; may be called again."""
         self._thread.shutdown(wait=True)
         self._writer.close()
 
-    def _plan(self, position: Position, score: float | None = None) -> bool:
+    def _plan(self, position: LoopPosition, score: float | None = None) -> bool:
         """Saves a planned checkpoint, or has it wait where nobody could go on from it."""
-        self._overdue = bool(self._settings.keep_last) and not self._runner.exact
+        self._overdue = bool(self._settings.keep_last) and not self._runner.resumable_here
         if self._overdue and not self._warned:
             self._warned = True
             why = "environment '%s' does not replay: checkpoints wait for its episodes to end"
@@ -131,45 +147,56 @@ class Saver:
         self._save(position, score, self._serial)
         return True
 
-    def _save(self, position: Position, score: float | None = None, serial: int | None = None) -> None:
+    def _save(self, position: LoopPosition, score: float | None = None, serial: int | None = None) -> None:
         place = self._runner.iteration, position
         if place == self._saved or not self._settings.keep_last:
             return
         step = self._runner.iteration * self._num_envs
-        self._finish_writing()
-        self.soundness.check(step)
+        self.wait()
+        self._finite_check.check(step)
+        arrays, rings, *_ = taken = self._snapshot()
         about = About(
             step=step,
             iteration=self._runner.iteration,
             members=list(self._runner.members),
             position=position._asdict(),
-            logs=[log.sizes() for log in self._logs],
-            times=self._times(),
+            logs=[log.sizes() for log in self._facts.logs],
+            times=self._facts.times(),
             score=score,
             serial=serial,
-            exact=self._runner.exact,
-            config=self._config,
+            exact=self._runner.resumable_here,
+            config=self._facts.config,
+            content=taken.content,
         )
-        if (replaced := getattr(self._runner, "replaced", 0)) != self._replaced:
-            self._writer.forget_rows()
-            self._replaced = replaced
-        arrays, rings = snapshot(self._runner)
         rows = self._writer.unwritten(rings)
         # without the tensors: as long as somebody holds them, XLA copies the replay in place of changing it
         rings = {name: ring._replace(rows=None) for name, ring in rings.items()}
         self._writing = self._thread.submit(self._write, arrays, rings, rows, about)
         self._saved, self._since = place, time.monotonic()
 
+    def _snapshot(self) -> Snapshot:
+        """What is to be saved; where rows have changed that lie on the disk already, all rows are written again."""
+        taken = snapshot(self._runner, self._facts.buffer, self._samples)
+        if self._runner.replacements != self._replacements:
+            self._writer.forget_rows()
+        elif taken.changed:
+            self._writer.forget_rows()
+            why = "%s changes rows after they were added: each checkpoint saves all of them; leave out its append_only"
+            _log.warning(why, type(self._facts.buffer).__name__)
+        self._replacements, self._samples = self._runner.replacements, taken.samples
+        return taken
+
     def _write(self, arrays: Mapping, rings: Mapping, rows: Mapping, about: About) -> None:
         try:
-            for log in self._logs:
+            for log in self._facts.logs:
                 log.sync()
             self._writer.save(arrays, rings, rows, about, versions(), run_directory.timestamp())
         except OSError as error:
             raise RunError(f"the checkpoint at step {about.step} cannot be written: {error}") from error
         self._writer.rotate()
 
-    def _finish_writing(self) -> None:
+    def wait(self) -> None:
+        """Returns once what is being written is on the disk. RunError where it failed and the run must not go on."""
         writing, self._writing = self._writing, None
         if writing is None:
             return

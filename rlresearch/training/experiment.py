@@ -23,8 +23,8 @@ from rlresearch.storage.redaction import MASK
 from rlresearch.training.pruning import Trial, trial_of
 from rlresearch.training.settings import CheckpointSettings, EvalSettings, LoggerSettings, Settings
 
-GROUPS = ("network", "buffer", "noise", "optimizer", "normalize", "env", "runner", "logger", "eval", "checkpoint")
-GROUPS += ("algo",)
+GROUPS: tuple[str, ...] = ("network", "buffer", "noise", "optimizer", "normalize", "env", "runner", "logger", "eval")
+GROUPS += ("checkpoint", "algo")
 
 
 class Plan(NamedTuple):

@@ -1,4 +1,4 @@
-"""Whether all that an algorithm knows are still numbers: NaN and infinity never go away again, and spread."""
+"""Whether all that an algorithm has learned are finite numbers: NaN and infinity never go away again, and spread."""
 
 from __future__ import annotations
 
@@ -10,66 +10,70 @@ import tensorflow as tf
 
 from rlresearch import tree
 from rlresearch.errors import RunError
+from rlresearch.runners.runner import Runner
 from rlresearch.runners.step import RunState
+from rlresearch.training.callbacks import Callback
 from rlresearch.types import Tree
 
 
-class Soundness:
-    """Looks at a runner's parameters and moments, and the sums behind its losses.
+class FiniteCheck(Callback):
+    """Looks at a runner's parameters and moments, and the sums behind its losses, at every row and checkpoint.
 
-    lost: hears, where it is set, of a member that went astray: `lost(place, step, why)`. The others then go on, and the
-    member's place in the program computes on with the state of one of them.
+    on_failure: hears of a member that holds NaN or infinity: `on_failure(member, step, reason)`. The other members then
+    train on, and the failed one's place in the program gets the state of one of them. Without it the run ends.
     """
 
-    lost: Callable[[int, int, str], None] | None = None
-
-    def __init__(self, runner: Any) -> None:
-        self._runner = runner
+    def __init__(self, runner: Runner, on_failure: Callable[[int, int, str], None] | None = None) -> None:
+        self._runner, self._on_failure = runner, on_failure
         self._sum: Any = None
 
+    def on_rows(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
+        self.check(step)
+
     def check(self, step: int) -> None:
-        """RunError that names the first array which holds NaN or infinity; its `members`: whose it is, by place."""
+        """RunError that names the first array which holds NaN or infinity; its `members`: the members that hold it."""
         if np.isfinite(self._summed()):
             return
-        members, astray = self._runner.members, self._astray()
-        if len(members) > 1 and self.lost is not None and 0 < len(astray) < len(members):
-            for place, (name, values) in astray.items():
-                self.lost(place, step, _told(name, values, step, ()))
-            self._replace(astray)
-        elif astray:
-            name, values = next(iter(astray.values()))
-            places = list(astray) if len(members) > 1 else []
-            error = RunError(_told(name, values, step, [members[place] for place in places]))
-            error.members = places
-            raise error
+        seeds, failed = self._runner.members, self._failed()
+        if len(seeds) > 1 and self._on_failure is not None and 0 < len(failed) < len(seeds):
+            for member, (name, values) in failed.items():
+                self._on_failure(member, step, _message(name, values, step, ()))
+            self._replace(failed)
+        elif failed:
+            name, values = next(iter(failed.values()))
+            members = list(failed) if len(seeds) > 1 else []
+            raise RunError(_message(name, values, step, [seeds[member] for member in members]), members=members)
 
-    def _astray(self) -> dict[int, tuple[str, np.ndarray]]:
-        """The members that hold something which is no number, by place, and the first array of theirs that does."""
+    def _failed(self) -> dict[int, tuple[str, np.ndarray]]:
+        """The members that hold NaN or infinity, and of each the first array that does."""
         found: dict[int, tuple[str, np.ndarray]] = {}
         for name, leaf in tree.named_leaves(_looked_at(self._runner.state())):
             if leaf.dtype.is_floating and not np.isfinite(values := leaf.numpy()).all():
-                for place, own in enumerate(values if len(self._runner.members) > 1 else [values]):
+                for member, own in enumerate(values if len(self._runner.members) > 1 else [values]):
                     if not np.isfinite(own).all():
-                        found.setdefault(place, (name, own))
+                        found.setdefault(member, (name, own))
         return dict(sorted(found.items()))
 
-    def _replace(self, astray: Collection[int]) -> None:
-        """Gives members the state of the first one that is sound."""
-        places = range(len(self._runner.members))
-        sound = next(place for place in places if place not in astray)
-        order = [sound if place in astray else place for place in places]
+    def _replace(self, failed: Collection[int]) -> None:
+        """Gives the failed members the state of the first one that has not failed."""
+        members = range(len(self._runner.members))
+        finite = next(member for member in members if member not in failed)
+        order = [finite if member in failed else member for member in members]
         state = tf.nest.map_structure(lambda leaf: tf.gather(leaf, order), self._runner.state())
-        self._runner.restore(self._runner.iteration, state, self._runner.beside())
+        self._runner.restore(self._runner.iteration, state, self._runner.extra_state())
+        self._runner.replacements += 1
 
     def _summed(self) -> float:
         # One number for all: where it is one, none of what was added up was NaN or infinite (or two of a kind with
         # opposite signs met a sum beyond float32, which `check` then finds to be harmless).
         if self._sum is None:  # concrete: TensorFlow warns of functions traced again in every run
-            self._sum = tf.function(lambda: _sum(self._runner.held()), autograph=False).get_concrete_function()
+            self._sum = tf.function(
+                lambda: _sum(self._runner.state_unordered()), autograph=False
+            ).get_concrete_function()
         return float(self._sum())
 
 
-def _told(name: str, values: np.ndarray, step: int, seeds: Sequence[int]) -> str:
+def _message(name: str, values: np.ndarray, step: int, seeds: Sequence[int]) -> str:
     kind = "NaN" if np.isnan(values).any() else "infinity"
     whose = ""
     if seeds:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rlresearch.storage.run_directory import RunDirectory, timestamp
-from rlresearch.training.pruning import Judge
+from rlresearch.training.callbacks import Members
 from rlresearch.training.resume import Resumption
 
 _log = logging.getLogger("rlresearch")
@@ -19,34 +19,35 @@ def are_fused(own: Sequence[Mapping[str, Any]], resumption: Resumption | None) -
     return len(own) > 1 or bool(record.get("population") and (record.get("sweep") or {}).get("fused"))
 
 
-class Lost:
-    """Hears of members that went astray, as `soundness.Soundness.lost`: they are neither logged nor evaluated any more,
-    and their run.json says why. Those that had failed before a program was gone on with stay so.
+class MemberFailures:
+    """Ends members that failed: they are neither logged nor evaluated any more, and their run.json says why.
+
+    Members that had failed before the program was resumed stay failed. elapsed: seconds of the whole run so far.
     """
 
     def __init__(
-        self, environment: str, directories: Sequence[RunDirectory], judge: Judge, elapsed: Callable[[], float]
+        self, environment: str, directories: Sequence[RunDirectory], members: Members, elapsed: Callable[[], float]
     ) -> None:
         self._environment, self._directories = environment, directories
-        self._judge, self._elapsed = judge, elapsed
-        self._lost: set[RunDirectory] = set()
-        for place, directory in enumerate(directories):
+        self._members, self._elapsed = members, elapsed
+        self._failed: set[RunDirectory] = set()
+        for member, directory in enumerate(directories):
             record = directory.recorded()
             if record["status"] == "failed":
-                self._lost.add(directory)
-                judge.ended[place] = record.get("total_steps") or 0
+                self._failed.add(directory)
+                members.end(member, record.get("total_steps") or 0)
 
-    def __call__(self, place: int, step: int, why: str) -> None:
-        """Ends a member at a step; again is nothing new."""
-        directory = self._directories[place]
-        if directory in self._lost:
+    def end(self, member: int, step: int, reason: str) -> None:
+        """Ends a member at a step. A member that has failed already stays as it is."""
+        directory = self._directories[member]
+        if directory in self._failed:
             return
-        self._lost.add(directory)
-        self._judge.ended[place] = step
-        reason = {"kind": "RunError", "environment": self._environment, "step": step, "error": why}
-        ended = {"status": "failed", "reason": reason, "finished_at": timestamp(), "total_steps": step}
+        self._failed.add(directory)
+        self._members.end(member, step)
+        told = {"kind": "RunError", "environment": self._environment, "step": step, "error": reason}
+        ended = {"status": "failed", "reason": told, "finished_at": timestamp(), "total_steps": step}
         directory.record(**ended, wall_time_s=round(self._elapsed(), 3))
-        _log.error("%s failed, the others of its program go on: %s", directory.path.name, why)
+        _log.error("%s failed, the others of its program go on: %s", directory.path.name, reason)
 
     def __contains__(self, directory: RunDirectory) -> bool:
-        return directory in self._lost
+        return directory in self._failed

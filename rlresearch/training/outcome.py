@@ -3,49 +3,141 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from rlresearch.errors import RunError
 from rlresearch.evaluation.evaluator import Evaluation
+from rlresearch.loggers.console import Display
 from rlresearch.runners import Population
 from rlresearch.runtime.signals import Interrupted
 from rlresearch.storage import rollback
 from rlresearch.storage.jsonl import read_rows
 from rlresearch.storage.run_directory import RunDirectory, timestamp
+from rlresearch.training.callbacks import Members
 from rlresearch.training.experiment import Plan
-from rlresearch.training.session import Session, last_step
+from rlresearch.training.member_failures import MemberFailures
+from rlresearch.training.pruner import Pruner
 
 _log = logging.getLogger("rlresearch")
 
 
-def finish(session: Session, evaluations: list[Evaluation], trained: float, digests: list[str]) -> None:
-    """Says in run.json, to a search and on the terminal how each member ended; of lost ones was told before."""
-    plan, directories = session.plan, session.directories
-    summaries, all_steps = [], sum(ended or last_step(plan) for ended in session.judge.ended)
-    for directory, evaluation, ended, digest in zip(
-        directories, evaluations, session.judge.ended, digests, strict=True
-    ):
-        status, steps = ("finished", last_step(plan)) if ended is None else ("pruned", ended)
-        final = evaluation.summary(steps)
-        summary = {"status": status, "total_steps": steps, "final_evaluation": final, "state_digest": digest}
-        summary |= {"training_time_s": round(trained, 3), "wall_time_s": round(session.elapsed(), 3)}
-        summary["steps_per_second"] = round(all_steps / trained, 1)
-        summaries.append(summary)
-        if session.lost is not None and directory in session.lost:
+class Trained(NamedTuple):
+    """What training left. evaluations: the final ones; digests: of the last state; one a member each. seconds: that
+    building and training took, earlier sessions included.
+    """
+
+    evaluations: list[Evaluation]
+    digests: list[str]
+    seconds: float
+
+
+class Outcome:
+    """Says how a run ended: in run.json of each member, in log.txt, to a search, and on the terminal.
+
+    directories: filled while the run is opened. elapsed: seconds of the whole run so far. members, pruner, failures:
+    set once the run is open; failures: of the members of a fused program, None where one failure ends the run.
+    """
+
+    def __init__(
+        self, plan: Plan, directories: list[RunDirectory], display: Display, elapsed: Callable[[], float]
+    ) -> None:
+        self._plan, self._directories, self._display, self._elapsed = plan, directories, display, elapsed
+        self.members: Members = Members(0)
+        self.pruner: Pruner | None = None
+        self.failures: MemberFailures | None = None
+
+    def finish(self, trained: Trained) -> None:
+        """Records how each member ended; of failed members that is recorded already."""
+        ends = [last_step(self._plan) if ended is None else ended for ended in self.members.ended]
+        speed = round(sum(ended or last_step(self._plan) for ended in self.members.ended) / trained.seconds, 1)
+        summaries = []
+        for member, directory in enumerate(self._directories):
+            summary: dict[str, Any] = {
+                "status": "finished" if self.members.ended[member] is None else "pruned",
+                "total_steps": ends[member],
+                "final_evaluation": trained.evaluations[member].summary(ends[member]),
+                "state_digest": trained.digests[member],
+                "training_time_s": round(trained.seconds, 3),
+                "wall_time_s": round(self._elapsed(), 3),
+                "steps_per_second": speed,
+            }
+            summaries.append(self._recorded(directory, summary))
+        if self.pruner is not None:
+            self.pruner.record(summaries, [{"path": each.path, "row": _last_row(each)} for each in self._directories])
+        self._show(summaries)
+
+    def fail(self, error: BaseException, step: int) -> None:
+        """Records that the run failed or was interrupted at a step."""
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        cause = error.__cause__ if isinstance(error, RunError) and error.__cause__ is not None else error
+        if isinstance(error, Interrupted):
+            error.step = step
+            error.run_directory = self._directories[0].path if self._directories else None
+        environment = self._plan.task.id
+        reason = {"kind": type(cause).__name__, "environment": environment, "step": step, "error": str(error)}
+        ended = {"status": status, "reason": reason, "finished_at": timestamp()}
+        ended |= {"wall_time_s": round(self._elapsed(), 3), "total_steps": step}
+        for directory in self._directories:
+            try:
+                if not self._has_failed(directory):
+                    directory.record(**ended)
+            except RunError as second:  # a full disk must not hide the first error
+                _log.warning("run.json keeps its last state: %s", second)
+        if status == "failed":
+            if self.pruner is not None:
+                self.pruner.record([ended] * len(self._directories), [{"path": d.path} for d in self._directories])
+            _log.error(status, exc_info=error)
+        else:
+            _log.warning("interrupted by %s at step %s", getattr(error, "name", "Ctrl-C"), step)
+
+    def leave_at_once(self, interrupted: Interrupted) -> None:
+        """The last words of a process that does not wait for its own end."""
+        environment = self._plan.task.id
+        reason = {"kind": "Interrupted", "environment": environment, "step": None, "error": interrupted.name}
+        _log.warning("left at once for %s, without another checkpoint", interrupted.name)
+        for directory in self._directories:
+            if directory.recorded()["status"] != "failed":  # a member may have failed before
+                directory.record(status="interrupted", reason=reason, finished_at=timestamp())
+        self._display.close()
+
+    def _recorded(self, directory: RunDirectory, summary: dict[str, Any]) -> dict[str, Any]:
+        """Writes a member's summary into its run.json; returns what stands there then."""
+        if self._has_failed(directory):
             own = directory.recorded()
-            summaries[-1] = summary | {name: own.get(name) for name in ("status", "reason", "total_steps")}
-            continue
+            return summary | {name: own.get(name) for name in ("status", "reason", "total_steps")}
         directory.record(finished_at=timestamp(), **summary)
         if directory.recorded().get("nondeterminism") is None:
             rollback.forget(directory.path)
-    session.judge.record(summaries, [{"path": each.path, "row": _last_row(each)} for each in directories])
-    shown = summaries[0] | {"run_directory": str(directories[0].path), "next": _next(plan)}
-    if len(directories) > 1:
-        shown["members"] = [
-            {"mean": s["final_evaluation"]["mean"], "name": d.path.name} for s, d in zip(summaries, directories)
-        ]
-        shown["run_directory"] = f"{directories[0].path} and {len(directories) - 1} more beside it"
-    session.display.finish(shown)
+        return summary
+
+    def _has_failed(self, directory: RunDirectory) -> bool:
+        return self.failures is not None and directory in self.failures
+
+    def _show(self, summaries: Sequence[dict[str, Any]]) -> None:
+        first = self._directories[0].path
+        shown = summaries[0] | {"run_directory": str(first), "next": _next(self._plan)}
+        if len(self._directories) > 1:
+            pairs = zip(summaries, self._directories, strict=True)
+            shown["members"] = [{"mean": s["final_evaluation"]["mean"], "name": d.path.name} for s, d in pairs]
+            shown["run_directory"] = f"{first} and {len(self._directories) - 1} more beside it"
+        self._display.finish(shown)
+
+
+def last_step(plan: Plan) -> int:
+    """The transitions of a whole run, which are whole rounds of all environments."""
+    return -(-plan.settings.total_steps // plan.task.num_envs) * plan.task.num_envs
+
+
+def where(directories: Sequence[RunDirectory]) -> str:
+    """Where a person finds what was logged of a run that failed."""
+    return f"what was logged is in {directories[0].path}" if directories else "before the first step"
+
+
+def told(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, RunError) else f"{type(error).__name__}: {text[:300]}"
 
 
 def _last_row(directory: RunDirectory) -> dict[str, Any] | None:
@@ -56,49 +148,3 @@ def _next(plan: Plan) -> list[str]:
     if isinstance(plan.runner, Population) or plan.task.physics is None:
         return ["python -m rlresearch --help"]
     return ["python -m rlresearch runner=population runner.seeds=16   # the same with 16 seeds in one program"]
-
-
-def record(status: str, error: BaseException, session: Session) -> None:
-    """Says in run.json and log.txt how a run ended that did not finish."""
-    cause = error.__cause__ if isinstance(error, RunError) and error.__cause__ is not None else error
-    error.run_directory = session.directories[0].path if session.directories else None  # for who tells how to go on
-    reason = {
-        "kind": type(cause).__name__,
-        "environment": session.plan.task.id,
-        "step": getattr(error, "step", 0),
-        "error": str(error),
-    }
-    ended = {"status": status, "reason": reason, "finished_at": timestamp()}
-    ended |= {"wall_time_s": round(session.elapsed(), 3), "total_steps": reason["step"]}
-    for directory in session.directories:
-        try:
-            if session.lost is None or directory not in session.lost:
-                directory.record(**ended)
-        except RunError as second:  # a full disk must not hide the first error
-            _log.warning("run.json keeps its last state: %s", second)
-    if status == "failed":
-        if session.judge is not None:
-            session.judge.record([ended] * len(session.directories), [{"path": d.path} for d in session.directories])
-        _log.error(status, exc_info=error)
-    else:
-        _log.warning("interrupted by %s at step %s", getattr(error, "name", "Ctrl-C"), reason["step"])
-
-
-def left_at_once(session: Session, interrupted: Interrupted) -> None:
-    """The last words of a process that does not wait for its own end."""
-    reason = {"kind": "Interrupted", "environment": session.plan.task.id, "step": None, "error": interrupted.name}
-    _log.warning("left at once for %s, without another checkpoint", interrupted.name)
-    for directory in session.directories:
-        if directory.recorded()["status"] != "failed":  # one of several that was lost before
-            directory.record(status="interrupted", reason=reason, finished_at=timestamp())
-    session.display.close()
-
-
-def where(directories: list[RunDirectory]) -> str:
-    return f"what was logged is in {directories[0].path}" if directories else "before the first step"
-
-
-def told(error: BaseException) -> str:
-    """What went wrong, in one line."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, RunError) else f"{type(error).__name__}: {text[:300]}"

@@ -19,7 +19,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import annotated_types as at
 import numpy as np
@@ -31,7 +31,8 @@ from rlresearch.stats import STATISTICS
 SEARCH, PART, PRUNED_AT = "search", "part {}", "pruned in part {}"
 FROM_EVALUATIONS = ("return", "best", "auc")  # objectives that are known while a run goes on
 FROM_TIMES = {"wall_time": "wall_time_s", "training_time": "training_time_s", "steps_per_second": "steps_per_second"}
-PRUNERS = ("none", "median", "percentile", "successive_halving", "hyperband")
+PrunerName = Literal["none", "median", "percentile", "successive_halving", "hyperband"]
+PRUNERS = get_args(PrunerName)
 
 _log = logging.getLogger("rlresearch.training.pruning")
 
@@ -59,64 +60,22 @@ def without_trial(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "trial": {"storage": None, "study": None, "number": 0, "part": 0}}
 
 
-class Share(NamedTuple):
+class TrialMembers(NamedTuple):
     """The members of a run that are one trial together."""
 
     trial: Trial
     members: tuple[int, ...]
 
 
-class Judge:
-    """Says of each member whether it goes on; a `training.Judge`.
-
-    shares: which members are which trial; the others always go on. last_step: the one after which nothing is left to
-    save. A study that cannot be reached is warned of, and its members go on.
-    """
-
-    def __init__(self, shares: Sequence[Share], members: int, last_step: int) -> None:
-        self.ended: list[int | None] = [None] * members
-        self._last_step = last_step
-        self._reporters = [Reporter(share) for share in shares]
-
-    @property
-    def going(self) -> list[bool]:
-        """For each member whether it trains on."""
-        return [step is None for step in self.ended]
-
-    def go_on(self, step: int, returns: Sequence[Sequence[float]]) -> None:
-        """For a run that goes on from a checkpoint at `step`. returns: the mean of each evaluation that it had by then,
-        of each member. What was pruned stays so.
-        """
-        for each in self._reporters:
-            each.heard([returns[index] for index in each.members])
-            if each.pruned_at is not None and each.pruned_at <= step:
-                for member in each.members:
-                    self.ended[member] = each.pruned_at
-
-    def at_evaluation(self, step: int, evaluations: Sequence[Any]) -> None:
-        """Hears of every member's evaluation at `step`, and ends the members of trials that are pruned."""
-        for each in self._reporters:
-            if self.going[each.members[0]] and not each.goes_on(step, evaluations) and step < self._last_step:
-                for member in each.members:
-                    self.ended[member] = step
-
-    def record(self, summaries: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]) -> None:
-        """Tells each trial how its run ended. summaries: of each member for run.json; runs: `path` and the last row
-        of metrics, `row`.
-        """
-        for each in self._reporters:
-            each.record([summaries[index] for index in each.members], [runs[index] for index in each.members])
-
-
-class Reporter:
+class TrialReporter:
     """One trial's line to its study. pruned_at: the step at which an earlier attempt was.
 
     What an earlier attempt was told at a step stays so: trials that have ended since would change the pruner's mind,
     and the run would not be the one that was interrupted.
     """
 
-    def __init__(self, share: Share) -> None:
-        self.members, self._trial = share.members, share.trial
+    def __init__(self, trial: TrialMembers) -> None:
+        self.members, self._trial = trial.members, trial.trial
         self.pruned_at: int | None = None
         self._study, self._id, self._before, self._decided = None, 0, (), -1
         self._offset, self._scores, self._settings, self._part = 0, [], {}, {}
@@ -137,9 +96,9 @@ class Reporter:
         """Takes in evaluations that were told before: for each member the mean of each."""
         self._scores = [self._score(own) for own in zip(*returns, strict=True)]
 
-    def goes_on(self, step: int, evaluations: Sequence[Any]) -> bool:
-        """Tells the score at `step` and asks the pruner."""
-        self._scores.append(self._score([evaluations[index].mean for index in self.members]))
+    def goes_on(self, step: int, means: Sequence[float]) -> bool:
+        """Tells the score at `step` and asks the pruner. means: the mean return of each of the trial's members."""
+        self._scores.append(self._score(means))
         if self._study is None or self._settings["pruner"] == "none":
             return True
         if self._offset + step <= self._decided or step == self.pruned_at:

@@ -12,14 +12,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
-from rlresearch.buffers import Prioritized
 from rlresearch.errors import ConfigError, shown
 from rlresearch.runners import Population
 from rlresearch.storage.tensor_files import FILES_OF_A_RING
 from rlresearch.training.experiment import Plan
-from rlresearch.types import EnvSpec
+from rlresearch.types import Buffer, BufferBytes, EnvSpec, Sized
 
-FLOAT, FLAG, PRIORITY = 4, 1, 8  # bytes
+FLOAT, FLAG = 4, 1  # bytes
 ROW_OF_METRICS, ROW_OF_EVALUATION, ONE_EPISODE = 700, 50, 24  # bytes of JSON, about
 
 
@@ -34,18 +33,19 @@ class Footprint(NamedTuple):
 def footprint(plan: Plan) -> Footprint:
     """What a run needs from its beginning to its end."""
     members = _members(plan)
-    buffer, steps = plan.trainer.buffer, plan.settings.total_steps
-    if not any(each.name == "capacity" for each in fields(buffer)):  # a rollout, or no replay at all
-        return Footprint(0, 0, members * _logs(plan))
     row = row_bytes(plan.task.spec)
-    tree = buffer.capacity * PRIORITY if isinstance(buffer, Prioritized) else 0
-    rows = min(steps, buffer.capacity) * row * (FILES_OF_A_RING + 1) // FILES_OF_A_RING
-    checkpoints = rows + _kept(plan) * tree if plan.checkpoint.keep_last else 0
-    return Footprint(
-        replay=members * (buffer.capacity * row + tree),
-        checkpoints=members * checkpoints,
-        logs=members * _logs(plan),
-    )
+    growing, rewritten = buffer_bytes(plan.trainer.buffer, row)
+    rows = min(plan.settings.total_steps * row, growing) * (FILES_OF_A_RING + 1) // FILES_OF_A_RING
+    checkpoints = rows + _kept(plan) * rewritten if plan.checkpoint.keep_last else 0
+    return Footprint(members * (growing + rewritten), members * checkpoints, members * _logs(plan))
+
+
+def buffer_bytes(buffer: Buffer, row_bytes: int) -> BufferBytes:
+    """What a buffer holds in memory. One that does not say so, but can be set to a capacity, has so many rows."""
+    if isinstance(buffer, Sized):
+        return buffer.nbytes(row_bytes)
+    settable = any(each.name == "capacity" for each in fields(buffer))  # type: ignore[arg-type]  # a frozen dataclass
+    return BufferBytes(rewritten=buffer.capacity * row_bytes) if settable else BufferBytes()
 
 
 def row_bytes(spec: EnvSpec) -> int:

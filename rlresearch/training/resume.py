@@ -12,6 +12,7 @@ import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +46,8 @@ def _from_here(path: Path) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-class Stored(NamedTuple):
+@dataclass(frozen=True)
+class Stored:
     """A run as it lies on the disk. home: the directory with its checkpoints, a population's first; directories: one a
     member; index: which of them was asked for.
     """

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import annotated_types as at
 
-from rlresearch.loggers.console import CONSOLES
+from rlresearch.loggers.console import ConsoleMode
 from rlresearch.loggers.wandb.settings import WandbSettings
 
 
@@ -57,7 +57,7 @@ class LoggerSettings:
     """
 
     every_steps: Annotated[int, at.Gt(0)] | None = 1_000
-    console: Literal[CONSOLES] = "auto"
+    console: ConsoleMode = "auto"
     tensorboard: bool = False
     wandb: WandbSettings | None = None
 

@@ -98,14 +98,15 @@ class Bench:
     """A runner whose checkpoints are timed."""
 
     def __init__(self, made: Plan, folder: Path) -> None:
-        from rlresearch.training.checkpointing import Saver
+        from rlresearch.training.checkpointing import Checkpointer, CheckpointFacts
 
         self._folder, self._number = folder, 0
         self._runner = made.runner.start(made.trainer, made.task, 0)
         replay = self._runner.state().buffer
         columns = getattr(replay, "rows", replay).columns.values()
         self._row_bytes = sum(column.shape[-1] * column.dtype.size for column in columns)
-        self._saver = Saver(self._runner, made, folder, [NoLogs()])
+        facts = CheckpointFacts(made.trainer.buffer, [NoLogs()])
+        self._checkpointer = Checkpointer(self._runner, made.task, made.checkpoint, folder, facts)
 
     def saves(self, rows: int, times: int) -> Iterator[Save]:
         """So many checkpoints, with so many new rows each."""
@@ -113,10 +114,10 @@ class Bench:
             yield self._save(rows)
 
     def close(self) -> None:
-        self._saver.close()
+        self._checkpointer.close()
 
     def _save(self, rows: int) -> Save:
-        from rlresearch.training.callbacks import Position
+        from rlresearch.training.callbacks import LoopPosition, Milestone
 
         self._runner.advance(rows - 2, True)
         began = time.perf_counter()
@@ -125,11 +126,11 @@ class Bench:
         files = self._rows_files()
         self._number += 1
         began, worked = time.perf_counter(), time.thread_time()
-        self._saver._save(Position(row=self._number))
+        self._checkpointer.at_milestone(LoopPosition(row=self._number), Milestone(0, False, False, save=True), [])
         own = time.thread_time() - worked
         self._runner.advance(1, False)
         pause = time.perf_counter() - began - step
-        self._saver._finish_writing()
+        self._checkpointer.wait()
         beside = time.perf_counter() - began
         newest = max((self._folder / "checkpoints").glob("0*"))
         state = sum(path.stat().st_size for path in newest.iterdir())

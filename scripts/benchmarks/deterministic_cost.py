@@ -80,7 +80,7 @@ def measured(name: str, deterministic: bool, pipe: Connection) -> None:
     made = plan(compose(command).config)
     devices.prepare("cpu", None, deterministic, True)
     runner = made.runner.start(made.trainer, made.task, 0)
-    runner.advance(runner.silent + 1, True)
+    runner.advance(runner.learning_start_iteration + 1, True)
     runner.advance(iterations, False)
     seconds = []
     for _ in range(CALLS):

@@ -191,10 +191,10 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
     name = _prepared(options)
     runner, compiling, learning_starts = _started(options, options.runner, options.members[0])
     runner.advance(learning_starts, False)
-    runner.rows()  # compiled, and everything before it done, before the clock starts
+    runner.metrics()  # compiled, and everything before it done, before the clock starts
     began = time.perf_counter()
     runner.advance(options.steps, True)
-    (row, *_) = runner.rows()
+    (row, *_) = runner.metrics()
     seconds = time.perf_counter() - began
     if row["loss/critic"] != row["loss/critic"]:
         raise RuntimeError(f"the loss is not a number after {options.steps} steps")

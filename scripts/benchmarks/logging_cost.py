@@ -103,7 +103,7 @@ class Training:
         trained, telling = time.perf_counter(), time.thread_time()
         self.step += STEPS
         if logger is not None:
-            for row in self.runner.rows():
+            for row in self.runner.metrics():
                 logger.metrics({"step": self.step} | row | {"speed/steps_per_second": STEPS / (trained - began)})
         return time.perf_counter() - began, time.process_time() - computed, time.thread_time() - telling
 

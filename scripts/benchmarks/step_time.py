@@ -279,7 +279,7 @@ def _runner(options: argparse.Namespace, learning_starts: int | None = None) -> 
 def _advance(runner: Any, iterations: int) -> None:
     """Runs and waits until it is done."""
     runner.advance(iterations, False)
-    runner.rows()
+    runner.metrics()
 
 
 def _seconds(call: Callable[[], Any]) -> float:

@@ -1,9 +1,9 @@
-"""A person's afternoon, as the README tells it: sixteen runs, questions about them, and the pictures of the answers.
+"""The afternoon of docs/get-started/tutorial.md: sixteen runs, questions about them, and pictures of the answers.
 
     python scripts/docs/afternoon.py [FOLDER]
 
 Trains three algorithms with five seeds and one run that fails (some minutes; FOLDER keeps them for the next time), asks
-about them in a terminal, and draws .pictures/curves.png, page.png and failed.png: the last two are the report in
+about them in a terminal, and draws docs/pictures/curves.png, page.png and failed.png: the last two are the report in
 Chromium, which needs playwright (`pip install '.[browser]'`).
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-PICTURES = ROOT / ".pictures"
+PICTURES = ROOT / "docs" / "pictures"
 TRAINING = (
     "rlresearch -m algo=ddpg,td3,sac seed=range(5) total_steps=10000 hydra/launcher=fused",
     "rlresearch algo=ddpg seed=5 total_steps=10000 optimizer=sgd optimizer.lr=0.05 logger.every_steps=250",

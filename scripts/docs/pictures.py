@@ -1,7 +1,7 @@
-"""Draws .pictures/terminal.svg: a run as a terminal shows it, trained here and now by the default command.
+"""Draws docs/pictures/terminal.svg: a run as a terminal shows it, trained here and now by the default command.
 
-    python scripts/docs/pictures.py                                           .pictures/terminal.svg
-    python scripts/quality/quality.py --plot .pictures/learning_curves.png       the other picture, some minutes
+    python scripts/docs/pictures.py                                              docs/pictures/terminal.svg
+    python scripts/quality/quality.py --plot docs/pictures/learning_curves.png       the other picture, some minutes
 
 Everything in it is the run's own output. The panel of the training half done, which a terminal erases at the end,
 is kept above the one that takes its place.
@@ -25,7 +25,7 @@ from rlresearch.cli.main import main as rlresearch
 from rlresearch.loggers.console import Display
 from rlresearch.training import run
 
-PICTURE = Path(__file__).resolve().parents[2] / ".pictures" / "terminal.svg"
+PICTURE = Path(__file__).resolve().parents[2] / "docs" / "pictures" / "terminal.svg"
 COLUMNS = 80
 # As rich's own, without the font that it would fetch from a network.
 SVG = """<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">

@@ -35,9 +35,12 @@ from rlresearch.runtime import devices
 from rlresearch.stats import estimate, sample
 from rlresearch.sweeps.search import driver, report
 from rlresearch.sweeps.search import settings as search
+from rlresearch.training.callbacks import Members
 from rlresearch.training.experiment import Plan, plan
-from rlresearch.training.loop import train
-from rlresearch.training.pruning import Judge, Share, Trial
+from rlresearch.training.finite_check import FiniteCheck
+from rlresearch.training.loop import LoopSettings, TrainingLoop, train
+from rlresearch.training.pruner import Pruner
+from rlresearch.training.pruning import Trial, TrialMembers
 from rlresearch.training.settings import EvalSettings
 
 BOUNDS = {"optimizer.lr": (1e-6, 1.0), "algo.tau": (1e-4, 1.0), "algo.gamma": (0.5, 0.999), "noise.sigma": (0.01, 2.0)}
@@ -62,8 +65,8 @@ class Together:
         seeds = [study for study in range(studies) for _ in range(batch)]
         self._part = PBT(seeds=tuple(seeds), explore=bounds)
         self._runner = PBTRunner(made.trainer, made.task, seeds, self._part)
-        self._runner.evaluated = lambda step, scores: []  # here nobody is copied
-        self._start, self._beside = self._runner.state(), self._runner.beside()
+        self._runner.after_evaluation = lambda step, scores: []  # here nobody is copied
+        self._start, self._beside = self._runner.state(), self._runner.extra_state()
         self._made, self._batch = made, batch
         self.barrier = threading.Barrier(studies, self._train)
         self._jobs: dict[int, list[dict[str, Any]]] = {}
@@ -82,25 +85,26 @@ class Together:
 
     def _train(self) -> None:
         """One batch of every study, from the beginning."""
-        steps, shares, beside = self._made.settings.total_steps, [], dict(self._beside)
+        steps, trials, beside = self._made.settings.total_steps, [], dict(self._beside)
         for study, jobs in self._jobs.items():
             for place, job in enumerate(jobs):
                 member = study * self._batch + place
                 told = {name: job[f"trial.{name}"] for name in ("storage", "study", "number", "part")}
-                shares.append(Share(Trial(**told), (member,)))
+                trials.append(TrialMembers(Trial(**told), (member,)))
                 for key in BOUNDS:
                     name = f"values.{key.removeprefix('algo.')}"
                     beside[name] = beside[name].copy()
                     beside[name][member] = job[key]
         self._runner.restore(0, self._start, beside)
-        judge = Judge(shares, len(self._runner.members), steps)
-        train(self._runner, self._made.task, steps, self._made.eval, steps, judge=judge)
-        ended = [steps if each is None else each for each in judge.ended]
-        statuses = ["finished" if each is None else "pruned" for each in judge.ended]
+        members = Members(len(self._runner.members))
+        pruner, settings = Pruner(trials, members, steps), LoopSettings(steps, steps, self._made.eval)
+        TrainingLoop(self._runner, self._made.task, settings, [FiniteCheck(self._runner), pruner], members).run()
+        ended = [steps if each is None else each for each in members.ended]
+        statuses = ["finished" if each is None else "pruned" for each in members.ended]
         told = [{"status": status, "total_steps": step} for status, step in zip(statuses, ended)]
-        judge.record(told, [{"path": "-", "row": None}] * len(told))
-        for share in shares:
-            self.steps[share.members[0] // self._batch] += ended[share.members[0]]
+        pruner.record(told, [{"path": "-", "row": None}] * len(told))
+        for trial in trials:
+            self.steps[trial.members[0] // self._batch] += ended[trial.members[0]]
 
 
 def searched(made: Plan, arguments: argparse.Namespace, words: Sequence[str], folder: Path) -> tuple[list, list]:
@@ -140,7 +144,7 @@ def populations(made: Plan) -> tuple[list[float], list[float]]:
         for own, exploits in zip(means, (False, True)):
             chosen = part if exploits else Population(seeds=MEMBERS, values=part.keys)
             runner = chosen.start(made.trainer, made.task, 100 * number)
-            finals = train(runner, made.task, made.settings.total_steps, made.eval, made.settings.total_steps)
+            finals = train(runner, made.task, made.settings.total_steps, made.eval)
             own.append(float(np.mean([each.mean for each in finals])))
     return means
 

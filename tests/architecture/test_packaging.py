@@ -57,8 +57,9 @@ def test_sdist_has_everything_a_reader_needs(sdist):
     with tarfile.open(sdist) as archive:
         shipped = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {"README.md", "LICENSE", "pyproject.toml", "constraints.txt", ".ci/run"}
+    wanted |= _files("docs", "*.md") | _files("docs/pictures", "*") | {"docs/mkdocs.yml"}
     wanted |= _files("conf", "*.yaml").union(
-        *(_files(folder, "*.py") for folder in ("rlresearch", "hydra_plugins", "tests", "scripts"))
+        *(_files(folder, "*.py") for folder in ("rlresearch", "hydra_plugins", "tests", "scripts", "docs"))
     )
     assert wanted <= shipped, sorted(wanted - shipped)
     strays = [name for name in shipped if "__pycache__" in name or name.startswith(("runs/", ".venv/"))]
@@ -124,7 +125,7 @@ def test_wheel_refuses_a_typo_in_one_line_with_exit_code_2(unpacked, tmp_path):
 def test_every_dependency_is_pinned():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    direct = [*project["dependencies"], *extras["review"], *extras["video"], *extras["test"]]
+    direct = [*project["dependencies"], *extras["docs"], *extras["video"], *extras["test"]]
     pins = _pins() | {"rlresearch"}
     missing = {name for name in map(_name, direct) if name not in pins}
     assert not missing, f"add to constraints.txt: {sorted(missing)}"

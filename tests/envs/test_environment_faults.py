@@ -13,8 +13,9 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
-from conftest import without_xla
+from conftest import few_operations, without_xla
 from gymnasium import spaces
+from support import random_actions
 
 from rlresearch.cli.main import main
 from rlresearch.envs.host import Unit
@@ -73,13 +74,13 @@ gym.register("Faulty-v0", Faulty, disable_env_checker=True, max_episode_steps=1_
 
 @pytest.fixture
 def run(tmp_path, capsys):
-    """Runs the command line with small networks; (exit code, lines of standard error, run directory)."""
+    """Runs the command line with random actions; (exit code, lines of standard error, run directory)."""
+    folder = random_actions.folder_with(tmp_path / "own")
 
     def run(fault, *overrides, **kwargs):
         Faulty.trained_in = None
         kwargs = ",".join(f"{key}:{value}" for key, value in {"fault": f"'{fault}'", **kwargs}.items())
-        small = ["algo.batch_size=8", "algo.learning_starts=8", "buffer.capacity=100"]
-        small += ["network.actor.hidden=[8,8]", "network.critic.hidden=[8,8]"]
+        small = [f"--config-dir={folder}", "algo=random_actions", "buffer.capacity=100"]
         rows = ["total_steps=60", "logger.every_steps=10", "eval.every_steps=20", "eval.episodes=1"]
         own = [
             "env=gym",
@@ -88,9 +89,11 @@ def run(tmp_path, capsys):
             "eval.final_episodes=2",
             "logger.console=none",
         ]
-        with without_xla():
-            code = main([*own, *small, *rows, "compile_cache=false", "device=cpu", f"runs_dir={tmp_path}", *overrides])
-        (path,) = tmp_path.glob("*/*")
+        with without_xla(), few_operations():
+            code = main(
+                [*small, *own, *rows, "compile_cache=false", "device=cpu", f"runs_dir={tmp_path / 'runs'}", *overrides]
+            )
+        (path,) = (tmp_path / "runs").glob("*/*")
         return code, capsys.readouterr().err.splitlines(), path
 
     return run
@@ -314,6 +317,7 @@ import ctypes
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from support import random_actions
 
 class Hanging(gym.Env):
     observation_space, action_space = spaces.Box(-100, 100, (2,), np.float32), spaces.Box(-2, 2, (1,), np.float32)

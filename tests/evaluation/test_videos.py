@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from types import SimpleNamespace
 
 import gymnasium as gym
 import imageio_ffmpeg
@@ -24,9 +23,9 @@ from rlresearch.loggers.wandb import client
 from rlresearch.loggers.wandb.settings import WandbSettings
 from rlresearch.storage.jsonl import read_rows
 from rlresearch.storage.run_directory import RunDirectory, video_of
-from rlresearch.training.callbacks import NothingKept
 from rlresearch.training.experiment import plan
-from rlresearch.training.loop import train
+from rlresearch.training.loop import LoopSettings, TrainingLoop
+from rlresearch.training.reporting import VideoCallback
 from rlresearch.training.settings import EvalSettings
 
 PENDULUM = Task("Pendulum-v1", physics=Pendulum(), max_episode_steps=20)
@@ -69,12 +68,15 @@ class Playing:
     """A runner that only counts and plays."""
 
     def __init__(self):
-        self.iteration, self.members, self.silent, self.seen = 0, (0,), 0, []
+        self.iteration, self.members, self.learning_start_iteration, self.seen = 0, (0,), 0, []
+
+    def set_active(self, active):
+        pass
 
     def advance(self, iterations, fresh):
         self.iteration += iterations
 
-    def rows(self):
+    def metrics(self):
         return [{}]
 
     def policy(self, obs):
@@ -84,9 +86,8 @@ class Playing:
 
 def trained(folder, video_every):
     evaluation = EvalSettings(every_steps=10, episodes=2, final_episodes=2, video_every=video_every)
-    runner, keeper = Playing(), NothingKept(soundness=SimpleNamespace(check=lambda step: None))
-    recorder = Recorder(PENDULUM, [folder]) if video_every else None
-    return train(runner, PENDULUM, 40, evaluation, 10, keeper=keeper, recorder=recorder), runner.seen
+    runner, videos = Playing(), VideoCallback(Recorder(PENDULUM, [folder]), evaluation)
+    return TrainingLoop(runner, PENDULUM, LoopSettings(40, 10, evaluation), [videos]).run(), runner.seen
 
 
 def test_every_nth_evaluation_and_the_last_get_one_and_the_policy_does_not_notice(tmp_path):

@@ -118,7 +118,7 @@ def test_draws_have_the_asked_shape_and_dtype(shape):
 def test_both_words_of_a_block_are_used():
     calls = rng.bits(rng.key(3), (10,)).numpy()
     key = rng.key(3)
-    counters = tf.stack([words(*range(5)), tf.repeat(words(rng._DRAW), 5)], axis=1)
+    counters = tf.stack([words(*range(5)), tf.repeat(words(rng.DRAW), 5)], axis=1)
     np.testing.assert_array_equal(calls, np.concatenate(rng.threefry2x32(key, counters).numpy().T))
 
 
@@ -135,9 +135,9 @@ def test_uniform_is_uniform():
 
 
 def test_uniform_never_reaches_one():
-    largest = rng._unit(words(0xFFFFFFFF)).numpy()
+    largest = rng.unit_interval(words(0xFFFFFFFF)).numpy()
     np.testing.assert_array_equal(largest, np.float32(1 - 2**-24))
-    np.testing.assert_array_equal(rng._unit(words(0)), 0.0)
+    np.testing.assert_array_equal(rng.unit_interval(words(0)), 0.0)
 
 
 def test_uniform_covers_its_bounds():
@@ -157,7 +157,7 @@ def test_normal_is_normal_and_its_pairs_are_independent():
 
 @pytest.mark.parametrize("word, radius", [(0, 6.7637), (0xFFFFFFFF, 0.0)])
 def test_normal_is_finite_for_every_word(monkeypatch, word, radius):
-    monkeypatch.setattr(rng, "_counted", lambda key, num, tag: (words(word), words(0)))
+    monkeypatch.setattr(rng, "blocks", lambda *_: (words(word), words(0)))
     np.testing.assert_allclose(rng.normal(rng.key(0), (2,)), [radius, 0.0], atol=1e-3)
 
 

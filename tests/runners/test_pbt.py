@@ -50,7 +50,7 @@ def runner():
 def test_a_copy_is_whole_parts_from_its_model_and_learns_with_its_own_values(runner):
     runner.advance(60, True)
     before, values = runner.state(), {path: each.numpy() for path, each in runner.values().items()}
-    (row,) = runner.evaluated(60, [3.0, 1.0, 2.0])
+    (row,) = runner.after_evaluation(60, [3.0, 1.0, 2.0])
     after = runner.state()
     assert (row["member"], row["from"], row["score"], row["from_score"]) == (1, 0, 1.0, 3.0)
     for part in ("algo", "buffer", "normalizer", "env", "timestep"):
@@ -64,7 +64,7 @@ def test_a_copy_is_whole_parts_from_its_model_and_learns_with_its_own_values(run
     own = {path: each.numpy() for path, each in runner.values().items()}
     assert own["alpha"][1] == np.float32(row["after"]["algo.alpha"]) != values["alpha"][1]
     assert row["copied"]["algo.gamma"] == values["gamma"][0] and own["gamma"][0] == values["gamma"][0]
-    assert runner.replaced == 1 and runner.evaluated(60, [1.0, 1.0, 1.0]) == []
+    assert runner.replacements == 1 and runner.after_evaluation(60, [1.0, 1.0, 1.0]) == []
 
     compiled = runner._loops[0]._chunks.experimental_get_tracing_count()
     runner.advance(20, False)
@@ -75,7 +75,7 @@ def test_a_copy_is_whole_parts_from_its_model_and_learns_with_its_own_values(run
 
 def test_values_that_change_reach_the_program(runner):
     """With a step size of nothing nothing is learned."""
-    still = {**runner.beside(), "values.alpha": np.zeros(3, np.float32)}
+    still = {**runner.extra_state(), "values.alpha": np.zeros(3, np.float32)}
     runner.restore(runner.iteration, runner.state(), still)
     before = runner.state().algo.tables
     runner.advance(20, False)

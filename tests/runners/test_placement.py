@@ -41,7 +41,7 @@ def test_whoever_ends_stands_still_and_no_share_runs_for_nobody(sizes, seed):
             going[member] = False
         if not any(going):
             break
-        places.only(going, stores)
+        places.set_active(going, stores)
         state = places.states(concatenated(stores))
         np.testing.assert_array_equal(state["count"], ran)
         np.testing.assert_array_equal(state["wide"][:, -1], np.arange(members) + ran)
@@ -58,7 +58,7 @@ def test_values_follow_their_member():
     stores = [Store(state_of(range(4))), Store(state_of(range(4, 8)))]
     places = Places(slices([4, 4]))
     going = [False, True, True, True, False, False, True, False]
-    places.only(going, stores)
+    places.set_active(going, stores)
     assert places.running == [0]
     own = places.by_place(tf.range(8) * 10)
     np.testing.assert_array_equal(own // 10, concatenated(stores)["key"])

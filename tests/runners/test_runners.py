@@ -91,7 +91,7 @@ def test_host_and_device_learn_alike(both):
     assert apart(host.state().buffer, device.state().buffer) < 5e-4
     assert apart(host.state().algo, device.state().algo) < 5e-4
     assert apart(host.state().timestep, device.state().timestep) < 5e-4
-    ours, theirs = host.rows()[0], device.rows()[0]
+    ours, theirs = host.metrics()[0], device.metrics()[0]
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
         assert value == pytest.approx(theirs[name], rel=1e-3, abs=1e-3), name
@@ -172,7 +172,7 @@ def check_member(population, member, expected):
             assert apart(getattr(state.algo, field), getattr(expected.algo, field)) < 1e-4, field
     for ours, theirs in zip(leaves(state.algo), leaves(expected.algo), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
-    row, theirs = population.rows()[member], device_plan()[0].row(expected)
+    row, theirs = population.metrics()[member], device_plan()[0].row(expected)
     for metric in row:
         assert row[metric] == pytest.approx(float(theirs[metric]), rel=1e-3, abs=1e-4, nan_ok=True), metric
 
@@ -209,9 +209,9 @@ def test_members_whose_others_have_ended_compute_the_same_bits_elsewhere(populat
     try:
         for who in ([True] * 8, going):
             population.restore(iteration, before, {})
-            population.only(who)
+            population.set_active(who)
             population.advance(12, True)
-            after.append((population.state(), population.rows(), population.policy(seen)))
+            after.append((population.state(), population.metrics(), population.policy(seen)))
     finally:
         population.restore(iteration, before, {})
     (alone, rows, actions), (together, ours, acted) = after
@@ -423,9 +423,9 @@ def test_returns_and_lengths_are_those_of_whole_episodes():
     with without_xla():
         runner = DeviceRunner(Trainer(RandomActions(task.spec), Uniform(100)), task, 0)
         runner.advance(4, True)
-        assert np.isnan(runner.rows()[0]["train/return"]) and runner.rows()[0]["train/episodes"] == 0.0
+        assert np.isnan(runner.metrics()[0]["train/return"]) and runner.metrics()[0]["train/episodes"] == 0.0
         runner.advance(8, False)
-    row, rewards = runner.rows()[0], replay_rows(runner.state().buffer).reward.numpy()[:36].reshape(12, 3)
+    row, rewards = runner.metrics()[0], replay_rows(runner.state().buffer).reward.numpy()[:36].reshape(12, 3)
     assert row["train/episodes"] == 6.0 and row["train/length"] == 5.0
     assert row["train/return"] == pytest.approx(np.mean([rewards[:5].sum(0), rewards[5:10].sum(0)]), rel=1e-5)
     np.testing.assert_allclose(runner.state().episodes.run_return, rewards[10:].sum(0), rtol=1e-5)

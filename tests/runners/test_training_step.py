@@ -93,14 +93,15 @@ def test_every_draw_of_a_run_has_a_key_of_its_own(name, monkeypatch):
     kinds = [] if on_policy(name) or make_plan(name).trainer.buffer.capacity >= 2**31 else ["buffer=prioritized"]
     settings = dict(learning_starts=2, updates=2, batch_size=4, rollout_steps=2)
     trainer = make_plan(name, "env.num_envs=2", *kinds, **settings).trainer
-    used, counted = [], rng._counted
+    used, blocks = [], rng.blocks
 
-    def noted(key, num, tag):
-        if not tf.is_symbolic_tensor(key):
-            used.append((tag, *key.numpy().tolist()))
-        return counted(key, num, tag)
+    def noted(key, x0, x1):
+        purpose = None if tf.is_symbolic_tensor(key) else int(x1[0])
+        if purpose in (rng.DRAW, rng.SPLIT):  # not a `fold_in`, of which a key may have any number
+            used.append((purpose, *key.numpy().tolist()))
+        return blocks(key, x0, x1)
 
-    monkeypatch.setattr(rng, "_counted", noted)
+    monkeypatch.setattr(rng, "blocks", noted)
     lived(trainer, rows_of(trainer.algo), 3)
     example = [each for each in used if each[1:] == (0, 0)]  # the key of the replay's empty row
     assert len(used) > 6 and len(example) <= 2

@@ -25,13 +25,18 @@ from rlresearch.config import compose, overrides
 from rlresearch.envs.pendulum import Pendulum
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, RunError
+from rlresearch.evaluation.evaluator import Evaluation
 from rlresearch.storage import redaction
 from rlresearch.sweeps.search import driver, report
 from rlresearch.sweeps.search import settings as search
 from rlresearch.sweeps.search.space import Choice, Number
-from rlresearch.training import callbacks, loop, pruning
+from rlresearch.training import pruning
+from rlresearch.training.callbacks import Callback, EvaluationResult, Members
 from rlresearch.training.experiment import plan
-from rlresearch.training.pruning import Reporter, Share, Trial
+from rlresearch.training.loop import LoopSettings, TrainingLoop
+from rlresearch.training.pruner import Pruner
+from rlresearch.training.pruning import Trial, TrialMembers, TrialReporter
+from rlresearch.training.reporting import LoggerCallback
 from rlresearch.training.settings import EvalSettings
 
 LR = "optimizer.lr=tag(log,interval(1e-5,1e-1))"
@@ -57,10 +62,10 @@ class Launcher:
         self.jobs.append((told.number, told.part, values))
         if self._fails(values):
             return SimpleNamespace(return_value=property(lambda self: 1 / 0))
-        reporter = Reporter(Share(told, (0,)))
+        reporter = TrialReporter(TrialMembers(told, (0,)))
         for step in range(100, 401, 100):
             self.steps += 100
-            goes_on = reporter.goes_on(step, [SimpleNamespace(mean=self._score(values, step))])
+            goes_on = reporter.goes_on(step, [self._score(values, step)])
             if not goes_on and step < 400:
                 break
         summary = {"status": "finished" if step == 400 else "pruned", "total_steps": step, "wall_time_s": 1.0 + step}
@@ -352,45 +357,51 @@ def test_a_trial_that_goes_on_keeps_its_scores_and_what_it_was_told(tmp_path, mo
     monkeypatch.setattr(optuna.pruners.MedianPruner, "prune", lambda *_: next(answers))
     with driver._study(search.prepare(asked(*SHORT, *words)), tmp_path) as study:
         (trial_,) = study.batch(1, 1)
-        share = Share(Trial(study.storage, study.name, trial_.number), (0,))
+        own = TrialMembers(Trial(study.storage, study.name, trial_.number), (0,))
 
-        def told(judge, steps):
+        def begun():
+            members = Members(1)
+            return Pruner([own], members, 400), members
+
+        def told(pair, steps):
+            pruner, members = pair
             for step in steps:
-                judge.at_evaluation(step, [SimpleNamespace(mean=scores[step])])
-            return judge.ended
+                evaluations = [Evaluation([scores[step]], [1])]
+                pruner.on_evaluation(EvaluationResult(step, evaluations, [True], [], False))
+            return members.ended
 
-        assert told(pruning.Judge([share], 1, 400), [100, 200, 300]) == [300]
+        assert told(begun(), [100, 200, 300]) == [300]
         # The pruner, which has no more answers, is not asked again: not from the beginning, not from a checkpoint.
-        assert told(pruning.Judge([share], 1, 400), [100, 200]) == [None]
-        assert told(pruning.Judge([share], 1, 400), [100, 200, 300]) == [300]
-        later, at_end = pruning.Judge([share], 1, 400), pruning.Judge([share], 1, 400)
-        later.go_on(100, [[-3.0]])
-        assert later.ended == [None] and told(later, [200, 300]) == [300]
-        at_end.go_on(300, [[-3.0, -2.0, -1.0]])
-        assert at_end.ended == [300]
-        for judge in (later, at_end):
-            judge.record([{"status": "pruned", "total_steps": 300}], [{"path": "x", "row": None}])
+        assert told(begun(), [100, 200]) == [None]
+        assert told(begun(), [100, 200, 300]) == [300]
+        later, at_end = begun(), begun()
+        later[0].resume(100, [[-3.0]])
+        assert later[1].ended == [None] and told(later, [200, 300]) == [300]
+        at_end[0].resume(300, [[-3.0, -2.0, -1.0]])
+        assert at_end[1].ended == [300]
+        for pruner, _ in (later, at_end):
+            pruner.record([{"status": "pruned", "total_steps": 300}], [{"path": "x", "row": None}])
             assert study.record(trial_.number, 0)["values"] == {"auc": -2.0}
 
 
 def test_a_study_out_of_reach_is_warned_of_and_the_run_goes_on(tmp_path, caplog):
-    reporter = Reporter(Share(Trial(f"sqlite:///{tmp_path}/none/study.db", "x", 0), (0,)))
-    assert reporter.goes_on(100, [SimpleNamespace(mean=-1.0)])
+    reporter = TrialReporter(TrialMembers(Trial(f"sqlite:///{tmp_path}/none/study.db", "x", 0), (0,)))
+    assert reporter.goes_on(100, [-1.0])
     reporter.record([{"status": "finished", "total_steps": 1}], [{"path": "x"}])
     assert "cannot be reached" in caplog.text
 
 
 def test_members_that_are_judged_to_stop_are_neither_logged_nor_trained_on():
     class Fake:
-        iteration, members, silent = 0, (0, 1), 0
+        iteration, members, learning_start_iteration = 0, (0, 1), 0
 
         def advance(self, iterations, fresh):
             self.iteration += iterations
 
-        def only(self, going):
-            self.going = list(going)
+        def set_active(self, active):
+            self.going = list(active)
 
-        def rows(self):
+        def metrics(self):
             return [{"train/return": 0.0}] * 2
 
         def policy(self, obs):
@@ -409,16 +420,17 @@ def test_members_that_are_judged_to_stop_are_neither_logged_nor_trained_on():
         def evaluation(self, row):
             self.told.append(("evaluation", row["step"]))
 
-    class Stopped(callbacks.AllGoOn):
-        def at_evaluation(self, step, evaluations):
-            self.going[0] = self.going[0] and step < 100
-            self.going[1] = self.going[1] and step < 200
+    class Stopped(Callback):
+        def on_evaluation(self, result):
+            for member, step in ((0, 100), (1, 200)):
+                if result.step == step:
+                    members.end(member, step)
 
-    logs, runner = [Log(), Log()], Fake()
-    kept = callbacks.NothingKept(soundness=SimpleNamespace(check=lambda step: None))
-    settings = EvalSettings(every_steps=100, episodes=1, final_episodes=1)
+    logs, runner, members = [Log(), Log()], Fake(), Members(2)
+    settings = LoopSettings(400, 50, EvalSettings(every_steps=100, episodes=1, final_episodes=1))
     task = Task("Pendulum-v1", physics=Pendulum(), max_episode_steps=5)
-    finals = loop.train(runner, task, 400, settings, 50, logs, None, kept, Stopped([True, True]))
+    heard = [LoggerCallback(members, logs), Stopped()]
+    finals = TrainingLoop(runner, task, settings, heard, members).run()
     assert runner.iteration == 200 and runner.going == [False, True]
     assert [each.lengths for each in finals] == [[5], [5]]
     first = [("row", 50), ("row", 100), ("evaluation", 100)]

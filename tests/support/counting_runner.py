@@ -64,10 +64,10 @@ class Counting:
 class CountingRunner:
     """Its state is the number of iterations, times `scale`."""
 
-    exact = True
+    replacements, resumable_here = 0, True
 
     def __init__(self, settings, task, seed):
-        self.members, self.iteration, self.silent = (seed,), 0, 0
+        self.members, self.iteration, self.learning_start_iteration = (seed,), 0, 0
         self._settings, self._discrete, self._count = settings, hasattr(task.spaces[1], "n"), 0.0
 
     def advance(self, iterations, fresh):
@@ -79,7 +79,7 @@ class CountingRunner:
             if self.iteration == own.at and own.fault != "none":
                 FAULTS[own.fault](self)
 
-    def rows(self):
+    def metrics(self):
         return [{"train/count": self._count}]
 
     def policy(self, obs):
@@ -88,10 +88,16 @@ class CountingRunner:
     def state(self):
         return State(tf.constant(self._count), Totals({}))
 
-    held = state
+    state_unordered = state
 
-    def beside(self):
+    def extra_state(self):
         return {}
+
+    def set_active(self, active):
+        pass
+
+    def after_evaluation(self, step, scores):
+        return []
 
     def restore(self, iteration, state, beside):
         self.iteration, self._count = iteration, float(state.algo)

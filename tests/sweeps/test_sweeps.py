@@ -500,14 +500,15 @@ def stray(patch):
             broken = tf.concat([state.algo.tables[:1] * np.nan, state.algo.tables[1:]], 0)
             self.restore(35, state._replace(algo=state.algo._replace(tables=broken)), {})
 
-    judges = []
+    pruners = []
 
-    def at_evaluation(self, step, evaluations):
-        judges.extend([] if self in judges else [self])
-        if step == 40 and (len(self.ended) == 3 or len(judges) == 2):
-            self.ended[-1] = step
+    def on_evaluation(self, result):
+        pruners.extend([] if self in pruners else [self])
+        count = len(result.evaluations)
+        if result.step == 40 and (count == 3 or len(pruners) == 2):
+            self.members.end(count - 1, result.step)
 
-    patch.setattr("rlresearch.training.pruning.Judge.at_evaluation", at_evaluation)
+    patch.setattr("rlresearch.training.pruner.Pruner.on_evaluation", on_evaluation)
     patch.setattr(PopulationRunner, "advance", advance)
     patch.setattr("rlresearch.training.pace.Pace.iterations", lambda self, seconds: 10)
 

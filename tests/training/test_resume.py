@@ -13,23 +13,26 @@ import pytest
 import tensorflow as tf
 from conftest import RandomActions, leaves, make_plan, same_bits, without_xla
 
-from rlresearch.buffers import Uniform
+from rlresearch.buffers import Uniform, lay_out
 from rlresearch.cli.evaluate import main as evaluate
 from rlresearch.cli.export import main as export
 from rlresearch.cli.main import main
 from rlresearch.errors import ConfigError, RunError
+from rlresearch.evaluation.evaluator import Evaluator
 from rlresearch.loggers.base import Offline
 from rlresearch.runners import Device, Host, Population
+from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.host import HostRunner
 from rlresearch.runners.step import Trainer
 from rlresearch.runtime.signals import Watch
 from rlresearch.storage import checkpoint, rollback
 from rlresearch.storage.jsonl import JsonLines, read_rows
 from rlresearch.storage.run_directory import RunDirectory
-from rlresearch.training import callbacks, checkpointing, outcome, resume, state_io
-from rlresearch.training import loop as training
-from rlresearch.training.callbacks import Position
-from rlresearch.training.checkpointing import Saver
+from rlresearch.training import checkpointing, resume, state_io
+from rlresearch.training.callbacks import LoopPosition, Milestone
+from rlresearch.training.checkpointing import Checkpointer, CheckpointFacts
+from rlresearch.training.loop import LoopSettings, TrainingLoop
+from rlresearch.training.outcome import Outcome
 from rlresearch.training.state_io import begin_from, restore, state_digest
 
 SMALL = ["network.actor.hidden=[8]", "network.critic.hidden=[8]", "tuned=none", "device=cpu", "compile_cache=false"]
@@ -64,18 +67,18 @@ def content(folder):
 
 
 def at_step(patch, step, happens):
-    """`happens(keeper)` once, where the loop of calls passes that step."""
-    real, done = training._Loop._advance, []
+    """`happens(loop)` once, where the loop of calls passes that step."""
+    real, done = TrainingLoop.advance, []
 
     def advance(self, until):
-        iteration = -(-step // self._task.num_envs)
-        if until >= iteration > self._runner.iteration and not done:
+        iteration = -(-step // self.task.num_envs)
+        if until >= iteration > self.runner.iteration and not done:
             real(self, iteration)
             done.append(True)
-            happens(self.keeper)
+            happens(self)
         real(self, until)
 
-    patch.setattr(training._Loop, "_advance", advance)
+    patch.setattr(TrainingLoop, "advance", advance)
 
 
 RUNNERS = {}
@@ -89,7 +92,10 @@ def started(part, trainer, task, seed):
     what = repr((part, trainer, task, seed))
     if what not in RUNNERS:
         runner = START[type(part)](part, trainer, task, seed)
-        begin = tf.nest.map_structure(tf.identity, runner.state()), {k: v.copy() for k, v in runner.beside().items()}
+        begin = (
+            tf.nest.map_structure(tf.identity, runner.state()),
+            {k: v.copy() for k, v in runner.extra_state().items()},
+        )
         RUNNERS[what] = runner, begin, runner.close
         runner.close = lambda: None
     runner, begin, _ = RUNNERS[what]
@@ -119,8 +125,8 @@ def ran(*overrides, code=0):
 def killed_copy(kind, whole, killed):
     """Trains into `whole`; `killed` becomes a copy made at KILLED_AT: what a process leaves that is killed there."""
 
-    def copy(keeper):
-        keeper._finish_writing()
+    def copy(loop):
+        next(each for each in loop.callbacks if isinstance(each, Checkpointer)).wait()
         shutil.copytree(whole, killed)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -205,13 +211,13 @@ def killed(pair, tmp_path):
 def test_a_signal_saves_the_exact_step_in_training_and_in_evaluation(pair, tmp_path, capsys):
     """SIGUSR1 in training, then SIGTERM in an evaluation: what goes on from both is the run never stopped."""
 
-    def in_evaluation(self, *arguments):
+    def in_evaluation(self, policy, *arguments):
         os.kill(os.getpid(), signal.SIGTERM)
-        while self.keeper.check() is None:  # the signal's thread takes a moment
-            pass
+        while True:  # the signal's thread takes a moment
+            policy(np.zeros((1, 1, 3), np.float32))
 
     with pytest.MonkeyPatch.context() as patch:
-        at_step(patch, 62, lambda keeper: os.kill(os.getpid(), signal.SIGUSR1) or wait_for(keeper))
+        at_step(patch, 62, lambda loop: os.kill(os.getpid(), signal.SIGUSR1) or wait_for(loop))
         ran(*REPLAY, *SMALL, f"runs_dir={tmp_path}", code=138)
     (run,) = runs_in(tmp_path)
     assert checkpoint.newest(run)[0].about.step == 62
@@ -221,7 +227,7 @@ def test_a_signal_saves_the_exact_step_in_training_and_in_evaluation(pair, tmp_p
     (*_, line) = (run / "log.txt").read_text().splitlines()  # nothing went wrong: no error, no traceback
     assert line.endswith("WARNING rlresearch: interrupted by SIGUSR1 at step 62")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training._Loop, "_evaluated", in_evaluation)
+        patch.setattr(Evaluator, "run", in_evaluation)
         ran(f"resume={run}", code=143)
     assert checkpoint.newest(run)[0].about.step == 96 and len(rows(run, "evaluations")) == 1
     ran(f"resume={run}")
@@ -232,14 +238,14 @@ def test_a_signal_saves_the_exact_step_in_training_and_in_evaluation(pair, tmp_p
 
 
 def test_a_signal_of_the_last_moments_ends_a_sweep_after_a_run_that_has_finished(tmp_path, capsys):
-    real = outcome.finish
+    real = Outcome.finish
 
     def finish(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
         real(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outcome, "finish", finish)
+        patch.setattr(Outcome, "finish", finish)
         ran("-m", "seed=0,1", *REPLAY, *SMALL, f"runs_dir={tmp_path}", code=143)
     (run,) = runs_in(tmp_path)
     assert record(run)["status"] == "finished" and "interrupted by SIGTERM; to go on: " in capsys.readouterr().err
@@ -256,10 +262,10 @@ def test_a_signal_that_a_process_was_told_to_ignore_stays_ignored():
         signal.signal(signal.SIGUSR1, before)
 
 
-def wait_for(keeper):
-    """The signal's thread takes a moment; `check` then raises, as it would after the next call."""
+def wait_for(loop):
+    """The signal's thread takes a moment; `poll` then raises, as it would after the next call."""
     while True:
-        keeper.check()
+        loop.poll()
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_the_run_still_comes_out_the_same(pair, killed, capsys):
@@ -284,14 +290,15 @@ def test_a_part_that_a_checkpoint_forgot_would_be_noticed(pair, killed, what):
     """The comparisons above can fail: something is 0 where it was saved, and the run comes out otherwise."""
     real = state_io.restore
 
-    def forgetful(runner, loaded):
+    def forgetful(runner, buffer, loaded):
         lost = {name: np.zeros_like(x) for name, x in loaded.arrays.items() if name.startswith(f"state.{what}")}
-        real(runner, loaded._replace(arrays=loaded.arrays | lost))
+        unsigned = loaded.manifest.model_copy(update={"about": loaded.about.model_copy(update={"content": ""})})
+        real(runner, buffer, loaded._replace(arrays=loaded.arrays | lost, manifest=unsigned))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpointing, "restore", forgetful)
         if what == "fresh":
-            patch.setattr(checkpointing, "Position", lambda fresh=False, **others: Position(not fresh, **others))
+            patch.setattr(checkpointing, "LoopPosition", lambda fresh=False, **own: LoopPosition(not fresh, **own))
         ran(f"resume={killed}")
     same_state = record(killed)["state_digest"] == record(pair[0])["state_digest"]
     assert not same_state or rows(killed, "metrics") != rows(pair[0], "metrics")
@@ -501,15 +508,15 @@ def test_what_a_checkpoint_lacks_is_named(pair):
     loaded, _ = checkpoint.newest(pair[0])
     plan = make_plan("ddpg", "env.max_episode_steps=13", "buffer.capacity=40")
     runner = plan.runner.start(plan.trainer, plan.task, 5)
-    restore(runner, loaded)
+    restore(runner, plan.trainer.buffer, loaded)
     assert state_digest(runner) == record(pair[0])["state_digest"]
     for name in loaded.arrays:
         others = {key: each for key, each in loaded.arrays.items() if key != name}
         with pytest.raises(RunError, match=f"holds nothing for '{name}'"):
-            restore(runner, loaded._replace(arrays=others))
-    _, other = small_runner(0, "buffer.capacity=50")
+            restore(runner, plan.trainer.buffer, loaded._replace(arrays=others))
+    larger, other = small_runner(0, "buffer.capacity=50")
     with pytest.raises(RunError, match="cannot be restored: 'state.buffer' holds 40 rows, unlike"):
-        restore(other, loaded)
+        restore(other, larger.trainer.buffer, loaded)
 
 
 def test_learning_that_went_astray_ends_the_run_and_reaches_no_checkpoint(tmp_path, capsys):
@@ -552,22 +559,23 @@ def host_runner(name, *overrides):
 def test_an_environment_that_does_not_replay_is_named_and_waited_for(tmp_path, caplog):
     with without_xla():
         plan, runner = host_runner("Moody-v0")
-        saver = Saver(runner, plan, tmp_path, [Logs()])
-        loop = training._Loop(runner, plan.task, plan.eval, [], None, saver)
-        loop._advance(4)
-        saver.at_stop(loop.position, callbacks.Stop(4, False, False, True), [])
-        assert not runner.exact and checkpoint.names(tmp_path) == []
-        loop._advance(25)
-        saver._finish_writing()
+        facts = CheckpointFacts(plan.trainer.buffer, [Logs()])
+        saver = Checkpointer(runner, plan.task, plan.checkpoint, tmp_path, facts)
+        loop = TrainingLoop(runner, plan.task, LoopSettings(100, evaluation=plan.eval), [saver])
+        loop.advance(4)
+        saver.at_milestone(loop.position, Milestone(4, False, False, True), [])
+        assert not runner.resumable_here and checkpoint.names(tmp_path) == []
+        loop.advance(25)
+        saver.wait()
         assert [int(name) for name in checkpoint.names(tmp_path)] == [10]
         assert "environment 'Moody-v0' does not replay: checkpoints wait" in caplog.text
-        saver.at_end(loop.position)
+        saver.on_end(loop.position)
         saver.close()
         assert checkpoint.newest(tmp_path)[0].about.step == 10  # the last state is there, but not to go on from
         last = checkpoint.chosen(tmp_path, "last", "")
         assert last.about.step == 25
         with pytest.raises(RunError, match="environment 'Moody-v0' does not replay: the 5 actions of episode 2"):
-            restore(runner, last)
+            restore(runner, plan.trainer.buffer, last)
     runner.close()
 
 
@@ -578,16 +586,16 @@ def test_environments_come_back_into_the_middle_of_their_episodes(vectorization,
     with without_xla():
         plan, one = host_runner("MountainCarContinuous-v0", *overrides)
         one.advance(10, True)
-        assert one.exact
-        saver = Saver(one, plan, tmp_path, [Logs()])
-        saver.at_end(Position())
+        assert one.resumable_here
+        saver = Checkpointer(one, plan.task, plan.checkpoint, tmp_path, CheckpointFacts(plan.trainer.buffer, [Logs()]))
+        saver.on_end(LoopPosition())
         saver.close()
         _, two = host_runner("MountainCarContinuous-v0", *overrides)
-        restore(two, checkpoint.newest(tmp_path)[0])
+        restore(two, plan.trainer.buffer, checkpoint.newest(tmp_path)[0])
         for runner in (one, two):
             runner.advance(9, False)
-            assert leaves(runner.beside())
-        assert state_digest(one) == state_digest(two) and same_bits(one.beside(), two.beside())
+            assert leaves(runner.extra_state())
+        assert state_digest(one) == state_digest(two) and same_bits(one.extra_state(), two.extra_state())
         one.close()
         two.close()
 
@@ -597,3 +605,37 @@ def test_what_is_typed_to_go_on_names_the_folder_of_own_components(tmp_path, mon
     assert resume.command(tmp_path / "runs/a", None) == "python -m rlresearch resume=runs/a"
     told = resume.command(Path("/elsewhere/a b"), str(tmp_path / "own"), "retry=failed")
     assert told == "python -m rlresearch --config-dir=own 'resume=/elsewhere/a b' retry=failed"
+
+
+class Reservoir(Uniform):
+    """Keeps a random sample of all that came: rows change after they were added."""
+
+    def add(self, state, rows):
+        place = tf.cast(state.added * 7 % self.capacity, tf.int32)[None, None]
+        laid = {dtype: part[:1] for dtype, part in lay_out(rows).items()}
+        columns = {name: tf.tensor_scatter_nd_update(c, place, laid[name]) for name, c in state.columns.items()}
+        return state._replace(columns=columns, added=state.added + 1)
+
+
+class OwnReservoir(Reservoir):
+    """The same, and honest: it has no rows that only grow."""
+
+    def append_only(self, state):
+        return {}
+
+
+@pytest.mark.parametrize("buffer", [Reservoir(10), OwnReservoir(10)], ids=["wrong", "right"])
+def test_rows_that_change_in_place_are_noticed_and_saved_whole(buffer, tmp_path, caplog):
+    """A reservoir made of the shipped ring: resumed, it holds what it held."""
+    plan = make_plan("ddpg", "env.max_episode_steps=13")
+    trainer = Trainer(RandomActions(plan.task.spec), buffer)
+    with without_xla():
+        one, two = (DeviceRunner(trainer, plan.task, 3) for _ in range(2))
+        saver = Checkpointer(one, plan.task, plan.checkpoint, tmp_path, CheckpointFacts(buffer, [Logs()]))
+        for iterations in (15, 4, 4):
+            one.advance(iterations, False)
+            saver.on_end(LoopPosition())
+        saver.close()
+        restore(two, buffer, checkpoint.newest(tmp_path)[0])
+        assert state_digest(one) == state_digest(two)
+    assert ("Reservoir changes rows after they were added" in caplog.text) == (type(buffer) is Reservoir)

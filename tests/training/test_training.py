@@ -13,10 +13,11 @@ from rlresearch.evaluation.evaluator import UNSEEN, Evaluator
 from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.host import HostRunner
 from rlresearch.runners.population import PopulationRunner
-from rlresearch.training import callbacks
-from rlresearch.training import loop as training
-from rlresearch.training.callbacks import Stop
-from rlresearch.training.loop import stops, train
+from rlresearch.training import pace
+from rlresearch.training.callbacks import Members, Milestone
+from rlresearch.training.finite_check import FiniteCheck
+from rlresearch.training.loop import LONGEST_CALL_S, LoopSettings, TrainingLoop, milestones
+from rlresearch.training.reporting import LoggerCallback
 from rlresearch.training.settings import EvalSettings
 
 STEPS, LIMIT = 120, 40
@@ -47,7 +48,8 @@ def trained(make, evaluation, members=1, row_every=30, num_envs=1, seeds=(4,)):
     loggers, overview = [Rows() for _ in range(members)], Rows()
     with without_xla():
         runner = make(plan.trainer, plan.task, seeds)
-        finals = train(runner, plan.task, STEPS, evaluation, row_every, loggers, overview)
+        heard = [FiniteCheck(runner), LoggerCallback(Members(members), loggers, overview)]
+        finals = TrainingLoop(runner, plan.task, LoopSettings(STEPS, row_every, evaluation), heard).run()
     runner.close()
     return runner, loggers, overview, finals
 
@@ -83,8 +85,10 @@ def seldom():
         ((1, 8, 1_000, 1_000), [(1, True, True)]),
     ],
 )
-def test_stops(arguments, expected):
-    assert list(stops(*arguments)) == [Stop(*each) for each in expected]
+def test_milestones(arguments, expected):
+    total_steps, num_envs, row_every, evaluate_every = arguments
+    settings = LoopSettings(total_steps, row_every, EvalSettings(evaluate_every))
+    assert list(milestones(settings, num_envs)) == [Milestone(*each) for each in expected]
 
 
 def test_training_runs_the_steps_it_was_asked_for(often):
@@ -258,19 +262,22 @@ def test_calls_of_a_second_do_not_overrun_a_stop():
     """A runner that is asked for more than is left would train past its end."""
 
     class Fake:
-        iteration, members, silent = 0, (0,), 0
+        iteration, members, learning_start_iteration = 0, (0,), 0
+
+        def set_active(self, active):
+            assert active == [True]
 
         def advance(self, iterations, fresh):
             calls.append((iterations, fresh))
             self.iteration += iterations
 
     calls, fake = [], Fake()
-    loop = training._Loop(fake, Task("Pendulum-v1"), EvalSettings(), (), None, callbacks.NothingKept())
-    loop._advance(25)
+    loop = TrainingLoop(fake, Task("Pendulum-v1"), LoopSettings(100_000))
+    loop.advance(25)
     assert fake.iteration == 25 and sum(n for n, _ in calls) == 25
     assert [fresh for _, fresh in calls] == [True] + [False] * (len(calls) - 1)
     loop.position = loop.position._replace(fresh=True)
-    loop._advance(25)
+    loop.advance(25)
     assert loop.position.fresh  # nothing ran: the fresh row is still owed
 
 
@@ -278,19 +285,23 @@ def test_no_call_takes_long_where_learning_begins():
     """Silent iterations take a microsecond, those that learn a millisecond: a signal is heard within a second or so."""
 
     class Fake:
-        iteration, members, silent, took = 0, (0,), 50_000, 0.0
+        iteration, members, learning_start_iteration, took = 0, (0,), 50_000, 0.0
+
+        def set_active(self, active):
+            assert active == [True]
 
         def advance(self, iterations, fresh):
-            assert self.iteration >= self.silent or self.iteration + iterations <= self.silent
-            self.took = iterations * (1e-3 if self.iteration >= self.silent else 1e-6)
+            begin = self.learning_start_iteration
+            assert self.iteration >= begin or self.iteration + iterations <= begin
+            self.took = iterations * (1e-3 if self.iteration >= self.learning_start_iteration else 1e-6)
             self.iteration += iterations
             clock[0] += self.took
             calls.append(self.took)
 
     clock, calls, fake = [0.0], [], Fake()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.time, "perf_counter", lambda: clock[0])
-        loop = training._Loop(fake, Task("Pendulum-v1"), EvalSettings(), (), None, callbacks.NothingKept())
-        loop._advance(100_000)
-    assert fake.iteration == 100_000 and max(calls) < 1.1 * training.LONGEST_CALL_S
+        patch.setattr(pace.time, "perf_counter", lambda: clock[0])
+        loop = TrainingLoop(fake, Task("Pendulum-v1"), LoopSettings(100_000))
+        loop.advance(100_000)
+    assert fake.iteration == 100_000 and max(calls) < 1.1 * LONGEST_CALL_S
     assert len(calls) < 70  # some to find out, then one a second

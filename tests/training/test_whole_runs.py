@@ -4,14 +4,14 @@ import json
 import re
 
 import pytest
-from conftest import without_xla
+from conftest import few_operations, without_xla
 
 from rlresearch.cli.main import main
 from rlresearch.storage.jsonl import read_rows
 from rlresearch.training import run as launch
 
 COMMAND = [
-    "total_steps=400", "tuned=none", "algo.learning_starts=100", "algo.batch_size=8", "network.actor.hidden=[8]",
+    "total_steps=400", "tuned=none", "algo.learning_starts=0", "algo.batch_size=8", "network.actor.hidden=[8]",
     "network.critic.hidden=[8]", "buffer.capacity=300", "eval.every_steps=200", "eval.episodes=2",
     "eval.final_episodes=3", "logger.every_steps=100", "device=cpu", "compile_cache=false",
 ]  # fmt: skip
@@ -21,7 +21,7 @@ TIMES = {"started_at", "finished_at", "training_time_s", "wall_time_s", "steps_p
 
 def ran(folder, *overrides):
     """The run directories of one command, by seed."""
-    with without_xla():
+    with without_xla(), few_operations():
         assert main([*overrides, *COMMAND, f"runs_dir={folder}"]) == 0
     runs = [path.parent for path in folder.glob("*/*/run.json")]
     return sorted(runs, key=lambda run: json.loads((run / "run.json").read_text())["seed"])
@@ -37,7 +37,16 @@ def returns(run):
 
 
 @pytest.fixture(scope="module")
-def twice(tmp_path_factory):
+def given():
+    """What `launch` gave back, in the order of its calls."""
+    given, real = [], launch.launch
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "launch", lambda *each: given.append(real(*each)) or given[-1])
+        yield given
+
+
+@pytest.fixture(scope="module")
+def twice(tmp_path_factory, given):
     return [ran(tmp_path_factory.mktemp("runs"))[0] for _ in range(2)]
 
 
@@ -56,22 +65,22 @@ def test_the_same_command_twice_writes_the_same_files_apart_from_times(twice):
     assert without(records[0], TIMES) == without(records[1], TIMES)
 
 
-def test_another_seed_writes_other_numbers(twice, tmp_path):
-    (other,) = ran(tmp_path, "seed=1")
-    assert returns(other) != returns(twice[0])
+def test_what_is_given_back_is_the_final_evaluations_mean(twice, given):
+    assert given[:2] == [json.loads((run / "run.json").read_text())["final_evaluation"]["mean"] for run in twice]
+    assert [len(each) for each in returns(twice[0])] == [2, 3]
+    assert given[0] == pytest.approx(sum(returns(twice[0])[-1]) / 3)
 
 
-def test_what_is_given_back_is_the_final_evaluations_mean(tmp_path, monkeypatch):
-    given = []
-    real = launch.launch
-    monkeypatch.setattr(launch, "launch", lambda *each: given.append(real(*each)) or given[-1])
-    (run,) = ran(tmp_path)
-    assert given == [json.loads((run / "run.json").read_text())["final_evaluation"]["mean"]]
-    assert [len(each) for each in returns(run)] == [2, 3]
-    assert given[0] == pytest.approx(sum(returns(run)[-1]) / 3)
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory):
+    """The runs of a sweep in one process, of seed 0 and of seed 1, of which 1 ran first."""
+    return ran(tmp_path_factory.mktemp("jobs"), "-m", "seed=1,0")
 
 
-def test_several_jobs_in_one_process_have_a_directory_each_and_know_nothing_of_each_other(twice, tmp_path):
-    runs = ran(tmp_path, "-m", "seed=1,0")
-    assert [json.loads((run / "run.json").read_text())["seed"] for run in runs] == [0, 1]
-    assert returns(runs[0]) == returns(twice[0])
+def test_several_jobs_in_one_process_have_a_directory_each_and_know_nothing_of_each_other(twice, jobs):
+    assert [json.loads((run / "run.json").read_text())["seed"] for run in jobs] == [0, 1]
+    assert returns(jobs[0]) == returns(twice[0])
+
+
+def test_another_seed_writes_other_numbers(twice, jobs):
+    assert returns(jobs[1]) != returns(twice[0])

@@ -34,9 +34,9 @@ from rlresearch.storage.run_directory import RunDirectory
 CONNECT_S = 10.0  # a server that has not answered by then is taken as not there
 _ENDED = {"finished": 0, "interrupted": 255}  # W&B's exit codes; all else has failed or crashed
 # What would make another run of ours, or send what is nobody's business.
-_NOT_OURS = ("WANDB_RUN_ID", "WANDB_RESUME", "WANDB_NAME", "WANDB_RUN_GROUP", "WANDB_SWEEP_ID", "WANDB_MODE")
+_NOT_OURS: tuple[str, ...] = ("WANDB_RUN_ID", "WANDB_RESUME", "WANDB_NAME", "WANDB_RUN_GROUP", "WANDB_SWEEP_ID")
 _NOT_OURS += ("WANDB_DIR", "WANDB_TAGS", "WANDB_NOTES", "WANDB_JOB_TYPE", "WANDB_CONSOLE", "WANDB_PROGRAM")
-_NOT_OURS += ("WANDB_ARGS",)
+_NOT_OURS += ("WANDB_MODE", "WANDB_ARGS")
 
 
 class Busy(RunError):
@@ -114,7 +114,7 @@ class Connection:
         if isinstance(final, Mapping):
             for name, value in final.items():
                 self._run.summary[f"final/{name}"] = value
-        self._run.finish(exit_code=_ENDED.get(record.get("status"), 1))
+        self._run.finish(exit_code=_ENDED.get(str(record.get("status")), 1))
         self.release()
 
     def let_go(self) -> None:
@@ -186,7 +186,7 @@ class Connection:
             os.close(held)
 
 
-def fill(path: Path, points: Sequence[Point], settings: WandbSettings, patience_s: float) -> tuple[int, str]:
+def fill(path: Path, points: Sequence[Point], settings: WandbSettings, patience_s: float) -> tuple[int, str | None]:
     """Sends what W&B lacks of a run that has ended; returns how many rows that were, and its page.
 
     Errors: Busy; NoAnswer, also where not all has arrived within `patience_s`; RunError where W&B will not have it.

@@ -13,7 +13,7 @@ from rlresearch.loggers.tail import Point
 
 def learning_curve(points: Sequence[Point], path: Path) -> bool:
     """Draws mean return and its standard deviation over evaluation episodes into a PNG file; whether there was
-    anything to draw, and to draw it with: matplotlib comes with `rlresearch[review]`. Errors: OSError.
+    anything to draw, and to draw it with: matplotlib may have been taken away. Errors: OSError.
     """
     evaluated = [point for point in points if "eval/return" in point.values]
     if not evaluated or find_spec("matplotlib") is None:

@@ -34,11 +34,18 @@ class Beside:
         self._sync = f"rlresearch-review sync {runs[0]} --to wandb"
         self._warned = False
         command = [sys.executable, "-m", "rlresearch.loggers.wandb.uploader"]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self._process: subprocess.Popen | None = None
         try:
             # A session of its own: Ctrl-C and what else is sent to the run's group is not for it.
-            self._process = subprocess.Popen(command, **pipes, env=_environment(), start_new_session=True)
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=_environment(),
+                start_new_session=True,
+            )
+            assert self._process.stdin is not None and self._process.stdout is not None
             self._listener = threading.Thread(target=self._listen, args=[self._process.stdout], daemon=True)
             self._listener.start()
             order = {"runs": [str(run.absolute()) for run in runs], "settings": asdict(settings)}
@@ -52,6 +59,7 @@ class Beside:
         ending, self._process = self._process, None
         if ending is None:
             return
+        assert ending.stdin is not None and ending.stdout is not None
         with contextlib.suppress(OSError):
             ending.stdin.close()
         try:

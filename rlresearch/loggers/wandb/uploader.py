@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def mirror(runs: Sequence[Path], settings: WandbSettings, ended: threading.Event
     server.last_chance()
     for member in members:
         # A run that goes on may find the process beside its earlier part still at work.
-        while server.tries(lambda member=member: member.end(end)) == "busy" and time.monotonic() < end:
+        while server.tries(partial(member.end, end)) == "busy" and time.monotonic() < end:
             time.sleep(POLL_S)
     if not all(member.complete for member in members):
         server.lacks_rows()
@@ -178,6 +179,7 @@ def _listen(ended: threading.Event, exit_wait_s: float) -> None:
 def _tell(kind: str, **about: Any) -> None:
     line = json.dumps({"kind": kind} | about) + "\n"
     try:
+        assert sys.__stdout__ is not None  # the supervisor started this process with a pipe
         os.write(sys.__stdout__.fileno(), line.encode())
     except OSError:
         pass  # nobody listens any more

@@ -93,7 +93,8 @@ def summarize(index: Index, runs: Sequence[Run], arguments: argparse.Namespace) 
     strata = {each.label: _strata(each, scores, task, notes) for each in grouped.groups}
     if task:
         strata = _on_one_scale(strata, arguments, notes)
-    rows, thin = [], {}
+    rows = []
+    thin: dict[str, list[str]] = {}
     for place, each in enumerate(grouped.groups):
         by_task = list(strata[each.label].values())
         if not by_task or min(map(len, by_task)) == 0:
@@ -270,10 +271,10 @@ def _claims(rows: Sequence[Row], arguments: argparse.Namespace, sign: float, not
     if len(pairs) > 1:
         notes.append(f"{len(pairs)} comparisons: a claim needs intervals at {100 - 5 / len(pairs):.1f} % each")
     made = []
-    for row, base in pairs:
-        each = stats.compare(row.sample, base.sample, len(pairs))
+    for row, against in pairs:
+        each = stats.compare(row.sample, against.sample, len(pairs))
         each = each._replace(better=each.better and int(sign) * each.better)
-        made.append(Claim(row.group.label, base.group.label, each))
+        made.append(Claim(row.group.label, against.group.label, each))
     return made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import io
 import math
 import os
 import shutil
@@ -223,7 +224,8 @@ def _check_archive(path: Path, runs: Sequence[Run]) -> None:
         for member in packed:
             content = packed.extractfile(member)
             file = wanted.pop(member.name, None)
-            if file is None or content is None or hashlib.file_digest(content, "sha256").hexdigest() != _sum(file):
+            whole = isinstance(content, io.BufferedReader) and hashlib.file_digest(content, "sha256").hexdigest()
+            if file is None or whole != _sum(file):
                 raise RunError(f"{path}: {member.name} is not what was packed; nothing was deleted.")
     if wanted:
         raise RunError(f"{path}: lacks {next(iter(wanted))}; nothing was deleted.")

@@ -89,12 +89,13 @@ def _parsed(file: Path, name: str) -> dict[str, Metric]:
     """The dictionary of this name in a source file, at its top or in a class. KeyError where there is none."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         targets: Sequence[ast.expr] = ()
+        value: ast.expr | None = None
         if isinstance(node, ast.Assign):
-            targets = node.targets
-        elif isinstance(node, ast.AnnAssign) and node.value is not None:
-            targets = [node.target]
-        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
-            return {key: _split(line) for key, line in ast.literal_eval(node.value).items()}
+            targets, value = node.targets, node.value
+        elif isinstance(node, ast.AnnAssign):
+            targets, value = [node.target], node.value
+        if value is not None and any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            return {key: _split(line) for key, line in ast.literal_eval(value).items()}
     raise KeyError(f"{file} has no {name}")
 
 

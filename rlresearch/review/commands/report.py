@@ -60,7 +60,7 @@ def everything(index: Index, runs: Sequence[Run], arguments: argparse.Namespace)
     return made
 
 
-def render(data: Mapping[str, Any], title: str, sources: str = "") -> bytes:
+def render(data: Mapping[str, Any] | None, title: str, sources: str = "") -> bytes:
     """The whole page. sources: what its policy lets it fetch from, nothing by default."""
     parts = {
         "TITLE": html.escape(title),
@@ -92,7 +92,7 @@ def plotly_script() -> str:
     found = importlib.util.find_spec("plotly")
     path = Path(found.origin).parent / "package_data" / "plotly.min.js" if found and found.origin else None
     if path is None or not path.is_file():
-        raise ConfigError("report: needs plotly; pip install 'rlresearch[review]'.")
+        raise ConfigError("report: needs plotly; install rlresearch again: pip install rlresearch.")
     return path.read_text(encoding="utf-8")
 
 

@@ -17,8 +17,8 @@ _NOT_CONFIGURATION = {
     "time": ("started_at", "finished_at", "wall_time_s", "training_time_s", "steps_per_second"),
 }
 # Settings that decide where and how a run is made, not what is learned in it.
-_INDIFFERENT = ("seed", "runs_dir", "threads", "compile_cache", "deterministic", "logger", "runner", "eval")
-_INDIFFERENT += ("checkpoint",)
+_INDIFFERENT: tuple[str, ...] = ("seed", "runs_dir", "threads", "compile_cache", "deterministic", "logger")
+_INDIFFERENT += ("runner", "eval", "checkpoint")
 
 
 def about(key: str) -> str:

@@ -104,9 +104,9 @@ def choose(index: Index, words: Sequence[str], since: str | None = None, status:
         runs = [run for run in runs if each.holds(run.values)]
     if status:
         wanted = status.split(",")
-        for each in wanted:
-            if each not in STATUSES:
-                raise ConfigError(f"--status={shown(each)}: there is no such status{alternatives(each, STATUSES)}")
+        for word in wanted:
+            if word not in STATUSES:
+                raise ConfigError(f"--status={shown(word)}: there is no such status{alternatives(word, STATUSES)}")
         runs = [run for run in runs if run.values.get("status") in wanted]
     if since:
         earliest = _moment(since)

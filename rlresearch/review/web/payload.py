@@ -216,7 +216,7 @@ def _profiles(result: Result) -> dict[str, Any]:
 
 def _columns(runs: Sequence[Run]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     """What all runs have alike, and columns of what each has for itself."""
-    own = {
+    own: dict[str, list[Any]] = {
         "id": [identity(run.key) for run in runs],
         "key": [run.key for run in runs],
         "name": [run.name for run in runs],

@@ -246,7 +246,7 @@ def _prepare(source: Source) -> None:
 
 def _impatient() -> Any:
     """uvicorn's protocol, with an end to connections that send no whole request."""
-    protocol = import_optional("uvicorn.protocols.http.h11_impl", "serve")
+    protocol: Any = import_optional("uvicorn.protocols.http.h11_impl", "serve")
 
     class Impatient(protocol.H11Protocol):
         def connection_made(self, transport: Any) -> None:

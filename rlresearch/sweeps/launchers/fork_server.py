@@ -30,7 +30,8 @@ from typing import Any, NoReturn
 
 from rlresearch.errors import RunError
 
-PRELOADED = ("tensorflow", "keras", "gymnasium", "safetensors.numpy", "omegaconf", "rlresearch.training.loop")
+PRELOADED: tuple[str, ...] = ("tensorflow", "keras", "gymnasium", "safetensors.numpy", "omegaconf")
+PRELOADED += ("rlresearch.training.loop",)
 PRELOADED += ("rlresearch.training.checkpointing", "rlresearch.runners.device", "rlresearch.runners.host")
 _PR_SET_PDEATHSIG = 1
 _CODES = {"finished": 0, "failed": 1}
@@ -173,8 +174,8 @@ def _fork(message: Mapping[str, Any], preloaded: bool, sockets: Sequence[socket.
     code = 70
     try:
         signal.set_wakeup_fd(-1)
-        for each in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, signal.SIG_DFL)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.setpgid(0, 0)
         die_with_parent(signal.SIGKILL)
@@ -214,7 +215,7 @@ def _print_to(log: str) -> None:
         os.dup2(file, number)
     os.close(file)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
-    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
+    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]  # else the server's, to its terminal
     faulthandler.enable(sys.stderr)
 
 

@@ -51,7 +51,8 @@ class Fused:
 
     def describe(self, sweep: Sweep, jobs: Sequence[Job]) -> list[str]:
         """A line for each program, and why some jobs are alone."""
-        lines, alone = [], {}
+        lines = []
+        alone: dict[str | None, list[int]] = {}
         for group in grouped(sweep, jobs):
             if group.config is None:
                 alone.setdefault(group.why, []).append(group.jobs[0].number)

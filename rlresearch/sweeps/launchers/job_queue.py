@@ -21,6 +21,7 @@ from rlresearch.sweeps import ledger
 from rlresearch.sweeps.ledger import INTERRUPTED, KILLED, PENDING, RUNNING
 
 if TYPE_CHECKING:
+    from rlresearch.sweeps.attempt import Task
     from rlresearch.sweeps.controller import Sweep
     from rlresearch.sweeps.ledger import Job
 
@@ -92,7 +93,8 @@ def _claimed(sweep: Path, job: int, attempt: int, place: str) -> tuple[int, str 
 
 def run(sweep: Sweep, units: Sequence[Sequence[Job]], queue: Queue, at_once: int | None) -> None:
     """Submits jobs, at most so many at once, and waits for their ends. Interrupted once all were told to stop."""
-    waiting, running = deque(units), {}
+    waiting = deque(units)
+    running: dict[int, tuple[Any, list[Task]]] = {}
     with Watch() as watch:
         try:
             while waiting or running:

@@ -90,7 +90,9 @@ class Local:
     def environment(self, slot: int) -> dict[str, str]:
         """What is special about a worker's environment."""
         threads = self.threads or max(1, _cores() // self._count())
-        own = {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads, "OMP_NUM_THREADS": threads}
+        own: dict[str, int | str] = dict.fromkeys(
+            ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), threads
+        )
         if self.gpus is not None:
             own["CUDA_VISIBLE_DEVICES"] = self.gpus[slot // self.jobs_per_gpu] if self.gpus else -1
         return {name: str(value) for name, value in own.items()}
@@ -111,7 +113,8 @@ class _Workers:
         self._settings, self._sweep = settings, sweep
         self._waiting, self._free = deque(units), list(range(places))[::-1]
         self._running: dict[int, _Running] = {}
-        self._started, self._server, self._deaths = 0, None, 0
+        self._started, self._deaths = 0, 0
+        self._server: Server | None = None
 
     def run(self) -> None:
         """Until every job has an end. Interrupted once all were told to stop, and have."""
@@ -138,7 +141,7 @@ class _Workers:
             tasks = [self._sweep.task(job) for job in unit]
             number, self._started = self._started, self._started + 1
             self._running[number] = _Running(tasks, slot, time.monotonic())
-            log = self._sweep.path / ledger.LOGS / f"{tasks[0].job}.{tasks[0].attempt}.log"
+            log = self._sweep.directory / ledger.LOGS / f"{tasks[0].job}.{tasks[0].attempt}.log"
             ledger.begun(self._sweep.book, [task.job for task in tasks], [task.attempt for task in tasks])
             with contextlib.suppress(RunError):  # found when it is listened to
                 jobs = [task._asdict() for task in tasks]
@@ -174,7 +177,7 @@ class _Workers:
                 ledger.ended(self._sweep.book, task.job, task.attempt, *_death(code, self._log(task)))
 
     def _log(self, task: Task) -> Path:
-        return self._sweep.path / ledger.LOGS / f"{task.job}.{task.attempt}.log"
+        return self._sweep.directory / ledger.LOGS / f"{task.job}.{task.attempt}.log"
 
     def _look_after(self) -> None:
         """Ends what takes too long, has hung, or takes too much memory."""
@@ -199,7 +202,8 @@ class _Workers:
             return TIMED_OUT, f"longer than hydra.launcher.timeout_minutes={own.timeout_minutes:g}"
         if own.hang_minutes is not None and self._silent_s(running, now) > own.hang_minutes * 60:
             return TIMED_OUT, f"no sign of life for hydra.launcher.hang_minutes={own.hang_minutes:g}"
-        if own.memory_gb is not None and (used := _resident_bytes(running.pid)) > own.memory_gb * 1e9:
+        used = _resident_bytes(running.pid) if own.memory_gb is not None and running.pid is not None else 0
+        if own.memory_gb is not None and used > own.memory_gb * 1e9:
             return KILLED, f"took {used / 1e9:.1f} GB, more than hydra.launcher.memory_gb={own.memory_gb:g}"
         return None
 
@@ -210,6 +214,7 @@ class _Workers:
         return min(now - running.began, max(0.0, time.time() - latest))
 
     def _signal(self, number: int, which: int) -> None:
+        assert self._server is not None  # what runs has one
         with contextlib.suppress(RunError):
             self._server.send(signal=int(which), to=number)
 
@@ -227,6 +232,7 @@ class _Workers:
 
     def _server_died(self, error: RunError) -> None:
         """Its jobs have died with it: another server takes its place."""
+        assert self._server is not None
         self._server.close()
         self._server, self._deaths = None, self._deaths + 1
         for number, running in list(self._running.items()):

@@ -70,6 +70,7 @@ def _write(into: Path, run: Path, place: int, every: Sequence[tuple[Loaded, bool
                     "logs": [loaded.about.logs[place]],
                     "score": None if loaded.about.score is None else _finite(scores.get(loaded.about.step)),
                     "config": lasting_digest(config),
+                    "content": "",  # the digest is of all members together
                 }
             )
             writer.save(arrays, rings, rows, about, loaded.manifest.packages, loaded.manifest.saved_at)

@@ -48,7 +48,7 @@ class Submitit:
 
     def run(self, sweep: Sweep, going_on: Sequence[Sequence[Job]], fresh: Sequence[Job]) -> None:
         units = [*going_on, *([job] for job in fresh)]
-        job_queue.run(sweep, units, _Submitted(self, str(sweep.path / ledger.LOGS)), self._most())
+        job_queue.run(sweep, units, _Submitted(self, str(sweep.directory / ledger.LOGS)), self._most())
 
     def _most(self) -> int | None:
         return self.at_once

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from rlresearch.config.compose import compose
 from rlresearch.config.overrides import SearchSpec
 from rlresearch.errors import ConfigError, RunError, one_line, shown
+from rlresearch.runtime.signals import Interrupted
 from rlresearch.storage import atomic
 from rlresearch.storage.run_directory import exclusive, timestamp
 from rlresearch.sweeps.launchers.basic import OUTWARD, PLACES
@@ -69,7 +70,7 @@ def search(prepared: Prepared, launch: Launch, folder: Path, take_up: TakeUp | N
         with _study(prepared, folder) as study:
             done = Controller(prepared, study, launch, take_up).run(folder)
             failure = study.first_failure()
-    except KeyboardInterrupt as interrupted:
+    except Interrupted as interrupted:
         interrupted.sweep_directory = folder  # for who tells how to go on
         raise
     report.show(done.counts, done.best, prepared.settings.objectives, _command(prepared, done.best), folder)
@@ -197,7 +198,7 @@ class Controller:
             why = {each.number: _failure(result) for each, result in zip(due, results, strict=True)}
             going = [each for each in going if self._goes_on(each.number, part, why.get(each.number))]
         for each in going:
-            records = [self._study.record(each.number, part)["values"] for part in range(len(parts))]
+            records = [self._study.values(each.number, part) for part in range(len(parts))]
             how, names = self._settings.aggregate, self._settings.objectives
             values = [aggregated([own[name] for own in records], how) for name in names]
             if all(value == value for value in values):

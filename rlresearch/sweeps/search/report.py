@@ -110,7 +110,7 @@ def _page(study: Any, objectives: Sequence[str], folder: Path) -> str | None:
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(complete) < 2:
         return None
-    charts = []
+    charts: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Optuna calls experimental
         for title, figure in _figures(study, objectives):
@@ -124,7 +124,9 @@ def _figures(study: Any, objectives: Sequence[str]) -> Iterator[tuple[str, Any]]
 
     several = len(objectives) > 1
     for index, name in enumerate(objectives):
-        target = {"target": lambda trial, i=index: trial.values[i], "target_name": name} if several else {}
+        target: dict[str, Any] = {}
+        if several:
+            target = {"target": lambda trial, i=index: trial.values[i], "target_name": name}
         named = target or {"target_name": name}
         yield f"History: {name}", visualization.plot_optimization_history(study, **named)
         importance = _importance(study, target)

@@ -7,13 +7,14 @@ study never draw the same numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 from rlresearch.errors import ConfigError
 from rlresearch.sweeps.search.space import Choice, Range, distributions
 from rlresearch.training.pruning import made
 
-SAMPLERS = ("tpe", "random", "grid", "qmc", "gp", "cmaes")
+SamplerName = Literal["tpe", "random", "grid", "qmc", "gp", "cmaes"]
+SAMPLERS = get_args(SamplerName)
 _LARGEST_GRID = 1_000_000
 _OPTIONS = "hydra.sweeper.sampler_options"
 
@@ -64,7 +65,7 @@ def size_of_grid(space: Mapping[str, Range]) -> int:
 
 
 def _grid(space: Mapping[str, Range]) -> list[list[Any]]:
-    axes = []
+    axes: list[list[Any]] = []
     for key, each in space.items():
         if isinstance(each, Choice):
             axes.append(list(each.values))
@@ -90,7 +91,7 @@ def _sampler(name: str, options: Mapping[str, Any], seed: int, space: Mapping[st
         return made(samplers.GridSampler, options, _OPTIONS, search_space=axes, seed=seed)
     if name == "qmc":  # one sequence of the whole study: a number's place in it is kept there
         fixed = {"seed": seed, "independent_sampler": rest, "warn_independent_sampling": False}
-        return made(_known_space(distributions(space)), {"scramble": True} | options, _OPTIONS, **fixed)
+        return made(_known_space(distributions(space)), {"scramble": True, **options}, _OPTIONS, **fixed)
     if name == "cmaes":
         fixed = {"seed": own, "independent_sampler": rest, "warn_independent_sampling": False}
         return made(samplers.CmaEsSampler, options, _OPTIONS, **fixed)

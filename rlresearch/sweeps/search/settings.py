@@ -15,10 +15,10 @@ from rlresearch.config.instantiate import make
 from rlresearch.config.overrides import SearchSpec
 from rlresearch.errors import ConfigError, alternatives, shown
 from rlresearch.runners.step import EPISODE_METRICS
-from rlresearch.sweeps.search.samplers import SAMPLERS, check_sampler
+from rlresearch.sweeps.search.samplers import SamplerName, check_sampler
 from rlresearch.sweeps.search.space import Range, space
 from rlresearch.training.experiment import Plan, plan
-from rlresearch.training.pruning import FROM_EVALUATIONS, FROM_TIMES, PRUNERS, make_pruner
+from rlresearch.training.pruning import FROM_EVALUATIONS, FROM_TIMES, PrunerName, make_pruner
 from rlresearch.training.resume import named_packages
 
 WHERE = "hydra.sweeper"
@@ -36,10 +36,10 @@ class SearchSettings:
     n_trials: Annotated[int, at.Gt(0)] = 30
     n_jobs: Annotated[int, at.Gt(0)] = 1
     params: Mapping[str, Any] | None = None
-    sampler: Literal[SAMPLERS] = "tpe"
+    sampler: SamplerName = "tpe"
     sampler_options: Mapping[str, Any] | None = None
     seed: Annotated[int, at.Interval(ge=0, lt=2**31)] = 0
-    pruner: Literal[PRUNERS] = "none"
+    pruner: PrunerName = "none"
     pruner_options: Mapping[str, Any] | None = None
     objective: Names = "return"
     direction: Names | None = None

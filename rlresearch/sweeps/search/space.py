@@ -11,7 +11,7 @@ algo.batch_size='int(interval(16,256))'        whole numbers; with tag(log,...) 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -56,11 +56,11 @@ def space(swept: Sequence[Any]) -> dict[str, Range]:
     return {each.get_key_element(): _range(each) for each in swept}
 
 
-def distributions(space: dict[str, Range]) -> dict[str, Any]:
+def distributions(space: Mapping[str, Range]) -> dict[str, Any]:
     """The same for Optuna."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    made = {}
+    made: dict[str, Any] = {}
     for key, each in space.items():
         if isinstance(each, Choice):
             made[key] = CategoricalDistribution(each.values)

@@ -91,7 +91,7 @@ class Study:
                 storage=self._storage,
                 study_name=name,
                 load_if_exists=True,
-                directions=list(terms.directions),
+                directions=[optuna.study.StudyDirection[each.upper()] for each in terms.directions],
                 sampler=seeded_sampler(terms.sampler, terms.sampler_options, terms.seed, terms.space),
                 pruner=make_pruner(terms.pruner, terms.pruner_options),
             )
@@ -128,6 +128,10 @@ class Study:
     def record(self, number: int, part: int) -> dict[str, Any] | None:
         """How the run of a part ended, or None."""
         return self.frozen(number).user_attrs.get(PART.format(part))
+
+    def values(self, number: int, part: int) -> dict[str, float]:
+        """The objectives of a part whose run has ended."""
+        return self.frozen(number).user_attrs[PART.format(part)]["values"]
 
     def is_pruned(self, number: int) -> bool:
         """Whether the trial's next part is not worth beginning."""
@@ -283,7 +287,8 @@ class Heart:
     """A thread that shows signs of life for trials."""
 
     def __init__(self, storage: Any) -> None:
-        self._storage, self._trials = storage, set()
+        self._storage = storage
+        self._trials: set[int] = set()
         self._over, self._lock = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 

@@ -70,7 +70,7 @@ def measure(options: argparse.Namespace) -> dict:
     iterations = math.ceil(options.seconds * rate / period) * period
     seconds = timed(runner, iterations, row_every)
     steps = iterations * given.num_envs * len(runner.members)
-    returns = [row["train/return"] for row in runner.rows() if not math.isnan(row["train/return"])]
+    returns = [row["train/return"] for row in runner.metrics() if not math.isnan(row["train/return"])]
     return {
         "steps_per_second": steps / seconds,
         "steps": steps,
@@ -164,7 +164,7 @@ def timed(runner, iterations: int, row_every: int) -> float:
     began = time.perf_counter()
     for done in range(0, iterations, row_every):
         runner.advance(min(row_every, iterations - done), True)
-        rows = runner.rows()
+        rows = runner.metrics()
     assert rows
     return time.perf_counter() - began
 

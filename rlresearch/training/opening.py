@@ -1,0 +1,128 @@
+"""The directories of a run: made anew, or opened as they were at the checkpoint that the run is resumed from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rlresearch.runners import Population
+from rlresearch.storage import checkpoint, redaction, rollback
+from rlresearch.storage.provenance import provenance, versions
+from rlresearch.storage.run_directory import RunDirectory, timestamp
+from rlresearch.training.experiment import Plan, member_configs
+from rlresearch.training.member_failures import are_fused
+from rlresearch.training.pruning import trial_of, without_trial
+from rlresearch.training.request import Request
+from rlresearch.training.resources import check_room
+from rlresearch.training.resume import POPULATION, SAFE, SAFE_GROUPS, Resumption, read_config
+
+_log = logging.getLogger("rlresearch")
+
+
+class Past(NamedTuple):
+    """What a run has behind it. trained_s, elapsed_s: seconds; cut: for each member, the rows by file that were written
+    after the checkpoint and will be written again.
+    """
+
+    trained_s: float = 0.0
+    elapsed_s: float = 0.0
+    cut: Sequence[Mapping[str, list[dict[str, Any]]]] = ()
+
+
+def create(plan: Plan, request: Request, directories: list[RunDirectory]) -> None:
+    """Fills `directories` with new ones, one a member; the run can be resumed once the last of this is written."""
+    check_room(plan)
+    config = without_trial(request.config)  # the stored one is that of any run, which no study waits for
+    configs = member_configs(plan.runner, config)
+    trials = trials_of(request, len(configs))
+    for own in configs:
+        directories.append(RunDirectory.create(plan.settings.runs_dir, request.algo, request.env, own["seed"]))
+    directories[0].hold()
+    fields = provenance(request.argv, request.overrides) | {"choices": dict(request.choices)}
+    names = [directory.path.name for directory in directories]
+    for index, directory in enumerate(directories):
+        population = {"index": index, "members": names} if isinstance(plan.runner, Population) else None
+        own = request.own[min(index, len(request.own) - 1)]
+        directory.record(**(fields | {"population": population, "trial": trials[index]} | dict(own)))
+    if isinstance(plan.runner, Population):
+        directories[0].write_config(_yaml(config), POPULATION)
+    for directory, own in zip(directories, configs, strict=True):
+        directory.write_config(_yaml(own))
+    request.begun([directory.path for directory in directories])
+
+
+def reopen(resumption: Resumption, request: Request, directories: list[RunDirectory]) -> Past:
+    """Fills `directories` with those of the run, as they were at its checkpoint."""
+    loaded = resumption.loaded
+    for path in resumption.stored.directories:
+        directory = RunDirectory(path)
+        if not directories:  # of a population the first stands for all
+            directory.hold()
+        directories.append(directory)
+        directory.open_log()
+    fused = are_fused(request.own, resumption)
+    failed = {each.path for each in directories if fused and each.recorded()["status"] == "failed"}
+    sizes = loaded.about.logs if loaded else [{} for _ in directories]
+    pairs = zip(directories, sizes, strict=True)
+    cut = [{} if each.path in failed else rollback.cut(each.path, own) for each, own in pairs]
+    for name, reason in resumption.damaged.items():
+        _log.warning("checkpoint %s is damaged: %s; it is set aside", name, reason)
+        checkpoint.set_aside(resumption.stored.home, name)
+    _record_resume(resumption, request, [each for each in directories if each.path not in failed])
+    if resumption.changed:
+        _write_changes(resumption, directories)
+    times = loaded.about.times if loaded else {}
+    same_rows = "logger.every_steps" not in resumption.changed
+    return Past(
+        times.get("training_time_s", 0.0),
+        times.get("wall_time_s", 0.0),
+        [own if same_rows else {**own, "metrics": []} for own in cut],
+    )
+
+
+def trials_of(request: Request, members: int, resumed: bool = False) -> Sequence[Mapping[str, Any] | None]:
+    """The trial that each member is. Where a run is resumed, only as its search says: what is stored with a run may be
+    anybody's, and name a study that lies anywhere.
+    """
+    if len(request.trials) == members:
+        return request.trials
+    whole = request.trials[0] if request.trials else None if resumed else trial_of(request.config)
+    return [whole] * members
+
+
+def stored_config(plan: Plan, directories: Sequence[RunDirectory]) -> dict[str, Any]:
+    """The run's configuration as a later process will read it."""
+    name = POPULATION if isinstance(plan.runner, Population) else "config.yaml"
+    return read_config(directories[0].path / name)
+
+
+def _record_resume(resumption: Resumption, request: Request, directories: Sequence[RunDirectory]) -> None:
+    loaded = resumption.loaded
+    step = loaded.about.step if loaded else 0
+    entry = {"at": timestamp(), "step": step, "checkpoint": loaded.path.name if loaded else None}
+    entry |= {"overrides": redaction.redacted(request.overrides)}
+    entry |= {"changed": resumption.changed, "packages": versions()}
+    _log.info("resumed at step %s, changed: %s", step, resumption.changed or "nothing")
+    fields = provenance(request.argv, request.overrides)
+    here = {name: fields[name] for name in ("host", "pid", "python", "packages")}
+    for directory in directories:
+        resumes = [*(directory.recorded().get("resumes") or []), entry]
+        directory.record(status="running", reason=None, finished_at=None, resumes=resumes, **here)
+
+
+def _write_changes(resumption: Resumption, directories: Sequence[RunDirectory]) -> None:
+    """Writes changed settings into the stored configurations, so that the next resume knows of them."""
+    for directory in directories:
+        for name in ("config.yaml", POPULATION):
+            if (directory.path / name).exists():
+                own = read_config(directory.path / name)
+                own |= {key: resumption.config[key] for key in (*SAFE, *SAFE_GROUPS)}
+                own["env"]["timeout_s"] = resumption.config["env"].get("timeout_s")
+                directory.write_config(_yaml(own), name)
+
+
+def _yaml(config: dict[str, Any]) -> str:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(redaction.settings(config)))

@@ -1,0 +1,69 @@
+"""Callbacks that tell loggers and make videos: rows, evaluations, who was copied from whom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rlresearch.evaluation.video import Recorder
+from rlresearch.loggers.base import Logger
+from rlresearch.runners.runner import Runner
+from rlresearch.training.callbacks import Callback, EvaluationResult, Members
+from rlresearch.training.settings import EvalSettings
+
+
+class LoggerCallback(Callback):
+    """Tells each active member's logger its rows, and `overview` those of all members together.
+
+    loggers: one a member, or none. overview: hears the mean of every metric, and the episodes of all members.
+    """
+
+    def __init__(self, members: Members, loggers: Sequence[Logger], overview: Logger | None = None) -> None:
+        self._members, self._loggers, self._overview = members, list(loggers), overview
+
+    def on_rows(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
+        active = self._members.active
+        for logger, row, on in zip(self._loggers, rows, active):
+            if on:
+                logger.metrics(row)
+        if self._overview is not None:
+            heard = [row for row, on in zip(rows, active, strict=True) if on]
+            self._overview.metrics({name: _mean([row[name] for row in heard]) for name in rows[0]} | {"step": step})
+
+    def on_evaluation(self, result: EvaluationResult) -> None:
+        for logger, each, on in zip(self._loggers, result.evaluations, result.active):
+            if on:
+                logger.evaluation({"step": result.step} | each._asdict())
+        if self._overview is not None:
+            heard = [each for each, on in zip(result.evaluations, result.active, strict=True) if on]
+            returns = [value for each in heard for value in each.returns]
+            self._overview.evaluation({"step": result.step, "returns": returns})
+
+
+class VideoCallback(Callback):
+    """Has videos made of the evaluations that get one."""
+
+    def __init__(self, recorder: Recorder, settings: EvalSettings) -> None:
+        self._recorder, self._settings = recorder, settings
+
+    def on_evaluation(self, result: EvaluationResult) -> None:
+        if self._settings.shows(result.step, result.final):
+            self._recorder.record(result.step, result.episodes, result.active)
+
+
+class SelectionCallback(Callback):
+    """Lets a population choose between its members after each evaluation but the last, and logs who replaced whom."""
+
+    def __init__(self, runner: Runner, logger: Logger) -> None:
+        self._runner, self._logger = runner, logger
+
+    def on_evaluation(self, result: EvaluationResult) -> None:
+        if not result.final:
+            for row in self._runner.after_evaluation(result.step, [each.mean for each in result.evaluations]):
+                self._logger.lineage(row)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))

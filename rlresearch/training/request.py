@@ -1,0 +1,29 @@
+"""What was asked for when a run is started, beside the plan that was made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Request(NamedTuple):
+    """config: plain and resolved. algo, env: the names chosen. argv, overrides: as typed.
+
+    tuned: settings that applied by themselves, by dotted key, and the name they have. choices: the option of each
+    group. own: what the run.json of each member says beside the rest, or one for all members. begun: hears of the
+    directories once the run can be resumed from them. trials: of a search, one a member where members are different
+    trials; else the configuration's trial is that of all members together.
+    """
+
+    config: dict[str, Any]
+    algo: str
+    env: str
+    argv: Sequence[str]
+    overrides: Sequence[str]
+    tuned_name: str | None = None
+    tuned: Mapping[str, Any] = {}
+    choices: Mapping[str, Any] = {}
+    own: Sequence[Mapping[str, Any]] = ({},)
+    begun: Callable[[Sequence[Path]], None] = lambda _: None
+    trials: Sequence[Mapping[str, Any] | None] = ()
