@@ -16,7 +16,8 @@ from support.fake_wandb import fake_wandb
 from support.make_runs import evaluation_rows, make_run, metrics_rows
 
 from rlresearch.cli.main import main
-from rlresearch.config.compose import changes, compose
+from rlresearch.config.changes import parse_changes
+from rlresearch.config.compose import compose
 from rlresearch.config.instantiate import make
 from rlresearch.errors import ConfigError
 from rlresearch.loggers.tail import Following, Point
@@ -438,7 +439,7 @@ def test_loggers_that_are_not_there_are_refused(words, said):
 
 @pytest.mark.parametrize("words", [["logger=[wandb,tensorboard]"], ["logger=wandb"], ["logger=quiet"]])
 def test_a_run_that_goes_on_may_have_other_loggers(words):
-    (change,) = changes(words, None, SAFE_GROUPS)
+    (change,) = parse_changes(words, None, SAFE_GROUPS)
     assert change.settings == compose(words).config["logger"]
 
 

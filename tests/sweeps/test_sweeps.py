@@ -19,6 +19,7 @@ from support.counting_runner import QUICK, folder_with
 
 from rlresearch.cli.main import main
 from rlresearch.config import compose
+from rlresearch.config.overrides import sweep_jobs
 from rlresearch.storage import checkpoint, jsonl, run_directory
 from rlresearch.sweeps import jobs, ledger
 from rlresearch.sweeps.ledger import FAILED, FINISHED, INTERRUPTED, KILLED, PENDING, PRUNED, RUNNING, TIMED_OUT
@@ -61,7 +62,7 @@ def swept(folder, runs, *overrides, code=0):
 )
 def test_a_frozen_job_is_what_hydra_composes(sweep):
     composer = jobs.Composer()
-    batch = compose.sweep_jobs(sweep)
+    batch = sweep_jobs(sweep)
     planned = composer.jobs(batch)
     for job in planned[:: max(1, len(planned) // 4)]:
         alone = compose.compose(job.overrides)
