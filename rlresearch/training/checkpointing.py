@@ -20,7 +20,8 @@ from rlresearch.errors import RunError
 from rlresearch.evaluation.evaluator import UNSEEN, Evaluation
 from rlresearch.runners.runner import Runner
 from rlresearch.storage import run_directory
-from rlresearch.storage.checkpoint import Checkpoint, CheckpointMetadata, Writer
+from rlresearch.storage.checkpoint import Checkpoint, Writer
+from rlresearch.storage.manifest import CheckpointMetadata
 from rlresearch.storage.provenance import versions
 from rlresearch.training.callbacks import Callback, LoopPosition, Milestone
 from rlresearch.training.finite_check import FiniteCheck

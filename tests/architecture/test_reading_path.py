@@ -11,10 +11,9 @@ from functools import cache
 import pytest
 import yaml
 from conftest import ROOT
+from support.bounds import BOUNDS
 
 PAGES = ROOT / "docs" / "algorithms"
-MOST_FILES = 6
-MOST_LINES = 900
 ALGORITHMS = sorted(path.stem for path in (ROOT / "rlresearch" / "algos").glob("[!_]*.py"))
 GROUPS = ("network", "buffer", "noise", "optimizer", "normalize", "schedule")
 
@@ -120,8 +119,8 @@ def needed(algorithm):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_reading_path_is_short(algorithm):
     files = FILES[algorithm]
-    assert len(set(files)) == len(files) <= MOST_FILES
-    assert sum(len((ROOT / file).read_text().splitlines()) for file in files) <= MOST_LINES
+    assert len(set(files)) == len(files) <= BOUNDS["files_to_read"]
+    assert sum(len((ROOT / file).read_text().splitlines()) for file in files) <= BOUNDS["lines_to_read"]
     assert files[0] == f"rlresearch/algos/{algorithm}.py" and "rlresearch/runners/step.py" in files
 
 

@@ -12,7 +12,8 @@ import pytest
 from support.failing_disks import Disk, PowerGone, tampered
 
 from rlresearch.storage import atomic, checkpoint, tensor_files
-from rlresearch.storage.checkpoint import CheckpointMetadata, Writer, load, names, newest
+from rlresearch.storage.checkpoint import Writer, load, names, newest
+from rlresearch.storage.manifest import CheckpointMetadata
 from rlresearch.storage.tensor_files import CorruptCheckpointError, Ring
 
 CAPACITY, WIDTH = 40, 3

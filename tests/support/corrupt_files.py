@@ -19,8 +19,9 @@ from support.make_runs import evaluation_rows, metrics_rows
 
 from rlresearch.config.compose import compose
 from rlresearch.storage import checkpoint, tensor_files
-from rlresearch.storage.checkpoint import CheckpointMetadata, Writer
+from rlresearch.storage.checkpoint import Writer
 from rlresearch.storage.jsonl import JsonLines
+from rlresearch.storage.manifest import CheckpointMetadata
 from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.storage.tensor_files import Ring
 from rlresearch.training import resume
