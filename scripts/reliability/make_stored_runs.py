@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from small_runs import QUIET, commands
+from small_runs import QUIET, commands, use
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK, HOST = Path("/tmp/compat"), "host"
@@ -94,13 +94,8 @@ def main(argv: list[str] | None = None) -> int:
 def _prepare(checkout: Path) -> None:
     """Makes this process one that trains with the checkout's code, in WORK, without XLA."""
     os.chdir(WORK)
-    os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    sys.path.insert(0, str(checkout))
+    use(checkout, plain=True)
     socket.gethostname = lambda: HOST
-    import tensorflow as tf
-
-    function = tf.function
-    tf.function = lambda *args, jit_compile=None, **kwargs: function(*args, **kwargs)
 
 
 def _make(name: str) -> str:

@@ -1,6 +1,10 @@
-"""Every shipped algorithm as a command that trains in seconds, on each runner."""
+"""Every shipped algorithm as a command that trains in seconds, on each runner, with the code of any checkout."""
 
 from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
 
 _ACTOR = ["network.actor.hidden=[8]", "network.critic.hidden=[8]"]
 _Q = ["env=cartpole", "network.q.hidden=[8]"]
@@ -37,3 +41,22 @@ def commands() -> dict[str, list[str]]:
         for algo, own in ALGORITHMS.items()
         for runner, how in RUNNERS.items()
     }
+
+
+def use(checkout: Path, plain: bool) -> None:
+    """Makes this process one that imports rlresearch from a checkout. plain: its loops are graphs, not XLA programs."""
+    os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    # Not an installed one: Hydra's plugins are looked for in every folder of the path.
+    sys.path[:] = [
+        str(checkout),
+        *(each for each in sys.path if not (Path(each or ".") / "rlresearch" / "__init__.py").is_file()),
+    ]
+    if plain:
+        import tensorflow as tf
+
+        function = tf.function
+        tf.function = lambda *args, jit_compile=None, **kwargs: function(*args, **kwargs)
+    import rlresearch
+
+    if not Path(rlresearch.__file__).is_relative_to(checkout):
+        raise ImportError(f"rlresearch is imported from {rlresearch.__file__}, not from {checkout}")

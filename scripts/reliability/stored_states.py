@@ -18,9 +18,10 @@ try:
     from rlresearch.training import resume, state_io
     from rlresearch.training.experiment import plan
 except ImportError:  # version 0.1
+    from rlresearch.plan import plan
+
     from rlresearch import checkpoint, resume
     from rlresearch import saving as state_io
-    from rlresearch.plan import plan
 
 
 def digest_of(run: Path) -> str:
