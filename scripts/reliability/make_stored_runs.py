@@ -8,7 +8,8 @@ version that they are named after, and stay. NAME.json says of each run director
 has, and how its policy acts on some observations.
 
 Loops run as plain graphs: they need not be fast, and compiling would take longer than they do. The runs are made in
-WORK, since a sweep's ledger holds the folder that it was started in; no file names anything else of this machine.
+WORK, since a sweep's ledger holds the folder that it was started in; no file names anything else of this machine. Begun
+again after it was stopped, the script makes what is missing there.
 """
 
 from __future__ import annotations
@@ -76,19 +77,27 @@ def main(argv: list[str] | None = None) -> int:
     checkout, folder = options.checkout.resolve(), options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     own_host = socket.gethostname()
-    WORK.mkdir()
-    try:
-        with multiprocessing.get_context("spawn").Pool(options.jobs, _prepare, (checkout,)) as pool:
-            for told in pool.imap_unordered(_make, options.only or list(CASES), chunksize=1):
-                print(told, flush=True)
-        _prepare(checkout)
-        manifest = {"commit": _commit(checkout), "work": str(WORK), **_described()}
-        _check_neutral([str(checkout), str(ROOT), str(Path.home()), own_host])
-        (folder / f"{options.name}.json").write_text(json.dumps(manifest) + "\n")
-        _pack(folder / f"{options.name}.tar.xz")
-    finally:
-        shutil.rmtree(WORK)
+    WORK.mkdir(exist_ok=True)
+    missing = [name for name in options.only or CASES if not _is_made(name)]
+    with multiprocessing.get_context("spawn").Pool(options.jobs, _prepare, (checkout,)) as pool:
+        for told in pool.imap_unordered(_make, missing, chunksize=1):
+            print(told, flush=True)
+    _prepare(checkout)
+    manifest = {"commit": _commit(checkout), "work": str(WORK), **_described()}
+    _check_neutral([str(checkout), str(ROOT), str(Path.home()), own_host])
+    (folder / f"{options.name}.json").write_text(json.dumps(manifest) + "\n")
+    _pack(folder / f"{options.name}.tar.xz")
+    shutil.rmtree(WORK)
     return 0
+
+
+def _is_made(name: str) -> bool:
+    """Whether an earlier command, which was stopped, made all of a case; what it made of others is removed."""
+    records = [json.loads(path.read_text()) for path in (WORK / name).glob("*/*/run.json")]
+    if name not in STOPPED and records and all(record["status"] == "finished" for record in records):
+        return True
+    shutil.rmtree(WORK / name, ignore_errors=True)
+    return False
 
 
 def _prepare(checkout: Path) -> None:

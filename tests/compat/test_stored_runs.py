@@ -78,7 +78,7 @@ def copied(unpacked, tmp_path, monkeypatch):
 @pytest.fixture
 def quick():
     """Loops that start soon: how they compute is not the question."""
-    with without_xla(), few_operations():
+    with without_xla():
         yield
 
 
@@ -108,15 +108,14 @@ def test_they_are_small():
 @pytest.mark.parametrize("case", PROGRAMS, ids=named)
 def test_what_is_loaded_has_the_stored_digest(case, unpacked):
     version, run = case
-    with few_operations():  # for values that the stored ones replace
-        assert digest_of(unpacked(version) / run) == MANIFESTS[version]["runs"][run]["digest"]
+    assert digest_of(unpacked(version) / run) == MANIFESTS[version]["runs"][run]["digest"]
 
 
 @pytest.mark.parametrize("case", RUNS, ids=named)
 def test_the_stored_policy_acts_as_it_did(case, unpacked):
     version, run = case
     stored = MANIFESTS[version]["runs"][run]
-    with few_operations():
+    with few_operations():  # for parameters that the stored ones replace
         actions = actions_of(unpacked(version) / run, MANIFESTS[version]["observations"][stored["observations"]])
     assert actions.shape == np.shape(stored["actions"])
     np.testing.assert_allclose(actions, stored["actions"], rtol=0, atol=TOLERANCE)
