@@ -1,4 +1,7 @@
-"""What tests share: the shipped components made small, and runs without XLA where compiling is not the point."""
+"""What tests share: the shipped components made small, and runs without XLA where compiling is not the point.
+
+`python -m pytest -n 0 --without-tensorflow` runs the tests of what reads, writes and shows files, in seconds.
+"""
 
 import functools
 import gc
@@ -14,10 +17,21 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # before TensorFlow: tests 
 if importlib.util.find_spec("rlresearch") is None:  # not installed: the checkout that these tests stand in
     sys.path.insert(0, str(ROOT))
 
+WITHOUT = "--without-tensorflow"
+# What that selects: places below `tests`, of which no test loads TensorFlow.
+LIGHT = (
+    "architecture/test_structure.py", "loggers/test_console.py", "review/test_review_curves.py",
+    "review/test_review_query.py", "review/test_review_reader.py", "review/test_review_serve.py",
+    "review/test_review_stats.py", "runtime", "storage/test_rows_survive.py", "storage/test_run_directory.py",
+)  # fmt: skip
+
 gc.disable()  # nothing of what is loaded here is garbage; to look for it takes a quarter of the time
 import gymnasium as gym  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+
+if WITHOUT in sys.argv:  # then `rlresearch` stands in for TensorFlow until it is used, which is an error below
+    import rlresearch  # noqa: F401
 import tensorflow as tf  # noqa: E402
 from support.random_actions import RandomActions  # noqa: E402, F401
 
@@ -29,6 +43,33 @@ from rlresearch.types import Batch, EnvSpec, Progress, Transition  # noqa: E402
 
 gc.freeze()
 gc.enable()
+
+
+def pytest_addoption(parser):
+    parser.addoption(WITHOUT, action="store_true", help="only the tests that never load TensorFlow; needs -n 0")
+
+
+def pytest_configure(config):
+    if config.getoption(WITHOUT) and config.getoption("numprocesses", 0):
+        raise pytest.UsageError(f"{WITHOUT} needs -n 0")
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Whether a file stays unread, which would load TensorFlow already; None where the option is not given."""
+    if config.getoption(WITHOUT) and collection_path.is_file():
+        name = collection_path.relative_to(ROOT / "tests").as_posix()
+        return not name.startswith(LIGHT)
+    return None
+
+
+@pytest.fixture(autouse=True)
+def tensorflow_stays_away(request):
+    """A test that loads TensorFlow where none should fails."""
+    yield
+    if request.config.getoption(WITHOUT):
+        loaded = "tensorflow.python" in sys.modules
+        assert not loaded, f"{request.node.nodeid}, or a test before it, loaded TensorFlow"
+
 
 ALGORITHMS = sorted(path.stem for path in (config_folder() / "algo").glob("*.yaml"))
 

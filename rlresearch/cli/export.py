@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
-from rlresearch.cli.stored_policy import StoredPolicy, answered, policy_parser, stored_policy
+from rlresearch.cli.stored_policy import StoredPolicy, policy_parser, stored_policy
 from rlresearch.envs.host import Unit
-from rlresearch.errors import ConfigError, RunError, shown
+from rlresearch.errors import ConfigError, RunError, exit_code_of, shown
 from rlresearch.runtime import devices
 from rlresearch.storage import atomic
 from rlresearch.storage.provenance import versions
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", help="where to; must not exist yet")
     about = "saved_model (default), or onnx: policy.onnx, which needs pip install 'rlresearch[onnx]'"
     parser.add_argument("--format", choices=FORMATS, default="saved_model", metavar="NAME", help=about)
-    return answered(parser, argv, _export)
+    return exit_code_of(lambda: _export(parser.parse_args(argv)))
 
 
 def _export(options: argparse.Namespace) -> None:

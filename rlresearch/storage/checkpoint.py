@@ -390,8 +390,7 @@ def _but_rows(column: np.ndarray) -> tuple[int, ...]:
 def _order(name: str) -> tuple[int, int]:
     match = _NAME.fullmatch(name)
     assert match is not None  # as of all `names`
-    step, again = match.groups()
-    return int(step), int(again or 0)
+    return int(match[1]), int(match[2] or 0)
 
 
 def _signed(fields: Mapping[str, Any]) -> bytes:

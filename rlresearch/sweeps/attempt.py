@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlresearch.config.compose import Change
+from rlresearch.config.changes import Change
 from rlresearch.config.dotted import flattened
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.storage.redaction import redacted

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from rlresearch.config import safe_yaml
-from rlresearch.config.compose import Change
+from rlresearch.config.changes import Change
 from rlresearch.config.dotted import flattened
 from rlresearch.errors import ConfigError, RunError, shown
 from rlresearch.storage import checkpoint, redaction

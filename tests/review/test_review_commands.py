@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 
@@ -16,8 +15,6 @@ from support.make_runs import evaluation_rows, make_group, make_run
 from rlresearch.review import cli
 from rlresearch.review.__main__ import main
 from rlresearch.review.commands import show
-
-STARTED_S = 3.0  # of the processor: `ls` takes 0.4, `plot` 0.9; importing TensorFlow takes 5 to 10
 
 
 @pytest.fixture(scope="module")
@@ -333,23 +330,15 @@ def test_the_overview_names_every_command(capsys):
     assert all(f"  {name} " in out for name in cli.COMMANDS)
 
 
-def test_it_starts_at_once_and_without_tensorflow(root, tmp_path):
+def test_it_starts_without_tensorflow(root, tmp_path):
     """Also where libraries look whether what they plot is a tensor."""
     probe = "import sys; from rlresearch.review.__main__ import main; code = main(sys.argv[1:]); "
     probe += "sys.exit(code or 10 * any(name.startswith('tensorflow.') for name in sys.modules))"
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     for words in (["ls"], ["compare"], ["plot", "-o", str(tmp_path / "a.png")]):
-        before = _processor_s()
         command = [sys.executable, "-c", probe, *words, "--runs-dir", str(root)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        assert _processor_s() - before < STARTED_S
-
-
-def _processor_s() -> float:
-    """What the processes that this one waited for have used; the clock on the wall tells of other programs too."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def test_a_reader_that_leaves_early_is_no_error(root, tmp_path):

@@ -21,7 +21,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from rlresearch.cli.main import main
-from rlresearch.config import compose
+from rlresearch.config import compose, overrides
 from rlresearch.envs.pendulum import Pendulum
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, RunError
@@ -77,7 +77,7 @@ DEFAULTS = yaml.safe_load((compose.config_folder() / "hydra/sweeper/optuna.yaml"
 
 
 def asked(*words):
-    """What `compose.sought` makes of a command line, without composing what stands beside it."""
+    """What `overrides.parse_search` makes of a command line, without composing what stands beside it."""
     settings, fixed, swept = copy.deepcopy(DEFAULTS), [], []
     for each in OverridesParser.create().parse_overrides(list(words)):
         name = each.key_or_group.removeprefix("hydra.sweeper.")
@@ -85,7 +85,7 @@ def asked(*words):
             settings[name] = each.value()
         else:
             (swept.append(each) if each.is_sweep_override() else fixed.append(each.input_line))
-    return compose.Sought(settings, fixed, swept)
+    return overrides.SearchSpec(settings, fixed, swept)
 
 
 @cache
@@ -454,7 +454,7 @@ def test_ranges_are_read_as_hydra_writes_them():
 
 def test_ranges_may_stand_in_yaml_below_what_the_command_says():
     settings = {"params": {"optimizer.lr": "interval(0.1,0.2)", "algo.gamma": "0.9,0.95", "algo.tau": 0.01}}
-    found = compose.sought(settings, [LR])
+    found = overrides.parse_search(settings, [LR])
     assert search.space(found.swept) == {
         "algo.gamma": Choice(("0.9", "0.95")),
         "optimizer.lr": Number(1e-5, 1e-1, log=True),

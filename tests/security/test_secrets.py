@@ -10,7 +10,8 @@ import yaml
 from support.fake_wandb import KEY, fake_wandb
 from support.make_runs import evaluation_rows, metrics_rows
 
-from rlresearch.config.compose import Change, compose
+from rlresearch.config.changes import Change
+from rlresearch.config.compose import compose
 from rlresearch.errors import ConfigError
 from rlresearch.loggers.tail import Following
 from rlresearch.loggers.tensorboard import TensorBoard

@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[2]
 KILLS = """
 import json, os, random, signal, sys, time
 from rlresearch.loggers.base import Offline
-from rlresearch.storage.run_directory import RunDirectory, read_rows
+from rlresearch.storage.jsonl import read_rows
+from rlresearch.storage.run_directory import RunDirectory
 draw, root, lost, torn, total = random.Random(0), sys.argv[1], 0, 0, 0
 for trial in range(50):
     run = RunDirectory.create(root, "ddpg", "pendulum", trial)
@@ -60,7 +61,8 @@ READERS = """
 import json, os, random, sys, time
 from rlresearch.loggers.tail import Following
 from rlresearch.review.runs import reader
-from rlresearch.storage.run_directory import JsonLines, RunDirectory, read_rows
+from rlresearch.storage.jsonl import JsonLines, read_rows
+from rlresearch.storage.run_directory import RunDirectory
 run = RunDirectory.create(sys.argv[1], "ddpg", "pendulum", 0)
 file, count = JsonLines(run.path / "metrics.jsonl"), 3000
 writer = os.fork()

@@ -227,7 +227,7 @@ def test_close_may_be_called_again_and_ends_writing(tmp_path):
 
 def test_rows_of_a_killed_process_are_whole(tmp_path):
     code = (
-        "import os, sys; from rlresearch.storage.run_directory import JsonLines; rows = JsonLines(sys.argv[1])\n"
+        "import os, sys; from rlresearch.storage.jsonl import JsonLines; rows = JsonLines(sys.argv[1])\n"
         "for step in range(100): rows.write({'step': step})\n"
         "os.kill(os.getpid(), 9)"
     )

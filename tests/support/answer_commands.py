@@ -2,7 +2,7 @@
 
     python tests/support/answer_commands.py wrong|right COUNT [SEED]
 
-All of them in one process, so that what a command costs is not the start of Python, and TensorFlow would be noticed.
+All of them in one process: Python starts once, and TensorFlow would be noticed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import json
 import signal
 import sys
 import tempfile
-import time
 import typing
 from pathlib import Path
 
@@ -26,15 +25,15 @@ from rlresearch.config.compose import compose
 from rlresearch.training import run
 from rlresearch.training.experiment import plan
 
-LONGEST_ANSWER_S = 10
+LONGEST_ANSWER_S = 120  # whatever takes so long hangs
 
 
 def answer(case: Case, folder: Path) -> dict[str, typing.Any]:
-    """What `python -m rlresearch` answers: code, out, err, seconds of processor time; whether TensorFlow was loaded."""
+    """What `python -m rlresearch` answers: code, out, err; whether TensorFlow was loaded."""
     run.launch = lambda *_: 0.0  # a command that is accepted must not train
     argv = _in_folder(case, folder)
     out, err = io.StringIO(), io.StringIO()
-    sys.argv, began = ["rlresearch", *argv], time.process_time()
+    sys.argv = ["rlresearch", *argv]
     path = list(sys.path)
     HydraConfig.instance().cfg = None  # as in a process of its own
     signal.signal(signal.SIGALRM, _too_long)
@@ -47,19 +46,19 @@ def answer(case: Case, folder: Path) -> dict[str, typing.Any]:
     signal.alarm(0)
     sys.path[:] = path
     found = {"argv": argv, "kind": case.kind, "about": case.about, "code": code, "out": out.getvalue()}
-    found |= {"err": err.getvalue(), "s": time.process_time() - began, "tf": "tensorflow.python" in sys.modules}
+    found |= {"err": err.getvalue(), "tf": "tensorflow.python" in sys.modules}
     peak = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]  # getrusage also tells a parent's
     return found | {"mb": int(peak) // 1024, "files": dict(case.files)}
 
 
 def planned(case: Case, folder: Path) -> dict[str, typing.Any]:
     """Whether a right command has a plan: an empty `err`."""
-    began, error = time.process_time(), ""
+    error = ""
     try:
         plan(compose(case.argv).config)
     except Exception as wrong:  # noqa: BLE001 (as above)
         error = f"{type(wrong).__name__}: {wrong}"
-    return {"argv": case.argv, "err": error, "s": time.process_time() - began, "tf": "tensorflow.python" in sys.modules}
+    return {"argv": case.argv, "err": error, "tf": "tensorflow.python" in sys.modules}
 
 
 def _too_long(*_: object) -> typing.NoReturn:

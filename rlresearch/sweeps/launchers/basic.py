@@ -41,7 +41,7 @@ def made(name: str, settings: Mapping[str, Any]) -> Launcher:
     if name not in PLACES:
         raise ConfigError(f"hydra/launcher={shown(name)}: there is no such launcher{alternatives(name, PLACES)}")
     module, _, kind = PLACES[name].rpartition(".")
-    return make(getattr(import_module(f"{__package__}.{module}"), kind), dict(settings), "hydra.launcher")
+    return make(getattr(import_module(f"rlresearch.sweeps.launchers.{module}"), kind), dict(settings), "hydra.launcher")
 
 
 @dataclass(frozen=True)

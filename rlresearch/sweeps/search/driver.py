@@ -14,7 +14,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlresearch.config.compose import Sought, compose
+from rlresearch.config.compose import compose
+from rlresearch.config.overrides import SearchSpec
 from rlresearch.errors import ConfigError, RunError, one_line, shown
 from rlresearch.runtime.signals import Interrupted
 from rlresearch.storage import atomic
@@ -43,7 +44,7 @@ class Done(NamedTuple):
     folder: Path
 
 
-def checked(asked: Sought, extra_folder: str | None = None) -> Prepared:
+def checked(asked: SearchSpec, extra_folder: str | None = None) -> Prepared:
     """A search that can begin: both ends of each range, each choice and each environment make a run that can be begun.
 
     ConfigError, one line, where they do not.
