@@ -25,10 +25,10 @@ class _Launched(Launcher):
     def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
         from rlresearch.config.hydra_session import config_dir_of
         from rlresearch.sweeps.controller import Sweep
-        from rlresearch.sweeps.launchers.basic import made
+        from rlresearch.sweeps.launchers.basic import create_launcher
 
         self.sweep = Sweep(
-            made(self.NAME, self._settings),
+            create_launcher(self.NAME, self._settings),
             self.NAME,
             config.hydra.sweep.dir,
             task_function.argv,

@@ -61,9 +61,9 @@ def _explain_interruption(interrupted: Interrupted, config_dir: str | None) -> s
     line = f"interrupted by {interrupted.name}"
     sweep, run = (getattr(interrupted, name, None) for name in ("sweep_directory", "run_directory"))
     if sweep is not None:
-        return f"{line}; to go on: {resume.command(sweep, config_dir)}"
+        return f"{line}; to go on: {resume.resume_command(sweep, config_dir)}"
     if run is not None:
-        return f"{line} at step {getattr(interrupted, 'step', 0)}; to go on: {resume.command(run, config_dir)}"
+        return f"{line} at step {getattr(interrupted, 'step', 0)}; to go on: {resume.resume_command(run, config_dir)}"
     return line
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlresearch.config.compose import tuned_values
-from rlresearch.training import run
+from rlresearch.training.request import RunRequest
 
 
 def make_request(
@@ -15,10 +15,10 @@ def make_request(
     overrides: Sequence[str],
     argv: Sequence[str],
     config_dir: str | None,
-) -> run.Request:
+) -> RunRequest:
     """What run.json says of a command. overrides: as typed, without Hydra's own; argv: the whole command line."""
     env, tuned = choices["env"], choices.get("tuned")
-    return run.Request(
+    return RunRequest(
         config=config,
         algo=choices["algo"],
         env=config["env"]["id"] if env == "gym" else env,

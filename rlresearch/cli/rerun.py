@@ -14,6 +14,7 @@ from rlresearch.errors import ConfigError, exit_code_of, shown
 from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.training import run
 from rlresearch.training.experiment import plan
+from rlresearch.training.request import RunRequest
 from rlresearch.training.resume import read_config
 
 
@@ -49,7 +50,7 @@ def rerun(
     if (began_with := config.get("init_from")) is not None and init_from is None:
         raise ConfigError(f"{path}: began with what {shown(began_with)} had learned; name that with --init-from=RUN.")
     config |= {"init_from": init_from}
-    request = run.Request(
+    request = RunRequest(
         config=config,
         algo=str(record.get("algo")),
         env=str(record.get("env")),

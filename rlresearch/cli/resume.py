@@ -13,6 +13,7 @@ from rlresearch.sweeps import ledger
 from rlresearch.sweeps import resume as resume_sweep
 from rlresearch.sweeps.search import driver
 from rlresearch.training import resume, run
+from rlresearch.training.request import RunRequest
 
 
 def resume_all(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
@@ -25,10 +26,10 @@ def resume_all(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
         path = named[-1].strip("'\"") if named else None
         if path is not None and driver.is_search(path):
             rest = [each for each in overrides if not each.startswith("resume=")]
-            command = driver.again(path, rest, config_dir)
+            command = driver.resume_arguments(path, rest, config_dir)
             sweep(parse_arguments(command), command)
         elif path is not None and ledger.is_sweep(path):
-            resume_sweep.go_on(changes, config_dir, argv)
+            resume_sweep.resume_sweep(changes, config_dir, argv)
         else:
             _resume_run(overrides, changes, config_dir, argv)
 
@@ -39,8 +40,8 @@ def _resume_run(
     asked = {each.key: each for each in changes}
     path, packages = asked.pop("resume").value, asked.pop("packages", None)
     named = resume.named_packages(packages.value if packages else [], config_dir)
-    made, resumption = resume.resumption(str(path), list(asked.values()), named)
-    request = run.Request(
+    made, resumption = resume.load_resume_point(str(path), list(asked.values()), named)
+    request = RunRequest(
         config=resumption.config,
         algo=str(resumption.stored.record.get("algo")),
         env=str(resumption.stored.record.get("env")),

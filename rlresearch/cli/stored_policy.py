@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from rlresearch.errors import ConfigError
 from rlresearch.storage import checkpoint
-from rlresearch.storage.checkpoint import Loaded
+from rlresearch.storage.checkpoint import Checkpoint
 from rlresearch.training import resume
 from rlresearch.training.experiment import Plan, plan
 
@@ -19,7 +19,7 @@ class StoredPolicy:
     """A run's plan and one of its checkpoints. index: the member, where the run is a population."""
 
     plan: Plan
-    loaded: Loaded
+    loaded: Checkpoint
     index: int | None
     run: str
 
@@ -45,7 +45,7 @@ def stored_policy(options: argparse.Namespace) -> StoredPolicy:
     config = resume.read_config(stored.directories[stored.index] / "config.yaml")
     config |= {"runs_dir": str(stored.home.parent), "packages": [], "init_from": None}
     made = plan(config, ["rlresearch", *packages])
-    loaded = checkpoint.chosen(stored.home, options.checkpoint, f"--checkpoint={options.checkpoint}")
+    loaded = checkpoint.load_named(stored.home, options.checkpoint, f"--checkpoint={options.checkpoint}")
     index = stored.index if stored.record.get("population") else None
     return StoredPolicy(made, loaded, index, str(stored.directories[stored.index]))
 

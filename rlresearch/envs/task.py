@@ -112,7 +112,7 @@ class Task:
             self._check_arguments()
             return gym.make(
                 registered, max_episode_steps=self.max_episode_steps, disable_env_checker=True, **arguments
-            )  # `host.Unit` checks every step
+            )  # `host.CheckedEnv` checks every step
         except ConfigError:
             raise
         except gym.error.DependencyNotInstalled as error:

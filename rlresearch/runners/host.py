@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from rlresearch import rng
-from rlresearch.envs.episode_log import Tapes
+from rlresearch.envs.episode_log import EpisodeLogs
 from rlresearch.envs.host import HostEnv, HostStep
 from rlresearch.envs.task import Task
 from rlresearch.runners.runner import Runner
@@ -60,7 +60,7 @@ class HostRunner(Runner):
 
     def restore(self, iteration: int, state: TrainState, extra_state: Mapping[str, np.ndarray]) -> None:
         """Goes on from a saved state. Errors: RunError where an environment does not come back to its place."""
-        self._env.restore(Tapes(**{name: extra_state[f"env.{name}"] for name in Tapes._fields}))
+        self._env.restore(EpisodeLogs(**{name: extra_state[f"env.{name}"] for name in EpisodeLogs._fields}))
         self._action, self.iteration = extra_state["action"], iteration
         self._store.write((tf.constant(iteration, tf.int64), tf.constant(self._action), state))
 

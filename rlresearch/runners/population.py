@@ -25,7 +25,7 @@ from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, nearest
 from rlresearch.runners.device import device_collect, device_init
 from rlresearch.runners.loop import CompiledLoop
-from rlresearch.runners.placement import Places
+from rlresearch.runners.placement import MemberPlacement
 from rlresearch.runners.runner import Runner
 from rlresearch.runners.step import TrainingStep, TrainState
 from rlresearch.runtime import cpu
@@ -73,7 +73,7 @@ class PopulationRunner(Runner):
                 reset_metrics,
             ),
         )
-        self._places = Places(self._shares)
+        self._places = MemberPlacement(self._shares)
         self._threads = ThreadPoolExecutor(min(len(self._loops), cpu.available()), "members")
         row = _mapped(lambda state, own: trainer.metrics(state))
         # Concrete: TensorFlow warns of functions traced again in every run.
@@ -124,7 +124,7 @@ class PopulationRunner(Runner):
 
     def restore(self, iteration: int, state: TrainState, extra_state: Mapping[str, np.ndarray]) -> None:
         """Goes on from saved states, stacked. All members go on, until `set_active` says otherwise."""
-        self._places, self.iteration = Places(self._shares), iteration
+        self._places, self.iteration = MemberPlacement(self._shares), iteration
         for loop, share in zip(self._loops, self._shares, strict=True):
             loop.restore(iteration, tf.nest.map_structure(lambda leaf, own=share: leaf[own], state))
 

@@ -16,8 +16,8 @@ from rlresearch.errors import ConfigError, RunError
 from rlresearch.runners.metrics import RESET_EACH_ROW
 from rlresearch.runners.runner import Runner
 from rlresearch.runners.step import TrainingStep
-from rlresearch.storage.checkpoint import Loaded
-from rlresearch.storage.tensor_files import Damaged, Ring
+from rlresearch.storage.checkpoint import Checkpoint
+from rlresearch.storage.tensor_files import CorruptCheckpointError, Ring
 from rlresearch.tree import member, named_leaves
 from rlresearch.types import Buffer, Tree
 
@@ -71,7 +71,7 @@ def snapshot(runner: Runner, buffer: Buffer | None, before: Mapping[str, Sample]
     return Snapshot(arrays, rings, samples, frozenset(changed))
 
 
-def restore(runner: Runner, buffer: Buffer | None, loaded: Loaded) -> None:
+def restore(runner: Runner, buffer: Buffer | None, loaded: Checkpoint) -> None:
     """Puts a checkpoint into a runner that was built alike. Errors: RunError where it was not."""
     arrays, where = loaded.arrays, f"checkpoint {loaded.path.name}"
     template = runner.state()
@@ -89,7 +89,7 @@ def restore(runner: Runner, buffer: Buffer | None, loaded: Loaded) -> None:
         filled = {f"{name}.columns": loaded.ring(name, _like(rows)) for name, rows in growing.items()}
         state = _filled(template, arrays, filled)
         runner.restore(loaded.about.iteration, state, extra_state)
-    except (Damaged, KeyError) as error:
+    except (CorruptCheckpointError, KeyError) as error:
         raise RunError(f"{where} cannot be restored: {error}") from error
     if loaded.about.content not in ("", snapshot(runner, buffer).content):
         raise RunError(
@@ -98,7 +98,7 @@ def restore(runner: Runner, buffer: Buffer | None, loaded: Loaded) -> None:
         )
 
 
-def begin_from(runner: Runner, loaded: Loaded, index: int | None) -> None:
+def begin_from(runner: Runner, loaded: Checkpoint, index: int | None) -> None:
     """Gives a new run the parameters and normalisation of a checkpoint; moments and noise begin anew.
 
     index: of the member whose they are, where the checkpoint is a population's. ConfigError where they do not fit.
@@ -127,7 +127,7 @@ class Learned(NamedTuple):
     normalizer: Tree
 
 
-def learned(trainer: TrainingStep, loaded: Loaded, index: int | None) -> Learned:
+def learned(trainer: TrainingStep, loaded: Checkpoint, index: int | None) -> Learned:
     """What a checkpoint knows of how to act. index: of the member, where it is a population's.
 
     Errors: RunError where it is another program's.

@@ -13,7 +13,7 @@ from rlresearch.algos.ddpg import DDPG
 from rlresearch.config.compose import compose
 from rlresearch.envs import bandits
 from rlresearch.envs.device import DeviceEnv
-from rlresearch.envs.host import Unit
+from rlresearch.envs.host import CheckedEnv
 from rlresearch.envs.pendulum import PendulumState
 from rlresearch.runners.population import PopulationRunner
 from rlresearch.training.experiment import plan
@@ -205,7 +205,7 @@ def test_f_actions_are_scaled_by_half_the_range(action):
     _, outcome, _ = env.step(upright, tf.constant([[action]]))
     close(outcome.reward, [-0.001 * torque**2])
     close(outcome.next_obs[0, 2], 3.0 * torque * 0.05)
-    host = Unit(gym.make("Pendulum-v1"), "Pendulum-v1")
+    host = CheckedEnv(gym.make("Pendulum-v1"), "Pendulum-v1")
     host.reset(seed=0)
     host.unwrapped.state = np.zeros(2)
     obs, reward, *_ = host.step(np.array([action], np.float32))

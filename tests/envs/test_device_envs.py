@@ -22,7 +22,7 @@ from rlresearch.config.instantiate import build
 from rlresearch.envs import bandits, tables
 from rlresearch.envs.device import DeviceEnv, episode_keys
 from rlresearch.envs.frozen_lake import FrozenLake
-from rlresearch.envs.host import HostEnv, Unit
+from rlresearch.envs.host import CheckedEnv, HostEnv
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError
 from rlresearch.runners.host import HostRunner
@@ -208,7 +208,7 @@ def test_whole_episodes_with_resets_are_gymnasiums(name):
     env = DeviceEnv(task)
     state, timestep = env.init(rng.key(5))
     step, keys_of = tf.function(env.step, autograph=False), tf.function(step_keys, autograph=False)
-    units = [Unit(task.make(), task.id) for _ in range(COPIES)]
+    units = [CheckedEnv(task.make(), task.id) for _ in range(COPIES)]
     for unit in units:
         unit.reset(seed=0)
     draw, elapsed, ended = np.random.default_rng(1), np.zeros(COPIES, int), 0
@@ -419,7 +419,7 @@ def test_what_is_seen_is_what_gymnasiums_wrappers_show(kind, layers, shape):
 
 
 def test_a_units_actions_are_python_integers_from_where_the_space_starts():
-    unit = Unit(Shown("discrete"), "Shown-v0")
+    unit = CheckedEnv(Shown("discrete"), "Shown-v0")
     assert unit.action_space == spaces.Discrete(3)
     unit.reset(seed=0)
     assert [unit.step(np.int32(action))[1] for action in (0, 1)] == [5.0, 6.0]

@@ -516,13 +516,13 @@ def test_both_ends_are_checked_before_the_first_run_with_exit_code_2(capsys, tmp
 def test_a_search_is_gone_on_with_by_its_directory(tmp_path, monkeypatch):
     """`resume=DIRECTORY` asks for what was asked for before, with what is new."""
     made = driver.own_directory(str(tmp_path), ["algo=td3", LR, "hydra/sweeper=optuna"], "lab")
-    command = driver.again(str(made), ["hydra.sweeper.n_trials=9"], "lab")
+    command = driver.resume_arguments(str(made), ["hydra.sweeper.n_trials=9"], "lab")
     own = ["algo=td3", LR, "hydra/sweeper=optuna"]
     assert command[:-1] == ["-m", "--config-dir=lab", *own, "hydra.sweeper.n_trials=9"]
     assert command[-1] == f"hydra.sweeper.directory='{made}'" and driver.is_search(str(made))
     (made / "search.json").write_text("{")
     with pytest.raises(ConfigError, match=r"resume=.*: its search.json cannot be read"):
-        driver.again(str(made), [])
+        driver.resume_arguments(str(made), [])
 
 
 HARMLESS = ["hydra/launcher=fused", "hydra.launcher.members=4", "hydra.sweeper.seed=3", "hydra.sweep.dir=x", "algo=td3"]
@@ -536,15 +536,15 @@ NOT_TAKEN += ["hydra.launcher.a.b=1", "hydra.sweeper.x=1"]
 
 def test_nothing_that_runs_code_or_reaches_out_is_taken_from_a_stored_search(tmp_path):
     made = driver.own_directory(str(tmp_path), [*HARMLESS, "packages=[evil]"], None)
-    assert driver.again(str(made), [])[1:-1] == HARMLESS
+    assert driver.resume_arguments(str(made), [])[1:-1] == HARMLESS
     for word in NOT_TAKEN:
         made = driver.own_directory(str(tmp_path), [word], None)
         with pytest.raises(ConfigError, match="not taken from a file; say it again"):
-            driver.again(str(made), [])
-        assert driver.again(str(made), [word])[1:-1] == [word]
+            driver.resume_arguments(str(made), [])
+        assert driver.resume_arguments(str(made), [word])[1:-1] == [word]
     made = driver.own_directory(str(tmp_path), ["algo=td3"], "lab")
     with pytest.raises(ConfigError, match="was begun with --config-dir=lab"):
-        driver.again(str(made), [])
+        driver.resume_arguments(str(made), [])
 
 
 def test_runs_are_told_of_a_database_in_words_that_no_redaction_changes():

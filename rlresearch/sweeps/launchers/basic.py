@@ -36,7 +36,7 @@ def check_outward(name: str, stored: Mapping[str, Any], said: Collection[str]) -
             raise ConfigError(f"hydra.launcher.{key}={shown(stored[key])}: {why}.")
 
 
-def made(name: str, settings: Mapping[str, Any]) -> Launcher:
+def create_launcher(name: str, settings: Mapping[str, Any]) -> Launcher:
     """The launcher `hydra/launcher=name` with its settings. ConfigError, one line, on a wrong one."""
     if name not in PLACES:
         raise ConfigError(f"hydra/launcher={shown(name)}: there is no such launcher{alternatives(name, PLACES)}")
