@@ -108,7 +108,7 @@ def test_the_policy_of_a_runner_is_the_algorithms(both):
         np.testing.assert_allclose(runner.policy(obs)[0], expected, atol=1e-6)
 
 
-def test_a_fresh_row_forgets_sums_and_keeps_running_episodes(both):
+def test_reset_metrics_forgets_sums_and_keeps_running_episodes(both):
     _, device = both
     before = device.state().episodes
     with without_xla():
