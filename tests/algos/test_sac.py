@@ -352,7 +352,7 @@ def test_members_may_differ_in_temperature_and_target():
         runner = made.runner.start(made.trainer, made.task, 0)
         np.testing.assert_allclose(runner.state().algo.log_temperature, np.log([0.1, 0.2]), rtol=1e-6)
         runner.advance(40, True)
-        assert [row["policy/temperature"] for row in runner.rows()] == pytest.approx([0.1, 0.2], rel=0.02)
+        assert [row["policy/temperature"] for row in runner.metrics()] == pytest.approx([0.1, 0.2], rel=0.02)
 
 
 # Worked example B: analytic gradients of two states and two actions, temperature 1.

@@ -312,5 +312,5 @@ def test_e_the_pole_is_kept_up_for_longer(many):
     best = np.zeros(4)
     for _ in range(50):
         runner.advance(200, True)
-        best = np.fmax(best, [row["train/return"] for row in runner.rows()])
+        best = np.fmax(best, [row["train/return"] for row in runner.metrics()])
     assert best.min() >= 100.0

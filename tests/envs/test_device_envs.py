@@ -541,7 +541,7 @@ def test_it_runs_in_gymnasium_on_the_host(name):
     with without_xla():
         runner = HostRunner(random_actions(task), task, 0)
         runner.advance(30, True)
-    (row,) = runner.rows()
+    (row,) = runner.metrics()
     assert row["train/episodes"] >= 12 and row["train/length"] <= 5 and np.isfinite(row["train/return"])
     runner.close()
 
@@ -552,6 +552,6 @@ def test_dqn_learns_in_taxi_wherever_it_runs(runner):
     with without_xla():
         running = made.runner.start(made.trainer, made.task, 0)
         running.advance(60, True)
-        (row,) = running.rows()
+        (row,) = running.metrics()
     assert np.isfinite(row["loss/q"]) and row["loss/q"] > 0
     running.close()
