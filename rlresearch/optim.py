@@ -26,8 +26,9 @@ Differences from Keras:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import annotated_types as at
 import tensorflow as tf
@@ -226,11 +227,11 @@ def _adam_step(
     return params, AdamState(count, m, v)
 
 
-def _rate(optimizer, progress: Progress, lr_scale: float | tf.Tensor) -> tf.Tensor:
+def _rate(optimizer: Any, progress: Progress, lr_scale: float | tf.Tensor) -> tf.Tensor:
     return optimizer.lr * optimizer.schedule(progress) * lr_scale
 
 
-def _shaped(optimizer, grads: Tree, params: Tree) -> Tree:
+def _shaped(optimizer: Any, grads: Tree, params: Tree) -> Tree:
     """The gradients for the update rule: with l2 added, then clipped."""
     if not _is_zero(optimizer.l2):
         twice = 2.0 * _f32(optimizer.l2)
@@ -267,5 +268,5 @@ def _zeros(params: Tree) -> Tree:
     return _map(tf.zeros_like, params)
 
 
-def _map(function, *trees: Tree) -> Tree:
+def _map(function: Callable[..., tf.Tensor], *trees: Tree) -> Tree:
     return tf.nest.map_structure(function, *trees)

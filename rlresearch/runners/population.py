@@ -29,6 +29,7 @@ from rlresearch.runners.placement import MemberPlacement
 from rlresearch.runners.runner import Runner
 from rlresearch.runners.step import TrainingStep, TrainState
 from rlresearch.runtime import cpu
+from rlresearch.types import Tree
 
 _SHARE = 4  # members: measured, smaller shares compute no faster
 _MOST_SHARES = 32  # each has a call of its own
@@ -209,13 +210,13 @@ def _with(trainer: TrainingStep, own: Mapping[str, tf.Tensor]) -> TrainingStep:
     return dataclasses.replace(trainer, algo=with_values(trainer.algo, own))
 
 
-def _mapped(function):
+def _mapped(function: Callable[..., Tree]) -> Callable[..., Tree]:
     """`function(member's state, member's values, *shared)` over all members at once, or an error.
 
     Never a silent loop one by one: an operation without a converter raises.
     """
 
-    def over_members(states, values, *shared):
+    def over_members(states: Tree, values: Tree, *shared: Tree) -> Tree:
         return tf.vectorized_map(
             lambda row: function(row[0], row[1], *shared), (states, values), fallback_to_while_loop=False
         )
