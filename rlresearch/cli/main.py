@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         if "--version" in argv:
             print(f"rlresearch {__version__}")
             return 0
-        args = _arguments(argv)
+        args = parse_arguments(argv)
         folder = args.config_dir
         check(args)
         return _go_on(args, argv) if _goes_on(args) else _run(argv)
@@ -158,7 +158,7 @@ def job(config: DictConfig) -> float:
         argv=["python", "-m", "rlresearch", *sys.argv[1:]],
         overrides=list(chosen.overrides.task),
         tuned_name=tuned,
-        tuned=compose.tuned_values(tuned, plain, _arguments(sys.argv[1:]).config_dir),
+        tuned=compose.tuned_values(tuned, plain, parse_arguments(sys.argv[1:]).config_dir),
         choices={name: option for name, option in chosen.runtime.choices.items() if not name.startswith("hydra/")},
     )
     try:
@@ -177,7 +177,7 @@ class _Ended(BaseException):
         self.error = error
 
 
-def _arguments(argv: list[str]) -> argparse.Namespace:
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """Hydra's command line, understood by Hydra's own parser."""
     parser = get_args_parser()
     parser.allow_abbrev = False  # --multi is a typo, and must not start a sweep

@@ -91,7 +91,7 @@ class Trainer:
         return RunState(
             key=run_key,
             algo=self.algo.init(algo_key),
-            buffer=self.buffer.init(self._example_row(), self.algo.spec.num_envs),
+            buffer=self.buffer.init(self.example_row(), self.algo.spec.num_envs),
             normalizer=self.normalizer.init(self.algo.spec),
             env=env,
             timestep=timestep,
@@ -105,7 +105,7 @@ class Trainer:
         if self.algo.random_start and not learning:
             return self._random_action(key), state
         seen = state.timestep._replace(obs=self.normalizer.observations(state.normalizer, state.timestep.obs))
-        action, algo = self.algo.act(state.algo, seen, key, self._progress(state, iteration))
+        action, algo = self.algo.act(state.algo, seen, key, self.progress(state, iteration))
         return action, state._replace(algo=algo)
 
     def collect(self, state: RunState, action: tf.Tensor, outcome: Outcome, timestep: TimeStep, env: Tree) -> RunState:
@@ -167,7 +167,7 @@ class Trainer:
     def _update(self, state: RunState, iteration: tf.Tensor, key: Key, i: tf.Tensor | int) -> RunState:
         """Gradient step i of this iteration's round."""
         sample_key, update_key = tf.unstack(rng.split(key, 2))
-        progress = self._progress(state, iteration)
+        progress = self.progress(state, iteration)
         before = progress.update - self.algo.updates  # `iteration` already counts this round
         progress = progress._replace(update=before + tf.cast(i, tf.int64))
         batch = self.buffer.sample(state.buffer, sample_key, self.algo.batch_size, self.algo.gamma, progress)
@@ -183,7 +183,7 @@ class Trainer:
         obs, next_obs = part.observations(own, batch.obs), part.observations(own, batch.next_obs)
         return batch._replace(obs=obs, next_obs=next_obs, reward=part.rewards(own, batch.reward))
 
-    def _progress(self, state: RunState, iteration: tf.Tensor) -> Progress:
+    def progress(self, state: RunState, iteration: tf.Tensor) -> Progress:
         every = self.algo.update_every
         rounds = tf.maximum(iteration // every - self.silent_iterations // every, 0)
         return Progress(iteration * self.algo.spec.num_envs, state.episodes.finished, rounds * self.algo.updates)
@@ -191,7 +191,7 @@ class Trainer:
     def _key(self, state: RunState, iteration: tf.Tensor) -> Key:
         return rng.fold_in(state.key, iteration)
 
-    def _example_row(self) -> Tree:
+    def example_row(self) -> Tree:
         spec = self.algo.spec
         obs = tf.zeros(spec.observation_space.shape)
         action = self._random_action(rng.key(0))[0]

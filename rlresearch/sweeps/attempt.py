@@ -64,7 +64,7 @@ def attempt(tasks: Sequence[Task], book: Ledger, fused: Mapping[str, Any] | None
     """
     outcomes = [Outcome(FAILED, "it left without a word")] * len(tasks)
     try:
-        outcomes = _carried_out(tasks, book, fused)
+        outcomes = carried_out(tasks, book, fused)
     except KeyboardInterrupt as interrupted:
         outcomes = [Outcome(INTERRUPTED, f"told to stop by {getattr(interrupted, 'name', 'SIGINT')}")] * len(tasks)
         raise
@@ -79,7 +79,7 @@ def attempt(tasks: Sequence[Task], book: Ledger, fused: Mapping[str, Any] | None
     return outcomes
 
 
-def _carried_out(tasks: Sequence[Task], book: Ledger, fused: Mapping[str, Any] | None) -> list[Outcome]:
+def carried_out(tasks: Sequence[Task], book: Ledger, fused: Mapping[str, Any] | None) -> list[Outcome]:
     first = tasks[0]
     runs: list[Path] = []
     if first.folder is not None and first.folder not in sys.path:

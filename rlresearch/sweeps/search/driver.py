@@ -66,7 +66,7 @@ def search(prepared: Prepared, launch: Launch, folder: Path, take_up: TakeUp | N
     """
     folder = folder.absolute()
     try:
-        with _study(prepared, folder) as study:
+        with open_study(prepared, folder) as study:
             done = Controller(prepared, study, launch, take_up).run(folder)
             failure = study.first_failure()
     except Interrupted as interrupted:
@@ -144,7 +144,7 @@ def _is_harmless(override: str) -> bool:
     ) or key.removeprefix(f"{WHERE}.").partition(".")[0] in known  # fmt: skip
 
 
-def _study(prepared: Prepared, folder: Path) -> AbstractContextManager[Study]:
+def open_study(prepared: Prepared, folder: Path) -> AbstractContextManager[Study]:
     settings = prepared.settings
     terms = Terms(
         space=prepared.space,
