@@ -4,7 +4,6 @@ every module in it at every start: this one stays light.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 
 class _Launched(Launcher):
-    """A launcher of the name `NAME`, with the settings that stand in `conf/hydra/launcher`."""
+    """The launcher `NAME`, with the settings in `conf/hydra/launcher`. `task_function.argv` is the command."""
 
     NAME: ClassVar[str]
 
@@ -24,15 +23,16 @@ class _Launched(Launcher):
         self._settings = {key: _plain(value) for key, value in settings.items()}
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
+        from rlresearch.config.hydra_session import config_dir_of
         from rlresearch.sweeps.controller import Sweep
-        from rlresearch.sweeps.launchers.basic import made
+        from rlresearch.sweeps.launchers.basic import create_launcher
 
         self.sweep = Sweep(
-            made(self.NAME, self._settings),
+            create_launcher(self.NAME, self._settings),
             self.NAME,
             config.hydra.sweep.dir,
-            sys.argv[1:],
-            _folder(config),
+            task_function.argv,
+            config_dir_of(config),
             sweeper=config.hydra.runtime.choices["hydra/sweeper"],
             arguments=list(config.hydra.overrides.task),
         )
@@ -99,22 +99,24 @@ class Product(Sweeper):
     def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
         from hydra.core.plugins import Plugins
 
-        self._folder = _folder(config)
+        from rlresearch.config.hydra_session import config_dir_of
+
+        self._config_dir = config_dir_of(config)
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> Any:
         """Runs them all. RunError where one did not finish, with everything told before."""
-        from rlresearch.config.compose import sweep_jobs
+        from rlresearch.config.overrides import sweep_jobs
         from rlresearch.errors import ConfigError
         from rlresearch.sweeps.jobs import Composer, check
 
         if not isinstance(self._plan_only, bool):
             raise ConfigError(f"hydra.sweeper.plan_only={self._plan_only}: must be true or false.")
-        jobs = sweep_jobs(arguments, self._folder)
+        jobs = sweep_jobs(arguments, self._config_dir)
         if not isinstance(self._launcher, _Launched):  # another's: its jobs stand in no ledger
-            composer = Composer(self._folder)
+            composer = Composer(self._config_dir)
             check(composer.jobs(jobs), composer.bases)
             return [(each, each.return_value) for each in self._launcher.launch(jobs, 0)]
         sweep = self._launcher.sweep
@@ -127,9 +129,3 @@ class Product(Sweeper):
             return returned
         finally:
             sweep.close()
-
-
-def _folder(config: DictConfig) -> str | None:
-    """What --config-dir names."""
-    sources = config.hydra.runtime.config_sources
-    return next((each.path for each in sources if each.provider == "command-line"), None)

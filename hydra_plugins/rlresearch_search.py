@@ -26,16 +26,17 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """What was found. ConfigError, before anything is made, on a wrong search; RunError where trials failed."""
-        from rlresearch.config.compose import sought
+        from rlresearch.config.hydra_session import config_dir_of
+        from rlresearch.config.overrides import parse_search
         from rlresearch.sweeps.search import driver
 
         assert self.config is not None and self.hydra_context is not None  # Hydra has called `setup`
-        hydras, folder = self.config.hydra, _folder(self.config)
+        hydras, config_dir = self.config.hydra, config_dir_of(self.config)
         settings = cast(dict[str, Any], OmegaConf.to_container(hydras.sweeper, resolve=True))
-        prepared = driver.checked(sought(settings, arguments, folder), folder)
+        prepared = driver.checked(parse_search(settings, arguments, config_dir), config_dir)
         asked = [*arguments, *hydras.overrides.hydra]
         own = prepared.settings.directory
-        home = driver.own_directory(hydras.sweep.dir, asked, folder) if own is None else Path(own)
+        home = driver.own_directory(hydras.sweep.dir, asked, config_dir) if own is None else Path(own)
         hydras.sweep.dir = str(home)  # where launchers put what is theirs
         try:
             self.launcher = Plugins.instance().instantiate_launcher(
@@ -49,9 +50,3 @@ class OptunaSweeper(Sweeper):
             driver.leave(home)
             if (launched := getattr(self.launcher, "sweep", None)) is not None:
                 launched.close()
-
-
-def _folder(config: DictConfig) -> str | None:
-    """What --config-dir names."""
-    sources = config.hydra.runtime.config_sources
-    return next((each.path for each in sources if each.provider == "command-line"), None)

@@ -7,10 +7,10 @@ import os
 import sys
 import types
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
-class _Deferred(types.ModuleType):
+class LazyModule(types.ModuleType):
     """Stands for a module until one of its attributes is used, then loads it and steps aside.
 
     `importlib.util.LazyLoader` does not serve: on Python 3.11 to 3.13 the import statement itself
@@ -47,7 +47,7 @@ def _defer(name: str) -> None:
     """
     spec = importlib.util.find_spec(name) if name not in sys.modules else None
     if spec is not None:
-        sys.modules[name] = _Deferred(name)
+        sys.modules[name] = LazyModule(name)
         sys.modules[name].__spec__ = spec
         sys.modules[name].__file__ = spec.origin  # `inspect` asks every module where it lies
 
@@ -57,7 +57,7 @@ def forget_deferred(name: str) -> None:
 
     matplotlib asks every `tensorflow` among the modules whether what it plots is a tensor, and that would load it.
     """
-    if isinstance(sys.modules.get(name), _Deferred):
+    if isinstance(sys.modules.get(name), LazyModule):
         del sys.modules[name]
 
 

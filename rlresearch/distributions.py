@@ -1,9 +1,9 @@
 """Distributions over actions: NamedTuples of their parameters, so that each is a tree of tensors.
 
-Shapes: B rows, A numbers of an action vector, or A discrete actions. Log-densities and entropies are float[B],
-sums over the A numbers of a vector, in nats, in the dtype of the parameters. `mode` is what is evaluated.
-Sampling is differentiable in the parameters where actions are continuous (the reparameterisation of Kingma &
-Welling 2014), and never where they are discrete (the largest of logits plus Gumbel noise, Maddison et al. 2014).
+Shapes: B rows, A action dimensions or discrete actions. Log-densities and entropies are float[B], sums over the A
+dimensions, in nats, in the dtype of the parameters. Evaluation takes `mode`. Samples of continuous actions have a
+gradient in the parameters (reparameterization, Kingma & Welling 2014). Samples of discrete actions have none (argmax of
+logits plus Gumbel noise, Maddison et al. 2014).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from rlresearch import rng
-from rlresearch.types import Key
+from rlresearch.types import Key, Tree
 
 
 class DiagonalGaussian(NamedTuple):
@@ -25,8 +25,8 @@ class DiagonalGaussian(NamedTuple):
 
     def sample(self, key: Key) -> tf.Tensor:
         """float[B, A], with the gradient of both parameters."""
-        drawn = tf.cast(rng.normal(key, tuple(self.mean.shape)), self.mean.dtype)
-        return self.mean + tf.exp(self.log_std) * drawn
+        sample = tf.cast(rng.normal(key, tuple(self.mean.shape)), self.mean.dtype)
+        return self.mean + tf.exp(self.log_std) * sample
 
     def log_prob(self, value: tf.Tensor) -> tf.Tensor:
         """Log-density float[B] at float[B, A]."""
@@ -56,17 +56,16 @@ class SquashedGaussian(NamedTuple):
     def sample(self, key: Key) -> tuple[tf.Tensor, tf.Tensor]:
         """(action float[B, A], its log-density float[B]), with the gradient of both parameters.
 
-        Together, because the density is exact only from the number before tanh: of an action that
-        rounds to 1 that number cannot be found again.
+        Both together, because the density needs the number before tanh: an action that rounds to 1 has lost it.
         """
         before = DiagonalGaussian(*self)
-        drawn = before.sample(key)
-        return tf.tanh(drawn), before.log_prob(drawn) - log_slope_of_tanh(drawn)
+        sample = before.sample(key)
+        return tf.tanh(sample), before.log_prob(sample) - log_slope_of_tanh(sample)
 
     def log_prob(self, action: tf.Tensor) -> tf.Tensor:
         """Log-density float[B] at actions float[B, A] strictly inside (-1, 1); infinite or NaN at its ends."""
-        drawn = tf.atanh(action)
-        return DiagonalGaussian(*self).log_prob(drawn) - log_slope_of_tanh(drawn)
+        sample = tf.atanh(action)
+        return DiagonalGaussian(*self).log_prob(sample) - log_slope_of_tanh(sample)
 
     def mode(self) -> tf.Tensor:
         """tanh of the mean, float[B, A]: each number's median, which the paper evaluates, not its densest point."""
@@ -105,6 +104,11 @@ class Categorical(NamedTuple):
         return tf.argmax(self.logits, axis=-1, output_type=tf.int32)
 
 
+def from_outputs(outputs: tf.Tensor, log_std: Tree) -> DiagonalGaussian | Categorical:
+    """The policy with an actor's outputs float32[B, A]: means where `log_std` is float32[A], logits where it is ()."""
+    return Categorical(outputs) if isinstance(log_std, tuple) else DiagonalGaussian(outputs, log_std)
+
+
 def log_slope_of_tanh(x: tf.Tensor) -> tf.Tensor:
-    """The sum over the last axis of log(1 - tanh(x) ** 2), which in this form neither overflows nor rounds to log 0."""
+    """The sum float[B] of log(1 - tanh(x) ** 2) over x [B, A], in a form that neither overflows nor rounds to log 0."""
     return tf.reduce_sum(2.0 * (math.log(2.0) - x - tf.nn.softplus(-2.0 * x)), axis=-1)

@@ -1,30 +1,46 @@
-"""The two things that can go wrong, each told in one line: `key=value: what is wrong, and the way out`."""
+"""The two errors that a user sees, their exit codes, and the words of a refusal: `key=value: why, and the way out`."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 LONGEST_LINE, LONGEST_VALUE, LONGEST_LIST = 380, 60, 220
 
 
 class ConfigError(Exception):
-    """The configuration cannot be run: found before the first step, exit code 2."""
+    """The configuration is wrong. The command finds this before the first step; exit code 2."""
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
 
 
 class RunError(Exception):
-    """The run could not go on: an environment failed, a disk was full; exit code 1.
+    """The run failed: an environment raised, a disk was full; exit code 1.
 
-    members: of a population, the members that made it fail, by number.
+    members: the members of a population that made it fail, by number.
     """
 
     def __init__(self, message: str = "", members: Sequence[int] = ()) -> None:
         super().__init__(message)
         self.members = tuple(members)
+
+
+def exit_code_of(command: Callable[[], int | None], program: str = "rlresearch") -> int:
+    """Calls `command` and returns the exit code of its process. An error becomes one line on stderr.
+
+    0: the command returned None. 1: RunError. 2: ConfigError. 130: Ctrl-C. Other errors are bugs and pass through.
+    """
+    try:
+        return command() or 0
+    except (ConfigError, RunError) as error:
+        print(f"{program}: {one_line(str(error))}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:
@@ -42,19 +58,19 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def alternatives(word: str, known: Iterable[str]) -> str:
-    """How a refusal ends: the nearest of the known words, then all of them."""
+    """The end of a refusal: the closest known word, then all known words."""
     known = list(known)
     return ending(closest(word, known), known)
 
 
 def ending(close: str | None, known: Iterable[str]) -> str:
-    """As `alternatives`, for a nearest word that was found in another way."""
+    """As `alternatives`, for a closest word that the caller found."""
     allowed = _shortened(", ".join(known), LONGEST_LIST) or "nothing"
     return f"; allowed: {allowed}." if close is None else f"; did you mean '{close}'? Allowed: {allowed}."
 
 
 def shown(value: Any) -> str:
-    """A value as it is typed on the command line, shortened."""
+    """A value as a user types it on the command line, shortened."""
     return _shortened(_typed(value), LONGEST_VALUE)
 
 

@@ -1,26 +1,26 @@
-"""Running normalisation of observations and rewards: statistics live in the run's state.
+"""Running normalization of observations and rewards; the statistics are part of the run's state.
 
-A normalizer is a frozen dataclass; the trainer shows the algorithm what it makes of observations and rewards,
-and the buffer keeps what the environment gave. Statistics move only when a round of learning is over, so that
-all of one rollout is acted on and learned from through the same ones; evaluation never moves them. They are of
-every observation that was acted on, and of every step's discounted return so far.
+A normalizer is a frozen dataclass. The algorithm sees normalized observations and rewards; the buffer stores raw ones.
+Statistics change only after a round of learning (`commit`), so that acting and learning in one rollout use the same
+ones. Evaluation does not change them. They cover every observation acted on and every step's discounted return.
+Shapes: N environments.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-import annotated_types as at
 import tensorflow as tf
 
-from rlresearch.types import EnvSpec, Outcome, TimeStep, Tree
+from rlresearch.ranges import PositiveFloat
+from rlresearch.types import EnvSpec, StepResult, TimeStep, Tree
 
 
 class Moments(NamedTuple):
-    """count: float32 scalar; mean, m2: float32[...], the mean and the sum of squared distances from it.
+    """count: float32 scalar. mean, m2: float32[...], the mean and the sum of squared distances from it.
 
-    From 2**24 rows on single ones no longer count, which by then would not move the others.
+    A float32 count stays at 2**24: one more row would change the mean by less than its rounding error.
     """
 
     count: tf.Tensor
@@ -29,9 +29,10 @@ class Moments(NamedTuple):
 
 
 class RunningState(NamedTuple):
-    """current: what is normalised by; pending: what was seen since that last moved. Each Moments or ().
+    """observations, returns: the statistics in use. pending_...: statistics since the last `commit`.
 
-    run_return: float32[N], the discounted sum of each environment's rewards so far.
+    Each is `Moments`, or () where it is not normalized. run_return: float32[N], the discounted sum of the rewards
+    of each environment's episode so far. Field names are the checkpoint format.
     """
 
     observations: Tree
@@ -42,90 +43,101 @@ class RunningState(NamedTuple):
 
 
 class Normalizer(Protocol):
-    """What the group `normalize` offers to the trainer."""
+    """What the group `normalize` offers to the training step."""
 
     def init(self, spec: EnvSpec) -> Tree:
         """The state before the first step."""
 
-    def observe(self, state: Tree, timestep: TimeStep, outcome: Outcome, gamma: Any) -> Tree:
-        """Takes note of what was acted on and what came of it; changes nothing that is shown yet."""
+    def accumulate(self, state: Tree, timestep: TimeStep, result: StepResult, gamma: Any) -> Tree:
+        """The state with N observations and rewards added to the pending statistics, which are not in use yet."""
 
-    def moved(self, state: Tree) -> Tree:
-        """The state in which what was noted counts."""
+    def commit(self, state: Tree) -> Tree:
+        """The state that uses the pending statistics too."""
 
     def observations(self, state: Tree, obs: tf.Tensor) -> tf.Tensor:
-        """Observations [..., *shape] as the algorithm sees them."""
+        """Normalized observations float32[..., *shape]."""
 
     def rewards(self, state: Tree, reward: tf.Tensor) -> tf.Tensor:
-        """Rewards as the algorithm sees them."""
+        """Normalized rewards float32[...]."""
 
 
 @dataclass(frozen=True)
-class AsIs:
-    """Nothing is normalised."""
+class Identity:
+    """Observations and rewards stay as they are."""
 
     def init(self, spec: EnvSpec) -> Tree:
+        """No state."""
         return ()
 
-    def observe(self, state: Tree, timestep: TimeStep, outcome: Outcome, gamma: Any) -> Tree:
+    def accumulate(self, state: Tree, timestep: TimeStep, result: StepResult, gamma: Any) -> Tree:
+        """The state unchanged."""
         return state
 
-    def moved(self, state: Tree) -> Tree:
+    def commit(self, state: Tree) -> Tree:
+        """The state unchanged."""
         return state
 
     def observations(self, state: Tree, obs: tf.Tensor) -> tf.Tensor:
+        """The observations float32[..., *shape] themselves."""
         return obs
 
     def rewards(self, state: Tree, reward: tf.Tensor) -> tf.Tensor:
+        """The rewards float32[...] themselves."""
         return reward
 
 
 @dataclass(frozen=True)
 class Running:
-    """Observations less their mean, over their deviation; rewards over the deviation of the discounted return.
+    """(observation - mean) / deviation, and reward / deviation of the discounted return.
 
-    As Gymnasium's NormalizeObservation and NormalizeReward. obs, reward: which of the two. clip: the largest
-    size of either. While nothing counts yet nothing is changed. Rewards keep their sign: they are not shifted.
+    As Gymnasium's NormalizeObservation and NormalizeReward. obs, reward: whether to normalize each of the two. clip:
+    the largest absolute value of either. Without statistics of two rows nothing changes. Rewards are not shifted, so
+    they keep their sign.
     """
 
     obs: bool = True
     reward: bool = True
-    clip: Annotated[float, at.Gt(0)] = 10.0
+    clip: PositiveFloat = 10.0
 
     def init(self, spec: EnvSpec) -> RunningState:
-        seen = no_moments(spec.observation_space.shape) if self.obs else ()
+        """The state without statistics, for N = `spec.num_envs` environments."""
+        observations = no_moments(spec.observation_space.shape) if self.obs else ()
         returns = no_moments(()) if self.reward else ()
-        return RunningState(seen, seen, returns, returns, tf.zeros(spec.num_envs))
+        return RunningState(observations, observations, returns, returns, tf.zeros(spec.num_envs))
 
-    def observe(self, state: RunningState, timestep: TimeStep, outcome: Outcome, gamma: Any) -> RunningState:
+    def accumulate(self, state: RunningState, timestep: TimeStep, result: StepResult, gamma: Any) -> RunningState:
+        """The state with N more observations and returns pending."""
         if self.obs:
-            pending = merged(state.pending_observations, moments_of(timestep.obs))
+            pending = merge(state.pending_observations, moments_of(timestep.obs))
             state = state._replace(pending_observations=pending)
         if self.reward:
-            run_return = gamma * state.run_return + outcome.reward
-            pending = merged(state.pending_returns, moments_of(run_return))
-            ended = tf.logical_or(outcome.terminated, outcome.truncated)
+            run_return = gamma * state.run_return + result.reward
+            pending = merge(state.pending_returns, moments_of(run_return))
+            ended = tf.logical_or(result.terminated, result.truncated)
             run_return = tf.where(ended, tf.zeros_like(run_return), run_return)
             state = state._replace(pending_returns=pending, run_return=run_return)
         return state
 
-    def moved(self, state: RunningState) -> RunningState:
+    def commit(self, state: RunningState) -> RunningState:
+        """The state with the pending statistics in use, and none pending."""
         if self.obs:
-            current = merged(state.observations, state.pending_observations)
+            current = merge(state.observations, state.pending_observations)
             nothing = tf.nest.map_structure(tf.zeros_like, state.pending_observations)
             state = state._replace(observations=current, pending_observations=nothing)
         if self.reward:
-            current = merged(state.returns, state.pending_returns)
+            current = merge(state.returns, state.pending_returns)
             nothing = tf.nest.map_structure(tf.zeros_like, state.pending_returns)
             state = state._replace(returns=current, pending_returns=nothing)
         return state
 
     def observations(self, state: RunningState, obs: tf.Tensor) -> tf.Tensor:
+        """Normalized observations float32[..., *shape]."""
         if not self.obs:
             return obs
         return self._scaled(obs, obs - state.observations.mean, state.observations)
 
     def rewards(self, state: RunningState, reward: tf.Tensor) -> tf.Tensor:
+        """Normalized rewards float32[...]."""
         if not self.reward:
             return reward
         return self._scaled(reward, reward, state.returns)
@@ -136,18 +148,18 @@ class Running:
 
 
 def no_moments(shape: tuple[int, ...]) -> Moments:
-    """Of nothing."""
+    """The moments float32[shape] of no rows."""
     return Moments(tf.constant(0.0), tf.zeros(shape), tf.zeros(shape))
 
 
 def moments_of(rows: tf.Tensor) -> Moments:
-    """Of rows [N, ...], over their leading axis."""
+    """The moments float32[...] of rows [N, ...], over the leading axis."""
     mean = tf.reduce_mean(rows, axis=0)
     return Moments(tf.constant(float(rows.shape[0])), mean, tf.reduce_sum(tf.square(rows - mean), axis=0))
 
 
-def merged(a: Moments, b: Moments) -> Moments:
-    """Of all that either was of (Chan, Golub & LeVeque 1979)."""
+def merge(a: Moments, b: Moments) -> Moments:
+    """The moments float32[...] of the rows of both (Chan, Golub & LeVeque 1979)."""
     count = a.count + b.count
     safe = tf.maximum(count, 1.0)
     shift = b.mean - a.mean
@@ -156,5 +168,5 @@ def merged(a: Moments, b: Moments) -> Moments:
 
 
 def deviation(moments: Moments) -> tf.Tensor:
-    """The standard deviation float32[...], 1e-8 added to the variance so that none is 0."""
+    """The standard deviation float32[...]; 1e-8 is added to the variance, so it is never 0."""
     return tf.sqrt(moments.m2 / tf.maximum(moments.count, 1.0) + 1e-8)

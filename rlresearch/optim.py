@@ -1,7 +1,7 @@
-"""Gradient descent as pure functions: `init(params) -> state`, `update(...) -> (params, state)`.
+"""Optimizers as pure functions: `init(params) -> state`, `update(...) -> (params, state)`.
 
-Keras' own optimizers cannot be used without variables on TensorFlow (`stateless_apply` raises). These follow
-their arithmetic and are proven against them step by step. Sources: Adam, Kingma & Ba 2015 (with the epsilon
+Keras' optimizers need variables on TensorFlow (`stateless_apply` raises). These have the same arithmetic; tests compare
+them step by step. Sources: Adam, Kingma & Ba 2015 (with the epsilon
 of the formula before their section 2.1); AdamW, Loshchilov & Hutter 2019; RMSProp, Hinton 2012, with the
 centered form of Graves 2013; SGD with momentum, and Nesterov's form of Sutskever et al. 2013.
 
@@ -12,8 +12,8 @@ more; biases and scales have rank 1. The order of an update, as in Keras:
 3. `max_grad_norm` scales all gradients together so that their global norm is at most this;
 4. the rule takes a step of `lr * schedule(progress) * lr_scale`.
 
-Float fields may be float32 scalar tensors, one value per member of a population; then a state holds what
-any value would need, so `init` and `update` must be called on the same optimizer.
+Float fields may be float32 scalar tensors, one value for each member of a population. Then a state has what any value
+needs, so call `init` and `update` on the same optimizer.
 
 Differences from Keras:
 1. Hyperparameters are rounded to float32 before `1 - b2` and the like are taken (Keras takes them in float64),
@@ -32,11 +32,10 @@ from typing import Annotated, NamedTuple, Protocol
 import annotated_types as at
 import tensorflow as tf
 
+from rlresearch.ranges import NonNegativeFloat, PositiveFloat
 from rlresearch.schedules import Constant, Schedule
 from rlresearch.types import Progress, Tree
 
-Positive = Annotated[float, at.Gt(0)]
-NonNegative = Annotated[float, at.Ge(0)]
 Decay = Annotated[float, at.Interval(ge=0, lt=1)]
 
 
@@ -49,11 +48,11 @@ class Optimizer(Protocol):
     def update(
         self, grads: Tree, state: Tree, params: Tree, progress: Progress, lr_scale: float | tf.Tensor = 1.0
     ) -> tuple[Tree, Tree]:
-        """(params, state) after one step down `grads`, at `lr_scale` times the learning rate."""
+        """(params, state) after one step down `grads`, shaped like `params`. lr_scale: multiplies the learning rate."""
 
 
 class AdamState(NamedTuple):
-    """count: int64 scalar, steps taken; m, v: running means of the gradient and of its square, like params."""
+    """count: int64 scalar, steps taken. m, v: running means of the gradient and of its square, shaped like params."""
 
     count: tf.Tensor
     m: Tree
@@ -61,7 +60,10 @@ class AdamState(NamedTuple):
 
 
 class RMSPropState(NamedTuple):
-    """v, mean: running means of the squared gradient and, if centered, of the gradient; trace: with momentum."""
+    """Shaped like params. v: running mean of the squared gradient. mean: of the gradient, if centered, else ().
+
+    trace: the last change, with momentum, else ().
+    """
 
     v: Tree
     mean: Tree
@@ -69,7 +71,7 @@ class RMSPropState(NamedTuple):
 
 
 class SGDState(NamedTuple):
-    """trace: the last change, like params; () without momentum."""
+    """trace: the last change, shaped like params; () without momentum."""
 
     trace: Tree
 
@@ -78,16 +80,17 @@ class SGDState(NamedTuple):
 class Adam:
     """m and v follow the gradient and its square; the step is `lr * m_hat / (sqrt(v_hat) + eps_hat)`."""
 
-    lr: Positive = 1e-3
+    lr: PositiveFloat = 1e-3
     b1: Decay = 0.9
     b2: Decay = 0.999
-    eps: Positive = 1e-7
-    l2: NonNegative = 0.0
-    max_grad_norm: Positive | None = None
-    max_grad_value: Positive | None = None
+    eps: PositiveFloat = 1e-7
+    l2: NonNegativeFloat = 0.0
+    max_grad_norm: PositiveFloat | None = None
+    max_grad_value: PositiveFloat | None = None
     schedule: Schedule = field(default_factory=Constant)
 
     def init(self, params: Tree) -> AdamState:
+        """No steps taken, both means 0, shaped like `params`."""
         return _adam_init(params)
 
     def update(
@@ -103,17 +106,18 @@ class Adam:
 class AdamW:
     """Adam after kernels have shrunk by `lr * weight_decay` of themselves, which no moment sees."""
 
-    lr: Positive = 1e-3
+    lr: PositiveFloat = 1e-3
     b1: Decay = 0.9
     b2: Decay = 0.999
-    eps: Positive = 1e-7
-    weight_decay: NonNegative = 0.004
-    l2: NonNegative = 0.0
-    max_grad_norm: Positive | None = None
-    max_grad_value: Positive | None = None
+    eps: PositiveFloat = 1e-7
+    weight_decay: NonNegativeFloat = 0.004
+    l2: NonNegativeFloat = 0.0
+    max_grad_norm: PositiveFloat | None = None
+    max_grad_value: PositiveFloat | None = None
     schedule: Schedule = field(default_factory=Constant)
 
     def init(self, params: Tree) -> AdamState:
+        """No steps taken, both means 0, shaped like `params`."""
         return _adam_init(params)
 
     def update(
@@ -131,17 +135,18 @@ class AdamW:
 class RMSProp:
     """The step is `lr * g / sqrt(v + eps)`, with `v - mean ** 2` for v if centered; eps is inside the root."""
 
-    lr: Positive = 1e-3
+    lr: PositiveFloat = 1e-3
     rho: Decay = 0.9
     momentum: Decay = 0.0
-    eps: Positive = 1e-7
+    eps: PositiveFloat = 1e-7
     centered: bool = False
-    l2: NonNegative = 0.0
-    max_grad_norm: Positive | None = None
-    max_grad_value: Positive | None = None
+    l2: NonNegativeFloat = 0.0
+    max_grad_norm: PositiveFloat | None = None
+    max_grad_value: PositiveFloat | None = None
     schedule: Schedule = field(default_factory=Constant)
 
     def init(self, params: Tree) -> RMSPropState:
+        """All means 0, shaped like `params`."""
         return RMSPropState(
             v=_zeros(params),
             mean=_zeros(params) if self.centered else (),
@@ -170,15 +175,16 @@ class RMSProp:
 class SGD:
     """The step is `lr * g`; with momentum, the change is `momentum` times the last one, less that."""
 
-    lr: Positive = 0.01
+    lr: PositiveFloat = 0.01
     momentum: Decay = 0.0
     nesterov: bool = False
-    l2: NonNegative = 0.0
-    max_grad_norm: Positive | None = None
-    max_grad_value: Positive | None = None
+    l2: NonNegativeFloat = 0.0
+    max_grad_norm: PositiveFloat | None = None
+    max_grad_value: PositiveFloat | None = None
     schedule: Schedule = field(default_factory=Constant)
 
     def init(self, params: Tree) -> SGDState:
+        """The last change 0, shaped like `params`, or () without momentum."""
         return SGDState(() if _is_zero(self.momentum) else _zeros(params))
 
     def update(
@@ -196,10 +202,9 @@ class SGD:
 
 
 def global_norm(grads: Tree) -> tf.Tensor:
-    """The Euclidean norm of all gradients laid end to end, float32 scalar."""
-    # Written out: the L2Loss inside tf.linalg.global_norm cannot be mapped over members. Columns first: XLA adds a
-    # whole tensor up one number after the other, columns side by side. Without `abs`, which changes nothing, it
-    # would make whole tensors of them again.
+    """The Euclidean norm float32 scalar of all gradients together."""
+    # Not tf.linalg.global_norm: its L2Loss cannot be mapped over members. Columns first, because XLA sums columns in
+    # parallel, but a whole tensor number by number. `abs` changes no value; without it XLA sums whole tensors again.
     rows = [tf.reshape(g, (-1, g.shape[-1] if g.shape.rank else 1)) for g in tf.nest.flatten(grads)]
     columns = tf.concat([tf.reduce_sum(tf.square(each), axis=0) for each in rows], axis=0)
     return tf.sqrt(tf.reduce_sum(tf.abs(columns)))
@@ -228,7 +233,7 @@ def _rate(optimizer, progress: Progress, lr_scale: float | tf.Tensor) -> tf.Tens
 
 
 def effective_gradients(optimizer, grads: Tree, params: Tree) -> Tree:
-    """The gradients that the rule sees: with l2, then clipped."""
+    """The gradients for the update rule: with l2 added, then clipped."""
     if not _is_zero(optimizer.l2):
         twice = 2.0 * _f32(optimizer.l2)
         grads = _map(lambda g, p: g + twice * p if _is_kernel(p) else g, grads, params)
@@ -242,7 +247,7 @@ def effective_gradients(optimizer, grads: Tree, params: Tree) -> Tree:
 
 def _norm_clipped(grads: Tree, most: tf.Tensor) -> Tree:
     norm = global_norm(grads)
-    # A norm that is not finite makes every gradient NaN, which is seen, instead of zeroing some, which is not.
+    # A norm that is not finite makes every gradient NaN, which the run reports. Zeroing some would hide it.
     scale = tf.where(norm > most, most / norm, 1.0) + (norm - norm)
     return _map(lambda g: g * scale, grads)
 
@@ -252,7 +257,7 @@ def _is_kernel(param: tf.Tensor) -> bool:
 
 
 def _is_zero(value: float | tf.Tensor) -> bool:
-    """Whether a field is the Python number 0, so that its work can be left out; a tensor's value is not known."""
+    """Whether a field is the Python number 0, so that its computation can be skipped. A tensor is never."""
     return isinstance(value, (int, float)) and value == 0
 
 

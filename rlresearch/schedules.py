@@ -1,25 +1,23 @@
-"""Factors that change as a run proceeds, and multiply a base value: a learning rate, the scale of noise.
+"""Schedules: factors that change during a run and multiply a base value, such as a learning rate or noise.
 
-A schedule is a frozen dataclass called with the run's `Progress`; it returns a float32 scalar. `per` says
-what it counts: environment transitions ("step"), finished episodes ("episode") or gradient steps
-("update"). Float fields may be replaced by float32 scalar tensors, one value per member of a population.
+A schedule is a frozen dataclass, called with the run's `Progress`; it returns a float32 scalar. per: what it counts,
+environment transitions ("step"), finished episodes ("episode") or gradient steps ("update"). Float fields may be
+float32 scalar tensors, one value for each member of a population.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import annotated_types as at
 import tensorflow as tf
 
 from rlresearch.errors import ConfigError
+from rlresearch.ranges import NonNegativeFloat, NonNegativeInt, PositiveFraction, PositiveInt
 from rlresearch.types import Progress
 
 Per = Literal["step", "episode", "update"]
-Factor = Annotated[float, at.Ge(0)]
-Count = Annotated[int, at.Ge(0)]
 Schedule = Callable[[Progress], Any]  # of a float32 scalar tensor
 
 
@@ -28,6 +26,7 @@ class Constant:
     """Always 1."""
 
     def __call__(self, progress: Progress) -> tf.Tensor:
+        """The factor float32 scalar at this point of the run."""
         return tf.ones(())
 
 
@@ -35,13 +34,14 @@ class Constant:
 class Linear:
     """`start` until `begin`, then a straight line that reaches `end` after `over` more counts, then `end`."""
 
-    start: Factor = 1.0
-    end: Factor = 0.0
-    begin: Count = 0
-    over: Annotated[int, at.Gt(0)] = 10_000
+    start: NonNegativeFloat = 1.0
+    end: NonNegativeFloat = 0.0
+    begin: NonNegativeInt = 0
+    over: PositiveInt = 10_000
     per: Per = "step"
 
     def __call__(self, progress: Progress) -> tf.Tensor:
+        """The factor float32 scalar at this point of the run."""
         since = _count(progress, self.per) - self.begin  # in the count's own dtype: int64 steps stay exact
         fraction = tf.clip_by_value(tf.cast(since, tf.float32) / self.over, 0.0, 1.0)
         return self.start * (1.0 - fraction) + self.end * fraction  # exact at both ends
@@ -51,12 +51,13 @@ class Linear:
 class Exponential:
     """`max(floor, rate ** (count / every))`: smooth, it falls a little at each count and not in stairs."""
 
-    rate: Annotated[float, at.Interval(gt=0, le=1)] = 0.99
-    every: Annotated[int, at.Gt(0)] = 1
-    floor: Factor = 0.0
+    rate: PositiveFraction = 0.99
+    every: PositiveInt = 1
+    floor: NonNegativeFloat = 0.0
     per: Per = "episode"
 
     def __call__(self, progress: Progress) -> tf.Tensor:
+        """The factor float32 scalar at this point of the run."""
         periods = tf.cast(_count(progress, self.per), tf.float32) / self.every
         return tf.maximum(self.floor, tf.pow(self.rate, periods))
 
@@ -68,8 +69,8 @@ class Piecewise:
     Raises ConfigError unless the boundaries rise strictly and there is one factor more than boundaries.
     """
 
-    boundaries: tuple[Count, ...]
-    factors: tuple[Factor, ...]
+    boundaries: tuple[NonNegativeInt, ...]
+    factors: tuple[NonNegativeFloat, ...]
     per: Per = "step"
 
     def __post_init__(self) -> None:
@@ -83,6 +84,7 @@ class Piecewise:
             raise ConfigError(f"Piecewise boundaries {boundaries} do not rise strictly: sort them, each only once.")
 
     def __call__(self, progress: Progress) -> tf.Tensor:
+        """The factor float32 scalar at this point of the run."""
         count = _count(progress, self.per)
         factor = tf.convert_to_tensor(self.factors[0], tf.float32)
         for boundary, later in zip(self.boundaries, self.factors[1:]):

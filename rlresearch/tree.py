@@ -1,4 +1,4 @@
-"""Nested structures of tensors: stacked, taken apart, named. Built on `tf.nest`."""
+"""Nested structures of tensors: stack, concatenate, index, name their leaves. Built on `tf.nest`."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from rlresearch.types import Tree
 
 
 def stack(trees: Sequence[Tree]) -> Tree:
-    """One tree whose leaves have a new leading axis, a row for each of `trees`."""
+    """One tree with leaves [len(trees), ...], from trees with leaves [...]."""
     return tf.nest.map_structure(lambda *leaves: tf.stack(leaves), *trees)
 
 
 def concat(trees: Sequence[Tree]) -> Tree:
-    """One tree whose leaves have the rows of all `trees`, one after the other."""
+    """One tree with leaves [M1 + M2 + ..., ...], from trees with leaves [M1, ...], [M2, ...] and so on."""
     if len(trees) == 1:
         return trees[0]
     return tf.nest.map_structure(lambda *leaves: tf.concat(leaves, axis=0), *trees)
 
 
 def repeat(tree: Tree, times: int) -> Tree:
-    """The tree with a new leading axis of `times` equal rows."""
+    """The tree with leaves [times, ...], all rows equal, from leaves [...]."""
     return tf.nest.map_structure(lambda leaf: tf.repeat(leaf[None], times, axis=0), tree)
 
 
 def member(tree: Tree, index: int) -> Tree:
-    """Row `index` of every leaf."""
+    """Row `index` of every leaf: leaves [...] from leaves [M, ...]."""
     return tf.nest.map_structure(lambda leaf: leaf[index], tree)
 
 
 def named_leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, tf.Tensor]]:
-    """Every leaf with its dotted path, in `tf.nest` order: `algo.actor.trainable.0`."""
+    """(dotted path, leaf of any shape) in `tf.nest` order: `algo.actor.trainable.0`. Checkpoints use these names."""
     children: Iterable[tuple[Any, Any]]
     if isinstance(tree, dict):
         children = sorted(tree.items())

@@ -1,4 +1,4 @@
-"""A line that XLA does not compute across."""
+"""An optimization barrier: XLA does not merge computations across it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ import tensorflow as tf
 from rlresearch.types import Tree
 
 
-def fence(compute: Callable[[], Tree], count: tf.Tensor) -> Tree:
-    """What `compute()` returns, computed once, from operands that are computed once.
+def barrier(compute: Callable[[], Tree], count: tf.Tensor) -> Tree:
+    """`compute()`, computed once, from operands that are computed once.
 
-    XLA merges small computations into whatever reads them, and repeats them for each reader: the random
-    numbers behind a replay index for every number that is gathered, the whole of Pendulum for every array
-    that stores a part of it. Worse, it reads replay rows through the write of the newest one and copies
-    the whole replay to do so. It merges nothing into a conditional, so this is one, whose condition always
-    holds: `count` is an integer scalar, never negative, which XLA cannot know of a loop's counter. Not
-    mapped over members, or the condition would be.
+    XLA merges a small computation into each of its readers and repeats it there: the random numbers of a replay
+    index for every number that is gathered, all of Pendulum for every array that stores a part of it. It also
+    reads replay rows through the write of the newest row, and copies the whole replay to do so. XLA merges nothing
+    into a conditional, so this is one. Its condition always holds, but XLA cannot know: count is an integer scalar,
+    at least 0, such as a loop's counter. Members of a population must share `count`, or the condition is mapped.
     """
-    made: list[Tree] = []
+    results: list[Tree] = []
 
     def real() -> Tree:
-        made.append(compute())
-        return made[0]
+        results.append(compute())
+        return results[0]
 
     def never() -> Tree:
-        return tf.nest.map_structure(lambda leaf: tf.zeros(leaf.shape, leaf.dtype), made[0])
+        return tf.nest.map_structure(lambda leaf: tf.zeros(leaf.shape, leaf.dtype), results[0])
 
     return tf.cond(count >= 0, real, never)

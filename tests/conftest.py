@@ -143,7 +143,7 @@ def make_batch(rows: int, observation: int = 3, action: int = 1, seed: int = 0, 
     flags = {name: tf.constant(made.pop(name, np.zeros(rows, bool)), tf.bool) for name in ("terminated", "truncated")}
     ones = {"steps": np.ones(rows), "weight": np.ones(rows)} | made
     place = tf.range(rows)
-    return Batch(**{name: tf.constant(value, tf.float32) for name, value in ones.items()}, **flags, place=place)
+    return Batch(**{name: tf.constant(value, tf.float32) for name, value in ones.items()}, **flags, indices=place)
 
 
 def batch_for(algo, rows: int = 8, seed: int = 0, **columns) -> Batch:
@@ -165,7 +165,7 @@ def rollout_of(batch: Batch, steps: int) -> Batch:
 
 def replay_rows(state) -> Transition:
     """What a uniform replay holds, in the order of its places; the only test code that knows its layout."""
-    return buffers.take_apart(state.columns, state.row)
+    return buffers.unpack(state.columns, state.row)
 
 
 def leaves(tree) -> list[np.ndarray]:

@@ -5,29 +5,29 @@ https://arxiv.org/abs/1509.02971, Algorithm 1; equations by their numbers there.
 Shapes: N environments, B batch rows, A action dimensions.
 
 Differences from the paper:
-1. Both networks take one optimizer's settings; the paper's ten times slower actor is
-   `actor_lr_scale=0.1`. The critic's weight decay of 1e-2 is the optimizer's `l2`.
+1. Both networks share the optimizer's settings. The paper's actor learns ten times slower: `actor_lr_scale=0.1`.
+   The paper's weight decay of the critic, 1e-2, is the optimizer's `l2`.
 2. A time limit does not end a value: only `terminated` does (`ops.discount`).
 3. The critic sees the action at its first layer, as in SB3 and CleanRL, not its second.
-4. No batch normalisation; layer normalisation is a setting of the network.
-5. The first `learning_starts` actions are uniform in [-1, 1] where `random_start` says so.
-6. The exploration noise is a part: Gaussian by default, Ornstein-Uhlenbeck as in the paper.
+4. There is no batch normalization. Layer normalization is a setting of the network.
+5. The first `learning_starts` actions are uniform in [-1, 1] if `random_start` is true.
+6. The exploration noise is a separate part: Gaussian by default, or the paper's Ornstein-Uhlenbeck noise.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
-import annotated_types as at
 import tensorflow as tf
 
 from rlresearch import networks, noise, ops, optim, rng
+from rlresearch.ranges import Fraction, NonNegativeInt, PositiveFloat, PositiveFraction, PositiveInt
 from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
 
 
 class DDPGState(NamedTuple):
-    """Everything DDPG knows."""
+    """The state of DDPG."""
 
     actor: networks.Params
     critic: networks.Params
@@ -45,19 +45,19 @@ class DDPG:
     """
 
     spec: EnvSpec
-    actor: networks.Part
-    critic: networks.Part
+    actor: networks.NetworkBuilder
+    critic: networks.NetworkBuilder
     optimizer: optim.Optimizer
     noise: noise.Noise
 
-    gamma: Annotated[float, at.Interval(ge=0, le=1)] = 0.99
-    tau: Annotated[float, at.Interval(gt=0, le=1)] = 0.005
-    actor_lr_scale: Annotated[float, at.Gt(0)] = 1.0
-    batch_size: Annotated[int, at.Gt(0)] = 256
-    learning_starts: Annotated[int, at.Ge(0)] = 100
+    gamma: Fraction = 0.99
+    tau: PositiveFraction = 0.005
+    actor_lr_scale: PositiveFloat = 1.0
+    batch_size: PositiveInt = 256
+    learning_starts: NonNegativeInt = 100
     random_start: bool = True
-    update_every: Annotated[int, at.Gt(0)] = 1
-    updates: Annotated[int, at.Gt(0)] = 1
+    update_every: PositiveInt = 1
+    updates: PositiveInt = 1
 
     LEARNS_FROM: ClassVar[str] = "transitions"
     METRICS: ClassVar[dict[str, str]] = {
@@ -67,17 +67,21 @@ class DDPG:
     }
 
     def check(self) -> None:
+        """Raises ConfigError unless an action is a vector of numbers."""
         self.spec.require_continuous_actions("DDPG")
 
     @property
     def actor_net(self) -> networks.Network:
+        """From observations [B, ...] to actions float32[B, A]."""
         return networks.bind(self.actor, (self.spec.observation_space.shape,), self.spec.action_size)
 
     @property
     def critic_net(self) -> networks.Network:
+        """From observations [B, ...] and actions float32[B, A] to values float32[B, 1]."""
         return networks.bind(self.critic, (self.spec.observation_space.shape, self.spec.action_space.shape), 1)
 
     def init(self, key: Key) -> DDPGState:
+        """New parameters; the targets are equal to them."""
         actor_key, critic_key = tf.unstack(rng.split(key, 2))
         actor, critic = self.actor_net.init(actor_key), self.critic_net.init(critic_key)
         return DDPGState(
@@ -91,9 +95,11 @@ class DDPG:
         )
 
     def policy(self, state: DDPGState, obs: tf.Tensor) -> tf.Tensor:
+        """Deterministic actions float32[B, A] in [-1, 1] for observations [B, ...]."""
         return tf.clip_by_value(self.actor_net.apply(state.actor, obs), -1.0, 1.0)
 
     def act(self, state: DDPGState, timestep: TimeStep, key: Key, progress: Progress) -> tuple[tf.Tensor, DDPGState]:
+        """(actions float32[N, A] with noise, in [-1, 1], the state with the noise after them)."""
         shift, noise_state = self.noise.sample(state.noise, timestep.first, key, progress)
         action = tf.clip_by_value(self.policy(state, timestep.obs) + shift, -1.0, 1.0)
         return action, state._replace(noise=noise_state)
@@ -101,6 +107,7 @@ class DDPG:
     def update(
         self, state: DDPGState, batch: Batch, key: Key, progress: Progress
     ) -> tuple[DDPGState, dict[str, tf.Tensor], tf.Tensor]:
+        """One gradient step of the critic, one of the actor, then the targets. Also |TD error| float32[B]."""
         # Critic: the mean squared error against y_i (Algorithm 1; eq. 4 and 5).
         next_action = self.actor_net.apply(state.target_actor, batch.next_obs)
         q_t = self.critic_net.apply(state.target_critic, batch.next_obs, next_action)[:, 0]
@@ -121,7 +128,7 @@ class DDPG:
         )
         critic = networks.Params(critic_weights, frozen)
 
-        # Actor: up the critic's slope through the policy's own actions (eq. 6).
+        # Actor: up the critic's gradient at the policy's own actions (eq. 6).
         def actor_loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
             action, frozen = self.actor_net.apply_training(state.actor._replace(trainable=trainable), batch.obs)
             return -tf.reduce_mean(self.critic_net.apply(critic, batch.obs, action)), frozen

@@ -20,28 +20,29 @@ Differences from the paper:
    itself: its slope does not fade with the temperature.
 3. `learning_starts` transitions come first, of uniform actions with `random_start`; learning starts after them.
 4. The critics' losses are squared errors without the half, reported as a mean over both.
-5. The target entropy is `entropy_ratio` of log A, the entropy of uniform choice; 0.98 is the paper's. With two
-   actions that is a policy that chooses the likelier with 58 %. Where such a policy cannot keep an episode going,
-   nor its entropy be reached where it can, the temperature rises without end: CartPole needs 0.5 to 0.6.
+5. The target entropy is `entropy_ratio` times log A, the entropy of a uniform choice; the paper's ratio is 0.98. With
+   two actions such a policy takes the likelier one in 58 % of cases. If no policy of this entropy keeps an episode
+   going, the temperature rises without end: CartPole needs 0.5 to 0.6.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
-import annotated_types as at
 import tensorflow as tf
 
 from rlresearch import networks, ops, optim, rng
 from rlresearch.distributions import Categorical
 from rlresearch.errors import ConfigError, shown
+from rlresearch.networks import ensemble
+from rlresearch.ranges import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFraction, PositiveInt
 from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
 
 
 class DiscreteSACState(NamedTuple):
-    """Everything discrete SAC knows; critics are pairs, log_temperature float32 scalar, or () where it is fixed."""
+    """The state of discrete SAC. critics are pairs, log_temperature float32 scalar, or () where it is fixed."""
 
     actor: networks.Params
     critics: list[networks.Params]
@@ -61,20 +62,20 @@ class DiscreteSAC:
     """
 
     spec: EnvSpec
-    actor: networks.Part
-    critic: networks.Part
+    actor: networks.NetworkBuilder
+    critic: networks.NetworkBuilder
     optimizer: optim.Optimizer
 
-    gamma: Annotated[float, at.Interval(ge=0, le=1)] = 0.99
-    tau: Annotated[float, at.Interval(gt=0, le=1)] = 0.005
-    temperature: Annotated[float, at.Ge(0)] = 1.0
+    gamma: Fraction = 0.99
+    tau: PositiveFraction = 0.005
+    temperature: NonNegativeFloat = 1.0
     learn_temperature: bool = True
-    entropy_ratio: Annotated[float, at.Interval(ge=0, le=1)] = 0.98
-    batch_size: Annotated[int, at.Gt(0)] = 64
-    learning_starts: Annotated[int, at.Ge(0)] = 1_000
+    entropy_ratio: Fraction = 0.98
+    batch_size: PositiveInt = 64
+    learning_starts: NonNegativeInt = 1_000
     random_start: bool = True
-    update_every: Annotated[int, at.Gt(0)] = 1
-    updates: Annotated[int, at.Gt(0)] = 1
+    update_every: PositiveInt = 1
+    updates: PositiveInt = 1
 
     LEARNS_FROM: ClassVar[str] = "transitions"
     METRICS: ClassVar[dict[str, str]] = {
@@ -86,6 +87,7 @@ class DiscreteSAC:
     }
 
     def check(self) -> None:
+        """Raises ConfigError on actions, a temperature or an actor's output that do not fit."""
         self.spec.require_discrete_actions("DiscreteSAC")
         if self.learn_temperature and self.temperature == 0:
             raise ConfigError("algo.temperature=0.0: must be above 0, or fixed with algo.learn_temperature=false.")
@@ -96,16 +98,19 @@ class DiscreteSAC:
 
     @property
     def actor_net(self) -> networks.Network:
+        """From observations [B, ...] to logits float32[B, A]."""
         return networks.bind(self.actor, (self.spec.observation_space.shape,), self.spec.num_actions)
 
     @property
     def critic_net(self) -> networks.Network:
+        """From observations [B, ...] to values float32[B, A]."""
         return networks.bind(self.critic, (self.spec.observation_space.shape,), self.spec.num_actions)
 
     def init(self, key: Key) -> DiscreteSACState:
+        """New parameters; the targets are equal to them."""
         actor_key, *critic_keys = tf.unstack(rng.split(key, 3))
         actor = self.actor_net.init(actor_key)
-        critics = [self.critic_net.init(critic_key) for critic_key in critic_keys]
+        critics = ensemble.init(self.critic_net, critic_keys)
         log_temperature = tf.math.log(tf.cast(self.temperature, tf.float32)) if self.learn_temperature else ()
         return DiscreteSACState(
             actor=actor,
@@ -118,75 +123,72 @@ class DiscreteSAC:
         )
 
     def policy(self, state: DiscreteSACState, obs: tf.Tensor) -> tf.Tensor:
+        """The most probable actions int32[B] for observations [B, ...]."""
         return Categorical(self.actor_net.apply(state.actor, obs)).mode()
 
     def act(
         self, state: DiscreteSACState, timestep: TimeStep, key: Key, progress: Progress
     ) -> tuple[tf.Tensor, DiscreteSACState]:
+        """(actions int32[N] sampled from the policy, the state)."""
         return Categorical(self.actor_net.apply(state.actor, timestep.obs)).sample(key), state
 
     def update(
         self, state: DiscreteSACState, batch: Batch, key: Key, progress: Progress
     ) -> tuple[DiscreteSACState, dict[str, tf.Tensor], tf.Tensor]:
+        """One step of critics, policy and temperature, then of the target critics. Also |TD error| float32[B]."""
         temperature = tf.exp(state.log_temperature) if self.learn_temperature else tf.cast(self.temperature, tf.float32)
         target = self._target(state, batch, temperature)
 
-        def critic_loss(trainables: list[list[tf.Tensor]]) -> tuple[tf.Tensor, tuple]:
-            params = [critic._replace(trainable=own) for critic, own in zip(state.critics, trainables, strict=True)]
-            called = [self.critic_net.apply_training(each, batch.obs) for each in params]
-            q_tm1 = tf.stack([ops.chosen(q, batch.action) for q, _ in called])
-            td_errors = target - q_tm1
-            losses = tf.reduce_mean(batch.weight * tf.square(td_errors), axis=1)
-            frozen = [each for _, each in called]
-            return tf.reduce_sum(losses), (tf.reduce_mean(losses), td_errors, tf.reduce_mean(q_tm1), frozen)
+        def q_tm1(critic: networks.Params) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            q, frozen = self.critic_net.apply_training(critic, batch.obs)
+            return ops.index_by_action(q, batch.action), frozen
 
-        weights = [critic.trainable for critic in state.critics]
-        (_, (critic_value, td_errors, q_mean, frozen)), grads = ops.value_and_grad(critic_loss, weights)
-        weights, critic_optimizer = self.optimizer.update(grads, state.critic_optimizer, weights, progress)
-        critics = [networks.Params(*both) for both in zip(weights, frozen, strict=True)]
-        q = self._smaller(critics, batch.obs)
+        critics = ensemble.fit(
+            q_tm1, state.critics, target, batch.weight, self.optimizer, state.critic_optimizer, progress
+        )
+        state = state._replace(critics=critics.params, critic_optimizer=critics.optimizer)
+        state, actor_loss, entropy = self._policy_step(state, batch, temperature, progress)
+        state = self._temperature_step(state, entropy, progress)
+        state = state._replace(target_critics=ops.polyak(state.target_critics, state.critics, self.tau))
+        metrics = {
+            "loss/critic": critics.loss,
+            "loss/actor": actor_loss,
+            "value/q": critics.q_mean,
+            "policy/entropy": entropy,
+            "policy/temperature": temperature,
+        }
+        return state, metrics, critics.abs_td_error
 
-        def actor_loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, tuple]:
+    def _target(self, state: DiscreteSACState, batch: Batch, temperature: tf.Tensor) -> tf.Tensor:
+        """r + gamma V(s'), float32[B]: the target critics under the online policy (10)."""
+        log_probs = Categorical(self.actor_net.apply(state.actor, batch.next_obs)).log_probs()
+        q_t = ensemble.minimum(self.critic_net, state.target_critics, batch.next_obs)
+        v_t = ops.expected_soft_value(q_t, log_probs, temperature)
+        return ops.td_target(batch.reward, ops.discount(self.gamma, batch.terminated, batch.steps), v_t)
+
+    def _policy_step(
+        self, state: DiscreteSACState, batch: Batch, temperature: tf.Tensor, progress: Progress
+    ) -> tuple[DiscreteSACState, tf.Tensor, tf.Tensor]:
+        """(the state after the policy's step down (12), its loss, its entropy): the latter two float32 scalars."""
+        q = ensemble.minimum(self.critic_net, state.critics, batch.obs)
+
+        def loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, tuple]:
             logits, frozen = self.actor_net.apply_training(state.actor._replace(trainable=trainable), batch.obs)
             pi = Categorical(logits)
             value = ops.expected_soft_value(q, pi.log_probs(), temperature)
             return -tf.reduce_mean(value), (tf.reduce_mean(pi.entropy()), frozen)
 
-        (actor_value, (entropy, frozen)), grads = ops.value_and_grad(actor_loss, state.actor.trainable)
-        weights, actor_optimizer = self.optimizer.update(grads, state.actor_optimizer, state.actor.trainable, progress)
+        (value, (entropy, frozen)), grads = ops.value_and_grad(loss, state.actor.trainable)
+        weights, optimizer = self.optimizer.update(grads, state.actor_optimizer, state.actor.trainable, progress)
+        state = state._replace(actor=networks.Params(weights, frozen), actor_optimizer=optimizer)
+        return state, value, entropy
 
-        state = state._replace(
-            actor=networks.Params(weights, frozen),
-            critics=critics,
-            target_critics=ops.polyak(state.target_critics, critics, self.tau),
-            actor_optimizer=actor_optimizer,
-            critic_optimizer=critic_optimizer,
-        )
-        metrics = {
-            "loss/critic": critic_value,
-            "loss/actor": actor_value,
-            "value/q": q_mean,
-            "policy/entropy": entropy,
-            "policy/temperature": temperature,
-        }
-        return self._tempered(state, entropy, progress), metrics, tf.reduce_mean(tf.abs(td_errors), axis=0)
-
-    def _target(self, state: DiscreteSACState, batch: Batch, temperature: tf.Tensor) -> tf.Tensor:
-        """r + gamma V(s'), float32[B]: the target critics under the online policy (10)."""
-        log_probs = Categorical(self.actor_net.apply(state.actor, batch.next_obs)).log_probs()
-        v_t = ops.expected_soft_value(self._smaller(state.target_critics, batch.next_obs), log_probs, temperature)
-        return ops.td_target(batch.reward, ops.discount(self.gamma, batch.terminated, batch.steps), v_t)
-
-    def _smaller(self, critics: list[networks.Params], obs: tf.Tensor) -> tf.Tensor:
-        """Action by action the smaller of both critics' values, float32[B, A]."""
-        return tf.reduce_min(tf.stack([self.critic_net.apply(each, obs) for each in critics]), axis=0)
-
-    def _tempered(self, state: DiscreteSACState, entropy: tf.Tensor, progress: Progress) -> DiscreteSACState:
+    def _temperature_step(self, state: DiscreteSACState, entropy: tf.Tensor, progress: Progress) -> DiscreteSACState:
         """The state after the temperature's step (11), if it is learned."""
         if not self.learn_temperature:
             return state
         aim = self.entropy_ratio * math.log(self.spec.num_actions)
-        slope = ops.grad(lambda own: ops.temperature_loss(own, entropy, aim), state.log_temperature)
+        slope = ops.temperature_gradient(state.log_temperature, entropy, aim)
         log_temperature, optimizer = self.optimizer.update(
             slope, state.temperature_optimizer, state.log_temperature, progress
         )

@@ -12,7 +12,7 @@ logarithms of deviations. It maximises return plus temperature times entropy:
     policy            minimises E[temperature log pi(a | s) - Q(s, a)]                   (9)
     temperature       falls where the entropy is above its target, and rises below       (18)
 
-Both values are the smaller of two critics', and each expectation is one draw a row.
+Both values are the smaller of two critics'. Each expectation is one sample for each row.
 
 Differences from the paper:
 1. A time limit does not end a value: only `terminated` does (`ops.discount`). (The authors' code does so too.)
@@ -26,21 +26,22 @@ Differences from the paper:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
-import annotated_types as at
 import tensorflow as tf
 
 from rlresearch import networks, ops, optim, rng
 from rlresearch.distributions import SquashedGaussian
 from rlresearch.errors import ConfigError, shown
+from rlresearch.networks import ensemble
+from rlresearch.ranges import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFraction, PositiveInt
 from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
 
 LEAST_LOG_STD, MOST_LOG_STD = -20.0, 2.0
 
 
 class SACState(NamedTuple):
-    """Everything SAC knows; critics are pairs, log_temperature float32 scalar, or () where it is fixed."""
+    """The state of SAC. critics are pairs, log_temperature float32 scalar, or () where it is fixed."""
 
     actor: networks.Params
     critics: list[networks.Params]
@@ -60,20 +61,20 @@ class SAC:
     """
 
     spec: EnvSpec
-    actor: networks.Part
-    critic: networks.Part
+    actor: networks.NetworkBuilder
+    critic: networks.NetworkBuilder
     optimizer: optim.Optimizer
 
-    gamma: Annotated[float, at.Interval(ge=0, le=1)] = 0.99
-    tau: Annotated[float, at.Interval(gt=0, le=1)] = 0.005
-    temperature: Annotated[float, at.Ge(0)] = 1.0
+    gamma: Fraction = 0.99
+    tau: PositiveFraction = 0.005
+    temperature: NonNegativeFloat = 1.0
     learn_temperature: bool = True
     target_entropy: float | None = None
-    batch_size: Annotated[int, at.Gt(0)] = 256
-    learning_starts: Annotated[int, at.Ge(0)] = 100
+    batch_size: PositiveInt = 256
+    learning_starts: NonNegativeInt = 100
     random_start: bool = True
-    update_every: Annotated[int, at.Gt(0)] = 1
-    updates: Annotated[int, at.Gt(0)] = 1
+    update_every: PositiveInt = 1
+    updates: PositiveInt = 1
 
     LEARNS_FROM: ClassVar[str] = "transitions"
     METRICS: ClassVar[dict[str, str]] = {
@@ -85,6 +86,7 @@ class SAC:
     }
 
     def check(self) -> None:
+        """Raises ConfigError on actions, a temperature or an actor's output that do not fit."""
         self.spec.require_continuous_actions("SAC")
         if self.learn_temperature and self.temperature == 0:
             raise ConfigError("algo.temperature=0.0: must be above 0, or fixed with algo.learn_temperature=false.")
@@ -95,16 +97,19 @@ class SAC:
 
     @property
     def actor_net(self) -> networks.Network:
+        """From observations [B, ...] to float32[B, 2 A], means and logarithms of deviations."""
         return networks.bind(self.actor, (self.spec.observation_space.shape,), 2 * self.spec.action_size)
 
     @property
     def critic_net(self) -> networks.Network:
+        """From observations [B, ...] and actions float32[B, A] to values float32[B, 1]."""
         return networks.bind(self.critic, (self.spec.observation_space.shape, self.spec.action_space.shape), 1)
 
     def init(self, key: Key) -> SACState:
+        """New parameters; the targets are equal to them."""
         actor_key, *critic_keys = tf.unstack(rng.split(key, 3))
         actor = self.actor_net.init(actor_key)
-        critics = [self.critic_net.init(critic_key) for critic_key in critic_keys]
+        critics = ensemble.init(self.critic_net, critic_keys)
         log_temperature = tf.math.log(tf.cast(self.temperature, tf.float32)) if self.learn_temperature else ()
         return SACState(
             actor=actor,
@@ -117,73 +122,71 @@ class SAC:
         )
 
     def policy(self, state: SACState, obs: tf.Tensor) -> tf.Tensor:
+        """The policy's median actions float32[B, A] for observations [B, ...]."""
         return _distribution(self.actor_net.apply(state.actor, obs)).mode()
 
     def act(self, state: SACState, timestep: TimeStep, key: Key, progress: Progress) -> tuple[tf.Tensor, SACState]:
+        """(actions float32[N, A] sampled from the policy, the state)."""
         return _distribution(self.actor_net.apply(state.actor, timestep.obs)).sample(key)[0], state
 
     def update(
         self, state: SACState, batch: Batch, key: Key, progress: Progress
     ) -> tuple[SACState, dict[str, tf.Tensor], tf.Tensor]:
+        """One step of critics, policy and temperature, then of the target critics. Also |TD error| float32[B]."""
         target_key, actor_key = tf.unstack(rng.split(key, 2))
         temperature = tf.exp(state.log_temperature) if self.learn_temperature else tf.cast(self.temperature, tf.float32)
         target = self._target(state, batch, temperature, target_key)
 
-        def critic_loss(trainables: list[list[tf.Tensor]]) -> tuple[tf.Tensor, tuple]:
-            params = [critic._replace(trainable=own) for critic, own in zip(state.critics, trainables, strict=True)]
-            called = [self.critic_net.apply_training(each, batch.obs, batch.action) for each in params]
-            q_tm1 = tf.stack([q[:, 0] for q, _ in called])
-            td_errors = target - q_tm1
-            losses = tf.reduce_mean(batch.weight * tf.square(td_errors), axis=1)
-            frozen = [each for _, each in called]
-            return tf.reduce_sum(losses), (tf.reduce_mean(losses), td_errors, tf.reduce_mean(q_tm1), frozen)
+        def q_tm1(critic: networks.Params) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            q, frozen = self.critic_net.apply_training(critic, batch.obs, batch.action)
+            return q[:, 0], frozen
 
-        weights = [critic.trainable for critic in state.critics]
-        (_, (critic_value, td_errors, q_mean, frozen)), grads = ops.value_and_grad(critic_loss, weights)
-        weights, critic_optimizer = self.optimizer.update(grads, state.critic_optimizer, weights, progress)
-        critics = [networks.Params(*both) for both in zip(weights, frozen, strict=True)]
-
-        def actor_loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, tuple]:
-            output, frozen = self.actor_net.apply_training(state.actor._replace(trainable=trainable), batch.obs)
-            action, log_prob = _distribution(output).sample(actor_key)
-            value = ops.soft_value(self._smaller(critics, batch.obs, action), log_prob, temperature)
-            return -tf.reduce_mean(value), (-tf.reduce_mean(log_prob), frozen)
-
-        (actor_value, (entropy, frozen)), grads = ops.value_and_grad(actor_loss, state.actor.trainable)
-        weights, actor_optimizer = self.optimizer.update(grads, state.actor_optimizer, state.actor.trainable, progress)
-
-        state = state._replace(
-            actor=networks.Params(weights, frozen),
-            critics=critics,
-            target_critics=ops.polyak(state.target_critics, critics, self.tau),
-            actor_optimizer=actor_optimizer,
-            critic_optimizer=critic_optimizer,
+        critics = ensemble.fit(
+            q_tm1, state.critics, target, batch.weight, self.optimizer, state.critic_optimizer, progress
         )
+        state = state._replace(critics=critics.params, critic_optimizer=critics.optimizer)
+        state, actor_loss, entropy = self._policy_step(state, batch, temperature, actor_key, progress)
+        state = self._temperature_step(state, entropy, progress)
+        state = state._replace(target_critics=ops.polyak(state.target_critics, state.critics, self.tau))
         metrics = {
-            "loss/critic": critic_value,
-            "loss/actor": actor_value,
-            "value/q": q_mean,
+            "loss/critic": critics.loss,
+            "loss/actor": actor_loss,
+            "value/q": critics.q_mean,
             "policy/entropy": entropy,
             "policy/temperature": temperature,
         }
-        return self._tempered(state, entropy, progress), metrics, tf.reduce_mean(tf.abs(td_errors), axis=0)
+        return state, metrics, critics.abs_td_error
 
     def _target(self, state: SACState, batch: Batch, temperature: tf.Tensor, key: Key) -> tf.Tensor:
-        """r + gamma V(s'), float32[B]: the target critics at a fresh draw from the online policy (3, 5)."""
+        """r + gamma V(s'), float32[B]: the target critics at a new sample of the online policy (3, 5)."""
         action, log_prob = _distribution(self.actor_net.apply(state.actor, batch.next_obs)).sample(key)
-        v_t = ops.soft_value(self._smaller(state.target_critics, batch.next_obs, action), log_prob, temperature)
+        q_t = ensemble.minimum(self.critic_net, state.target_critics, batch.next_obs, action)[:, 0]
+        v_t = ops.soft_value(q_t, log_prob, temperature)
         return ops.td_target(batch.reward, ops.discount(self.gamma, batch.terminated, batch.steps), v_t)
 
-    def _smaller(self, critics: list[networks.Params], obs: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
-        """Row by row the smaller of both critics' values, float32[B]."""
-        return tf.reduce_min(tf.stack([self.critic_net.apply(each, obs, action)[:, 0] for each in critics]), axis=0)
+    def _policy_step(
+        self, state: SACState, batch: Batch, temperature: tf.Tensor, key: Key, progress: Progress
+    ) -> tuple[SACState, tf.Tensor, tf.Tensor]:
+        """(the state after the policy's step down (9), its loss, its entropy): the latter two float32 scalars."""
 
-    def _tempered(self, state: SACState, entropy: tf.Tensor, progress: Progress) -> SACState:
+        def loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, tuple]:
+            output, frozen = self.actor_net.apply_training(state.actor._replace(trainable=trainable), batch.obs)
+            action, log_prob = _distribution(output).sample(key)
+            q = ensemble.minimum(self.critic_net, state.critics, batch.obs, action)[:, 0]
+            value = ops.soft_value(q, log_prob, temperature)
+            return -tf.reduce_mean(value), (-tf.reduce_mean(log_prob), frozen)
+
+        (value, (entropy, frozen)), grads = ops.value_and_grad(loss, state.actor.trainable)
+        weights, optimizer = self.optimizer.update(grads, state.actor_optimizer, state.actor.trainable, progress)
+        state = state._replace(actor=networks.Params(weights, frozen), actor_optimizer=optimizer)
+        return state, value, entropy
+
+    def _temperature_step(self, state: SACState, entropy: tf.Tensor, progress: Progress) -> SACState:
         """The state after the temperature's step (18), if it is learned."""
         if not self.learn_temperature:
             return state
         aim = -float(self.spec.action_size) if self.target_entropy is None else self.target_entropy
-        slope = ops.grad(lambda own: ops.temperature_loss(own, entropy, aim), state.log_temperature)
+        slope = ops.temperature_gradient(state.log_temperature, entropy, aim)
         log_temperature, optimizer = self.optimizer.update(
             slope, state.temperature_optimizer, state.log_temperature, progress
         )
@@ -191,6 +194,6 @@ class SAC:
 
 
 def _distribution(output: tf.Tensor) -> SquashedGaussian:
-    """The policy that the actor's output [B, 2 A] stands for."""
+    """The policy with the actor's output float32[B, 2 A]."""
     mean, log_std = tf.split(output, 2, axis=-1)
     return SquashedGaussian(mean, tf.clip_by_value(log_std, LEAST_LOG_STD, MOST_LOG_STD))

@@ -4,34 +4,34 @@ Sutton & Barto 2018, http://incompleteideas.net/book/the-book-2nd.html: SARSA (6
 1989), expected SARSA (6.9, van Seijen et al. 2009), double Q-learning (6.10, van Hasselt 2010).
 Shapes: N environments, S states, A actions. A state is a one-hot observation, so a value is a row times a table.
 
-Each environment's newest transition moves the table once, `buffer=latest`; where several environments visit
-one cell in the same step, their changes add up.
+Each environment's newest transition changes the table once (`buffer=latest`). If several environments visit one cell
+in the same step, their changes add up.
 
 Differences from the book:
 1. `by=gradient` finds the same change as the gradient of half the squared error, by automatic differentiation.
 2. A time limit does not end a value: only `terminated` does (`ops.discount`).
-3. Double Q-learning chooses the table that learns for each transition, as (6.10) does for each step, and acts by
-   the mean of both.
-4. SARSA draws the next action while it learns and takes it in the next step; the first of an episode is drawn
-   when it is needed.
+3. Double Q-learning chooses the table that learns for each transition, as (6.10) does for each step. It acts by the
+   mean of both tables.
+4. SARSA chooses the next action while it learns and takes it in the next step. It chooses an episode's first action
+   when it acts.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
-import annotated_types as at
 import tensorflow as tf
 
 from rlresearch import noise, ops, rng, schedules
 from rlresearch.errors import ConfigError
+from rlresearch.ranges import Fraction, NonNegativeInt, PositiveFraction
 from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep
 
 
 class TabularState(NamedTuple):
-    """tables: float32[1 or 2, S, A]; next_action: int32[N], what SARSA learned from and takes next; drawn:
-    bool[N], where there is one.
+    """tables: float32[1 or 2, S, A]. next_action: int32[N], the action that SARSA learned from and takes next.
+    drawn: bool[N], whether there is one.
     """
 
     tables: tf.Tensor
@@ -42,7 +42,7 @@ class TabularState(NamedTuple):
 @dataclass(frozen=True)
 class Tabular:
     """rule: which of the four. alpha: step size, multiplied by `schedule`. initial: every value at the start.
-    gamma: discount per step. by: `table`, the change written down, or `gradient`. The others: `types.Algorithm`.
+    gamma: discount per step. by: `table`, the change computed directly, or `gradient`. The others: `types.Algorithm`.
     """
 
     spec: EnvSpec
@@ -50,11 +50,11 @@ class Tabular:
 
     rule: Literal["q_learning", "sarsa", "expected_sarsa", "double_q_learning"] = "q_learning"
     by: Literal["table", "gradient"] = "table"
-    alpha: Annotated[float, at.Interval(gt=0, le=1)] = 0.1
+    alpha: PositiveFraction = 0.1
     schedule: schedules.Schedule = field(default_factory=schedules.Constant)
     initial: float = 0.0
-    gamma: Annotated[float, at.Interval(ge=0, le=1)] = 0.99
-    learning_starts: Annotated[int, at.Ge(0)] = 0
+    gamma: Fraction = 0.99
+    learning_starts: NonNegativeInt = 0
     random_start: bool = False
 
     update_every: ClassVar[int] = 1
@@ -67,44 +67,50 @@ class Tabular:
     }
 
     def check(self) -> None:
+        """Raises ConfigError unless actions and observations are discrete."""
         self.spec.require_discrete_actions("Tabular")
         if not self.spec.one_hot:
             raise ConfigError(f"Tabular needs discrete observations, but env {self.spec.id!r} has others.")
 
     @property
     def batch_size(self) -> int:
-        """The newest transition of each environment."""
+        """N, the newest transition of each environment."""
         return self.spec.num_envs
 
     def init(self, key: Key) -> TabularState:
+        """Tables filled with `initial`."""
         count = 2 if self.rule == "double_q_learning" else 1
         tables = tf.fill((count, self.spec.observation_space.shape[0], self.spec.num_actions), float(self.initial))
         none = tf.zeros(self.spec.num_envs, tf.int32)
         return TabularState(tables, none, tf.zeros(self.spec.num_envs, tf.bool))
 
     def policy(self, state: TabularState, obs: tf.Tensor) -> tf.Tensor:
+        """The best actions int32[B] for observations [B, ...]."""
         return tf.argmax(self._values(state, obs), axis=1, output_type=tf.int32)
 
     def act(
         self, state: TabularState, timestep: TimeStep, key: Key, progress: Progress
     ) -> tuple[tf.Tensor, TabularState]:
-        drawn = self.noise.choose(self._values(state, timestep.obs), key, progress)
+        """(exploring actions int32[N], the state). SARSA takes the actions it has learned from."""
+        action = self.noise.choose(self._values(state, timestep.obs), key, progress)
         if self.rule != "sarsa":
-            return drawn, state
+            return action, state
         kept = tf.logical_and(state.drawn, tf.logical_not(timestep.first))
-        return tf.where(kept, state.next_action, drawn), state
+        return tf.where(kept, state.next_action, action), state
 
     def update(
         self, state: TabularState, batch: Batch, key: Key, progress: Progress
     ) -> tuple[TabularState, dict[str, tf.Tensor], tf.Tensor]:
+        """One step of the tables towards the targets of N transitions. Also |TD error| float32[N]."""
         action_key, table_key = tf.unstack(rng.split(key, 2))
         rows = batch.reward.shape[0]
         next_action = self.noise.choose(self._values(state, batch.next_obs), action_key, progress)
-        # Which table learns [rows]; with one table always the first.
+        # The table that learns, int32[N]; with one table always the first.
         learner = rng.randint(table_key, (rows,), state.tables.shape[0])
         target = self._target(state, batch, next_action, learner, progress)
         alpha = self.alpha * self.schedule(progress)
-        change, q_tm1 = (self._written if self.by == "table" else self._derived)(state, batch, learner, target)
+        step = self._direct_change if self.by == "table" else self._gradient_change
+        change, q_tm1 = step(state, batch, learner, target)
         td_error = target - q_tm1
         state = state._replace(tables=state.tables + alpha * change)
         if self.rule == "sarsa":
@@ -122,41 +128,41 @@ class Tabular:
     def _target(
         self, state: TabularState, batch: Batch, next_action: tf.Tensor, learner: tf.Tensor, progress: Progress
     ) -> tf.Tensor:
-        """What (6.7) to (6.10) step towards, float32[rows]."""
+        """The targets float32[N] of (6.7) to (6.10)."""
         values = tf.einsum("bs,ksa->kba", batch.next_obs, state.tables)
         if self.rule == "q_learning":
             v_t = tf.reduce_max(values[0], axis=1)
         elif self.rule == "sarsa":
-            v_t = ops.chosen(values[0], next_action)
+            v_t = ops.index_by_action(values[0], next_action)
         elif self.rule == "expected_sarsa":
             v_t = tf.reduce_sum(self.noise.probabilities(values[0], progress) * values[0], axis=1)
         else:
             own, other = (tf.where((learner == k)[:, None], values[0], values[1]) for k in (0, 1))
-            v_t = ops.chosen(other, tf.argmax(own, axis=1, output_type=tf.int32))
+            v_t = ops.index_by_action(other, tf.argmax(own, axis=1, output_type=tf.int32))
         return ops.td_target(batch.reward, ops.discount(self.gamma, batch.terminated, batch.steps), v_t)
 
     def _cells(self, state: TabularState, batch: Batch, learner: tf.Tensor) -> tf.Tensor:
-        """1 where a row looks into the tables, float32[rows, tables, S, A]."""
+        """1 at the cell of each transition, else 0: float32[N, tables, S, A]."""
         table = tf.one_hot(learner, state.tables.shape[0])
         return tf.einsum("bk,bs,ba->bksa", table, batch.obs, tf.one_hot(batch.action, self.spec.num_actions))
 
-    def _written(
+    def _direct_change(
         self, state: TabularState, batch: Batch, learner: tf.Tensor, target: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """The sum of the rows' TD errors, each in its cell, and their values before."""
+        """(the TD errors float32[tables, S, A], summed in their cells, the values float32[N] before)."""
         cells = self._cells(state, batch, learner)
         q_tm1 = tf.einsum("bksa,ksa->b", cells, state.tables)
         return tf.einsum("b,bksa->ksa", target - q_tm1, cells), q_tm1
 
-    def _derived(
+    def _gradient_change(
         self, state: TabularState, batch: Batch, learner: tf.Tensor, target: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """The same as the slope of half the summed squared errors, downwards."""
+        """As `_direct_change`, by automatic differentiation: minus the gradient of half the summed squared errors."""
 
         def loss(tables: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             values = tf.einsum("bs,ksa->bka", batch.obs, tables)
             q = tf.reduce_sum(values * tf.one_hot(learner, tables.shape[0])[:, :, None], axis=1)
-            q_tm1 = ops.chosen(q, batch.action)
+            q_tm1 = ops.index_by_action(q, batch.action)
             return 0.5 * tf.reduce_sum(tf.square(target - q_tm1)), q_tm1
 
         (_, q_tm1), slope = ops.value_and_grad(loss, state.tables)

@@ -6,28 +6,29 @@ Shapes: N environments, B batch rows, A action dimensions.
 
 Differences from the paper:
 1. A time limit does not end a value: only `terminated` does (`ops.discount`). (The authors' code does so too.)
-2. `learning_starts` transitions of uniform actions come first (theirs: 1,000 or 10,000); learning
-   starts after them.
+2. The first `learning_starts` transitions have uniform actions (theirs: 1,000 or 10,000); learning starts after
+   them.
 3. Both networks take one optimizer's settings; `actor_lr_scale` tells them apart.
-4. The two critics are one network with parameters stacked in a list of two; each has its own
-   initial draw and its own gradient. Their losses are reported as a mean, not as a sum.
+4. The two critics are one network with two sets of parameters (`networks/ensemble.py`). Their losses are reported
+   as a mean, not as a sum.
 5. Noise is in units of the [-1, 1] action, as is the authors' after dividing by `max_action`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
-import annotated_types as at
 import tensorflow as tf
 
 from rlresearch import networks, noise, ops, optim, rng
+from rlresearch.networks import ensemble
+from rlresearch.ranges import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveFraction, PositiveInt
 from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
 
 
 class TD3State(NamedTuple):
-    """Everything TD3 knows; `critics` and `target_critics` are pairs."""
+    """The state of TD3. `critics` and `target_critics` are pairs."""
 
     actor: networks.Params
     critics: list[networks.Params]
@@ -47,22 +48,22 @@ class TD3:
     """
 
     spec: EnvSpec
-    actor: networks.Part
-    critic: networks.Part
+    actor: networks.NetworkBuilder
+    critic: networks.NetworkBuilder
     optimizer: optim.Optimizer
     noise: noise.Noise
 
-    gamma: Annotated[float, at.Interval(ge=0, le=1)] = 0.99
-    tau: Annotated[float, at.Interval(gt=0, le=1)] = 0.005
-    policy_delay: Annotated[int, at.Gt(0)] = 2
-    target_noise: Annotated[float, at.Ge(0)] = 0.2
-    target_noise_clip: Annotated[float, at.Ge(0)] = 0.5
-    actor_lr_scale: Annotated[float, at.Gt(0)] = 1.0
-    batch_size: Annotated[int, at.Gt(0)] = 256
-    learning_starts: Annotated[int, at.Ge(0)] = 100
+    gamma: Fraction = 0.99
+    tau: PositiveFraction = 0.005
+    policy_delay: PositiveInt = 2
+    target_noise: NonNegativeFloat = 0.2
+    target_noise_clip: NonNegativeFloat = 0.5
+    actor_lr_scale: PositiveFloat = 1.0
+    batch_size: PositiveInt = 256
+    learning_starts: NonNegativeInt = 100
     random_start: bool = True
-    update_every: Annotated[int, at.Gt(0)] = 1
-    updates: Annotated[int, at.Gt(0)] = 1
+    update_every: PositiveInt = 1
+    updates: PositiveInt = 1
 
     LEARNS_FROM: ClassVar[str] = "transitions"
     METRICS: ClassVar[dict[str, str]] = {
@@ -72,20 +73,24 @@ class TD3:
     }
 
     def check(self) -> None:
+        """Raises ConfigError unless an action is a vector of numbers."""
         self.spec.require_continuous_actions("TD3")
 
     @property
     def actor_net(self) -> networks.Network:
+        """From observations [B, ...] to actions float32[B, A]."""
         return networks.bind(self.actor, (self.spec.observation_space.shape,), self.spec.action_size)
 
     @property
     def critic_net(self) -> networks.Network:
+        """From observations [B, ...] and actions float32[B, A] to values float32[B, 1]."""
         return networks.bind(self.critic, (self.spec.observation_space.shape, self.spec.action_space.shape), 1)
 
     def init(self, key: Key) -> TD3State:
+        """New parameters; the targets are equal to them."""
         actor_key, *critic_keys = tf.unstack(rng.split(key, 3))
         actor = self.actor_net.init(actor_key)
-        critics = [self.critic_net.init(critic_key) for critic_key in critic_keys]
+        critics = ensemble.init(self.critic_net, critic_keys)
         return TD3State(
             actor=actor,
             critics=critics,
@@ -97,9 +102,11 @@ class TD3:
         )
 
     def policy(self, state: TD3State, obs: tf.Tensor) -> tf.Tensor:
+        """Deterministic actions float32[B, A] in [-1, 1] for observations [B, ...]."""
         return tf.clip_by_value(self.actor_net.apply(state.actor, obs), -1.0, 1.0)
 
     def act(self, state: TD3State, timestep: TimeStep, key: Key, progress: Progress) -> tuple[tf.Tensor, TD3State]:
+        """(actions float32[N, A] with noise, in [-1, 1], the state with the noise after them)."""
         shift, noise_state = self.noise.sample(state.noise, timestep.first, key, progress)
         action = tf.clip_by_value(self.policy(state, timestep.obs) + shift, -1.0, 1.0)
         return action, state._replace(noise=noise_state)
@@ -107,33 +114,28 @@ class TD3:
     def update(
         self, state: TD3State, batch: Batch, key: Key, progress: Progress
     ) -> tuple[TD3State, dict[str, tf.Tensor], tf.Tensor]:
+        """One gradient step of both critics, and in time of the actor and the targets. Also |TD error| float32[B]."""
         target = self._target(state, batch, key)
 
-        def critic_loss(trainables: list[list[tf.Tensor]]) -> tuple[tf.Tensor, tuple]:
-            params = [critic._replace(trainable=own) for critic, own in zip(state.critics, trainables, strict=True)]
-            called = [self.critic_net.apply_training(each, batch.obs, batch.action) for each in params]
-            q_tm1 = tf.stack([q[:, 0] for q, _ in called])
-            td_errors = target - q_tm1
-            losses = tf.reduce_mean(batch.weight * tf.square(td_errors), axis=1)
-            frozen = [each for _, each in called]
-            return tf.reduce_sum(losses), (tf.reduce_mean(losses), td_errors, tf.reduce_mean(q_tm1), frozen)
+        def q_tm1(critic: networks.Params) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            q, frozen = self.critic_net.apply_training(critic, batch.obs, batch.action)
+            return q[:, 0], frozen
 
-        weights = [critic.trainable for critic in state.critics]
-        (_, (critic_value, td_errors, q_mean, frozen)), critic_grads = ops.value_and_grad(critic_loss, weights)
-        weights, critic_optimizer = self.optimizer.update(critic_grads, state.critic_optimizer, weights, progress)
-        critics = [networks.Params(*both) for both in zip(weights, frozen, strict=True)]
-        state = state._replace(critics=critics, critic_optimizer=critic_optimizer)
+        critics = ensemble.fit(
+            q_tm1, state.critics, target, batch.weight, self.optimizer, state.critic_optimizer, progress
+        )
+        state = state._replace(critics=critics.params, critic_optimizer=critics.optimizer)
 
         delayed = tf.equal((progress.update + 1) % self.policy_delay, 0)
         state, actor_value = tf.cond(
             delayed, lambda: self._delayed(state, batch, progress), lambda: (state, tf.constant(0.0))
         )
-        metrics = {  # a row averages over all rounds, of which one in `policy_delay` moves the actor
-            "loss/critic": critic_value,
+        metrics = {  # a row averages over all steps; one in `policy_delay` moves the actor
+            "loss/critic": critics.loss,
             "loss/actor": actor_value * self.policy_delay,
-            "value/q": q_mean,
+            "value/q": critics.q_mean,
         }
-        return state, metrics, tf.reduce_mean(tf.abs(td_errors), axis=0)
+        return state, metrics, critics.abs_td_error
 
     def _target(self, state: TD3State, batch: Batch, key: Key) -> tf.Tensor:
         """y of Algorithm 1, float32[B]: the smaller critic (eq. 10) at a smoothed action (eq. 14)."""
@@ -142,12 +144,12 @@ class TD3:
             self.target_noise * rng.normal(key, action.shape), -self.target_noise_clip, self.target_noise_clip
         )
         action = tf.clip_by_value(action + shift, -1.0, 1.0)
-        q_t = tf.stack([self.critic_net.apply(each, batch.next_obs, action)[:, 0] for each in state.target_critics])
+        q_t = ensemble.minimum(self.critic_net, state.target_critics, batch.next_obs, action)[:, 0]
         discount_t = ops.discount(self.gamma, batch.terminated, batch.steps)
-        return ops.td_target(batch.reward, discount_t, tf.reduce_min(q_t, axis=0))
+        return ops.td_target(batch.reward, discount_t, q_t)
 
     def _delayed(self, state: TD3State, batch: Batch, progress: Progress) -> tuple[TD3State, tf.Tensor]:
-        """The policy's step up the first critic, then the targets'; also the loss."""
+        """(the state after the policy's step up the first critic and the targets' soft update, the loss)."""
 
         def actor_loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
             action, frozen = self.actor_net.apply_training(state.actor._replace(trainable=trainable), batch.obs)

@@ -1,23 +1,24 @@
-"""Where transitions wait to be learned from; `types.Buffer` says what a buffer offers. `conf/buffer` names these."""
+"""Buffers: stores of transitions, as `types.Buffer` describes them. `conf/buffer` names these."""
 
-from rlresearch.buffers.latest import Latest
-from rlresearch.buffers.prioritized import Prioritized, PrioritizedRows
-from rlresearch.buffers.ring import Rows, add_rows, drawn, empty_rows, lay_out, next_places, take_apart
-from rlresearch.buffers.rollout import Rollout, Steps
+from rlresearch.buffers.online import OnlineBuffer
+from rlresearch.buffers.packing import pack, unpack
+from rlresearch.buffers.prioritized import Prioritized, PrioritizedState
+from rlresearch.buffers.ring import RingState, add_rows, empty_ring, gather_batch, next_indices
+from rlresearch.buffers.rollout import Rollout, RolloutState
 from rlresearch.buffers.uniform import Uniform
 
 __all__ = [
-    "Latest",
+    "OnlineBuffer",
     "Prioritized",
-    "PrioritizedRows",
+    "PrioritizedState",
+    "RingState",
     "Rollout",
-    "Rows",
-    "Steps",
+    "RolloutState",
     "Uniform",
     "add_rows",
-    "drawn",
-    "empty_rows",
-    "lay_out",
-    "next_places",
-    "take_apart",
+    "empty_ring",
+    "gather_batch",
+    "next_indices",
+    "pack",
+    "unpack",
 ]

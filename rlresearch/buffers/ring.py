@@ -1,23 +1,26 @@
-"""A ring of transitions on which replays are built: rows in the order they came, the oldest overwritten."""
+"""A ring of transitions, on which replays are built: rows in order of arrival, the oldest overwritten.
+
+Shapes: B rows of a batch, N environments. A row's index is its position in the ring, 0 to capacity - 1.
+"""
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from rlresearch import ops
+from rlresearch.buffers.packing import pack, unpack
 from rlresearch.types import Batch, Progress, Transition, Tree
-from rlresearch.xla import fence
+from rlresearch.xla import barrier
 
 
-class Rows(NamedTuple):
-    """A ring of rows in the order they came, `num_envs` at a time.
+class RingState(NamedTuple):
+    """Rows in order of arrival, N at a time. Field names are the checkpoint format.
 
-    columns: by dtype, one array [capacity, width] with a row's numbers side by side; added: int64
-    scalar, rows ever added; stride: int64 scalar, `num_envs`, from a row to the same environment's next;
-    row: one row of zeros, which says what the columns hold.
+    columns: for each dtype one array [capacity, width], a row's numbers of this dtype side by side. added: int64
+    scalar, rows ever added. stride: int64 scalar, N: the distance from a row to the next of the same environment.
+    row: one row of zeros, whose structure the columns have.
     """
 
     columns: dict[str, tf.Tensor]
@@ -26,44 +29,49 @@ class Rows(NamedTuple):
     row: Tree
 
 
-def empty_rows(capacity: int, row: Transition, num_envs: int) -> Rows:
-    """A ring of `capacity` rows shaped like `row`, with nothing in it."""
-    laid = lay_out(tf.nest.map_structure(lambda leaf: leaf[None], row))
-    empty = {dtype: tf.zeros((capacity, part.shape[1]), part.dtype) for dtype, part in laid.items()}
-    return Rows(empty, tf.constant(0, tf.int64), tf.constant(num_envs, tf.int64), row)
+def empty_ring(capacity: int, row: Transition, num_envs: int) -> RingState:
+    """A ring for `capacity` rows shaped like `row` (no leading axis), without rows."""
+    packed = pack(tf.nest.map_structure(lambda leaf: leaf[None], row))
+    empty = {dtype: tf.zeros((capacity, part.shape[1]), part.dtype) for dtype, part in packed.items()}
+    return RingState(empty, tf.constant(0, tf.int64), tf.constant(num_envs, tf.int64), row)
 
 
-def add_rows(state: Rows, rows: Transition, capacity: int) -> Rows:
-    """The ring with N more rows, the oldest overwritten."""
-    laid = lay_out(rows)
-    count = next(iter(laid.values())).shape[0]
-    places = next_places(state, count, capacity)[:, None]
+def add_rows(state: RingState, rows: Transition, capacity: int) -> RingState:
+    """The ring with the rows [N, ...] added; they overwrite the oldest."""
+    packed = pack(rows)
+    count = next(iter(packed.values())).shape[0]
+    indices = next_indices(state, count, capacity)[:, None]
     columns = {
-        dtype: tf.tensor_scatter_nd_update(column, places, laid[dtype]) for dtype, column in state.columns.items()
+        dtype: tf.tensor_scatter_nd_update(column, indices, packed[dtype]) for dtype, column in state.columns.items()
     }
     return state._replace(columns=columns, added=state.added + count)
 
 
-def next_places(state: Rows, count: int, capacity: int) -> tf.Tensor:
-    """Where the next `count` rows go, int32[count] (the map's scatter takes no int64)."""
+def next_indices(state: RingState, count: int, capacity: int) -> tf.Tensor:
+    """The indices int32[count] of the next `count` rows. (A scatter inside a map takes no int64.)"""
     return tf.cast((state.added + tf.range(count, dtype=tf.int64)) % capacity, tf.int32)
 
 
-def drawn(state: Rows, places: tf.Tensor, capacity: int, n_step: int, gamma: Any, progress: Progress) -> Batch:
-    """The batch that begins at `places` [B], each row of up to `n_step` steps."""
-    first = tf.cast(places, tf.int32)
+def gather_batch(
+    state: RingState, indices: tf.Tensor, capacity: int, n_step: int, gamma: Any, progress: Progress
+) -> Batch:
+    """The batch of B rows at `indices` (integers [B]), each with the rewards of up to `n_step` steps from there on.
+
+    gamma: discount per step in these sums.
+    """
+    first = tf.cast(indices, tf.int32)
     if n_step == 1:
-        batch = take_apart(_gathered(state, places, progress), state.row)
-        ones = tf.ones(places.shape)
-        return Batch(**batch._asdict(), steps=ones, weight=ones, place=first)
-    # Rows are numbered by when they came: k steps later is k * stride rows later, while that has come.
-    place = tf.cast(places, tf.int64)
-    number = place + (state.added - 1 - place) // capacity * capacity  # the newest that lies in this place
+        batch = unpack(_gather(state, indices, progress), state.row)
+        ones = tf.ones(indices.shape)
+        return Batch(**batch._asdict(), steps=ones, weight=ones, indices=first)
+    # A row's number counts the rows added before it. k steps later is k * stride rows later, if already added.
+    index = tf.cast(indices, tf.int64)
+    number = index + (state.added - 1 - index) // capacity * capacity  # of the newest row at this index
     numbers = number[:, None] + state.stride * tf.range(n_step, dtype=tf.int64)
     stored = numbers < state.added
-    window_places = tf.cast(tf.reshape(numbers % capacity, (-1,)), tf.int32)
-    rows = take_apart(_gathered(state, window_places, progress), state.row)
-    window = tf.nest.map_structure(lambda leaf: tf.reshape(leaf, (places.shape[0], n_step, *leaf.shape[1:])), rows)
+    window_indices = tf.cast(tf.reshape(numbers % capacity, (-1,)), tf.int32)
+    rows = unpack(_gather(state, window_indices, progress), state.row)
+    window = tf.nest.map_structure(lambda leaf: tf.reshape(leaf, (indices.shape[0], n_step, *leaf.shape[1:])), rows)
     reward, steps = ops.n_step_return(window.reward, window.terminated, window.truncated, stored, gamma)
     last = tf.cast(steps, tf.int32) - 1
     at_last = lambda leaf: tf.gather(leaf, last, axis=1, batch_dims=1)  # noqa: E731
@@ -75,31 +83,12 @@ def drawn(state: Rows, places: tf.Tensor, capacity: int, n_step: int, gamma: Any
         truncated=at_last(window.truncated),
         next_obs=at_last(window.next_obs),
         steps=steps,
-        weight=tf.ones(places.shape),
-        place=first,
+        weight=tf.ones(indices.shape),
+        indices=first,
     )
 
 
-def _gathered(state: Rows, places: tf.Tensor, progress: Progress) -> dict[str, tf.Tensor]:
-    gather = lambda column: tf.gather(column, places)  # noqa: E731
-    return fence(lambda: {dtype: gather(column) for dtype, column in state.columns.items()}, progress.step)
-
-
-def lay_out(rows: Tree) -> dict[str, tf.Tensor]:
-    """Rows [B, ...] as one array [B, width] for each dtype: one write and one read instead of one a field."""
-    parts: dict[str, list[tf.Tensor]] = {}
-    for leaf in tf.nest.flatten(rows):
-        parts.setdefault(leaf.dtype.name, []).append(tf.reshape(leaf, (leaf.shape[0], -1)))
-    return {dtype: tf.concat(each, axis=1) for dtype, each in parts.items()}
-
-
-def take_apart(laid: dict[str, tf.Tensor], row: Tree) -> Tree:
-    """The inverse of `lay_out`: rows [B, ...] in the structure of `row`, which has no leading axis."""
-    used = dict.fromkeys(laid, 0)
-    leaves = []
-    for leaf in tf.nest.flatten(row):
-        dtype, width = leaf.dtype.name, math.prod(leaf.shape)
-        part = laid[dtype][:, used[dtype] : used[dtype] + width]
-        leaves.append(tf.reshape(part, (part.shape[0], *leaf.shape)))
-        used[dtype] += width
-    return tf.nest.pack_sequence_as(row, leaves)
+def _gather(state: RingState, indices: tf.Tensor, progress: Progress) -> dict[str, tf.Tensor]:
+    """The columns [B, width] at `indices` [B], read once: the barrier keeps XLA from copying the whole ring."""
+    gather = lambda column: tf.gather(column, indices)  # noqa: E731
+    return barrier(lambda: {dtype: gather(column) for dtype, column in state.columns.items()}, progress.step)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rlresearch.cli.stored_policy import StoredPolicy, answered, policy_parser, stored_policy
-from rlresearch.errors import ConfigError, shown
+from rlresearch.cli.stored_policy import StoredPolicy, policy_parser, stored_policy
+from rlresearch.errors import ConfigError, exit_code_of, shown
 from rlresearch.evaluation.video import check_rendering, record
 from rlresearch.runtime import devices, watchdog
 
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="of their starts; default: the run's own")
     parser.add_argument("--video", type=Path, metavar="FILE", help="also write the first episode there, as .mp4")
     parser.add_argument("--json", action="store_true", help="print one JSON object with every return and length")
-    return answered(parser, argv, _evaluate)
+    return exit_code_of(lambda: _evaluate(parser.parse_args(argv)))
 
 
 def _evaluate(options: argparse.Namespace) -> None:

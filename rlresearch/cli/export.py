@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
-from rlresearch.cli.stored_policy import StoredPolicy, answered, policy_parser, stored_policy
-from rlresearch.envs.host import Unit
-from rlresearch.errors import ConfigError, RunError, shown
+from rlresearch.cli.stored_policy import StoredPolicy, policy_parser, stored_policy
+from rlresearch.envs.host import CheckedEnv
+from rlresearch.errors import ConfigError, RunError, exit_code_of, shown
 from rlresearch.runtime import devices
 from rlresearch.storage import atomic
 from rlresearch.storage.provenance import versions
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", help="where to; must not exist yet")
     about = "saved_model (default), or onnx: policy.onnx, which needs pip install 'rlresearch[onnx]'"
     parser.add_argument("--format", choices=FORMATS, default="saved_model", metavar="NAME", help=about)
-    return answered(parser, argv, _export)
+    return exit_code_of(lambda: _export(parser.parse_args(argv)))
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -118,7 +118,7 @@ def _acting(policy: StoredPolicy, state: Any, module: Any) -> Any:
         action = policy.plan.trainer.policy(own, obs)
         if isinstance(space, gym.spaces.Discrete):
             return {"action": action + int(space.start)}
-        assert isinstance(space, gym.spaces.Box)  # `Task.spec` refuses all others
+        assert isinstance(space, gym.spaces.Box)  # `AttemptTask.spec` refuses all others
         middle, half = (space.high + space.low) / 2, (space.high - space.low) / 2
         return {"action": tf.clip_by_value(middle + half * action, space.low, space.high)}
 
@@ -128,7 +128,7 @@ def _acting(policy: StoredPolicy, state: Any, module: Any) -> Any:
 def _compare(policy: StoredPolicy, state: Any, copy: Callable[[np.ndarray], np.ndarray]) -> None:
     """RunError where the copy acts differently from the policy that is trained and evaluated here."""
     task = policy.plan.task
-    env = Unit(task.make(), task.id)
+    env = CheckedEnv(task.make(), task.id)
     draw = np.random.default_rng(0)
     obs = np.stack([env.reset(seed=i)[0] for i in range(CHECKED)])
     obs = (obs + draw.normal(scale=0.1, size=obs.shape)).astype(np.float32)

@@ -10,10 +10,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from rlresearch.errors import ConfigError, RunError, one_line, shown
+from rlresearch.errors import ConfigError, exit_code_of, shown
 from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.training import run
 from rlresearch.training.experiment import plan
+from rlresearch.training.request import RunRequest
 from rlresearch.training.resume import read_config
 
 
@@ -28,15 +29,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.config_dir:
         sys.path.insert(0, arguments.config_dir)
-    try:
-        rerun(arguments.run, arguments.runs_dir, arguments.package, arguments.init_from)
-        return 0
-    except (ConfigError, RunError) as error:
-        print(f"rlresearch: {one_line(str(error))}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return exit_code_of(lambda: _rerun(arguments))
+
+
+def _rerun(arguments: argparse.Namespace) -> None:
+    rerun(arguments.run, arguments.runs_dir, arguments.package, arguments.init_from)
 
 
 def rerun(
@@ -53,7 +50,7 @@ def rerun(
     if (began_with := config.get("init_from")) is not None and init_from is None:
         raise ConfigError(f"{path}: began with what {shown(began_with)} had learned; name that with --init-from=RUN.")
     config |= {"init_from": init_from}
-    request = run.Request(
+    request = RunRequest(
         config=config,
         algo=str(record.get("algo")),
         env=str(record.get("env")),

@@ -1,4 +1,4 @@
-"""Options in a folder of the user's own: read by Hydra, but first looked at, as Hydra makes whatever they ask for."""
+"""A user's own folder of options. Its files are checked before Hydra reads them: Hydra builds whatever they ask for."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from rlresearch.errors import ConfigError, shown
 SCHEME = "own"
 
 
-class OwnFolder(FileConfigSource):
-    """Hydra's folder of options, whose files are checked before Hydra reads them."""
+class CheckedConfigSource(FileConfigSource):
+    """Hydra's source for a folder of options, with a check of each file before Hydra reads it."""
 
     @staticmethod
     def scheme() -> str:
@@ -30,14 +30,13 @@ class OwnFolder(FileConfigSource):
         return super().load_config(config_path)
 
 
-def address(folder: Path) -> str:
-    """How Hydra's search path names a folder whose files are checked."""
-    SourcesRegistry.instance().register(OwnFolder)
-    return f"{SCHEME}://{folder}"
+def register() -> None:
+    """Makes Hydra's search path understand `own://FOLDER`: a folder whose files are checked."""
+    SourcesRegistry.instance().register(CheckedConfigSource)
 
 
 def check(file: Path) -> None:
-    """ConfigError, naming the file and where it can the line, if it is anything but settings of a common size."""
+    """ConfigError, with the file and if known the line, unless the file holds settings and has a common size."""
     try:
         tree = safe_yaml.load(_content(file), references=True)
     except yaml.YAMLError as error:

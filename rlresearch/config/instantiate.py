@@ -24,6 +24,13 @@ from rlresearch.errors import ConfigError, alternatives, nearest, shown
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
 
+# Classes by their names until version 0.2. Stored configurations keep the old names: a run's identity includes them.
+MOVED = {
+    "rlresearch.buffers.Latest": "rlresearch.buffers.OnlineBuffer",
+    "rlresearch.networks.QMLP": "rlresearch.networks.QNetwork",
+    "rlresearch.normalize.AsIs": "rlresearch.normalize.Identity",
+}
+
 
 class _Component:
     """Stands in a schema for a field that plain values cannot fill."""
@@ -79,6 +86,7 @@ def resolve(target: str, path: str, packages: Sequence[str] | None = None) -> ty
     if packages is not None and target.partition(".")[0] not in packages:
         where = f"{path}={shown(target)}: must be inside {' or '.join(packages)}"
         raise ConfigError(f"{where}, in what is not your own{allowing(target)}")
+    module_name, _, name = MOVED.get(target, target).rpartition(".")
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # noqa: BLE001 (whatever a module of the user's does when it is imported)

@@ -1,75 +1,72 @@
-"""Answers to commands that Hydra refuses, in words of the command: what was typed, why not, and the way out."""
+"""What Hydra says about a wrong command, in the command's own words: what was typed, why not, and the way out."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import NamedTuple
 
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlresearch.config.dotted import flattened
+from rlresearch.config.hydra_session import to_container
+from rlresearch.config.overrides import typed_text
 from rlresearch.errors import ConfigError, alternatives, nearest, shown
 
-LONGEST, DEEPEST = 50_000, 24  # characters of a word of the command; brackets within brackets, names within names
-_QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
-_NOT_WORDS = re.compile(r"\n\s*(full_key|object_type|reference_type|Config search path|Available options).*", re.DOTALL)
+_DETAILS = re.compile(r"\n\s*(full_key|object_type|reference_type|Config search path|Available options).*", re.DOTALL)
+_KINDS = {"Boolean": "true or false", "Integer": "a whole number", "Float": "a number", "String": "text"}
 
 
-def check_size(text: str) -> None:
-    """ConfigError where a word of the command is so long or deep that parsing it would take minutes, or end Python."""
-    key, _, value = text.partition("=")
-    if len(text) > LONGEST:
-        raise ConfigError(f"{shown(text)}: has {len(text):,} characters, of at most {LONGEST:,}.")
-    if key.count(".") + key.count("/") > DEEPEST:
-        raise ConfigError(f"{shown(key)}: there is no such setting; no key has more than {DEEPEST} parts.")
-    depth = deepest = 0
-    for letter in _QUOTED.sub("", value):
-        depth += (letter in "[{(") - (letter in "]})")
-        deepest = max(deepest, depth)
-    if deepest > DEEPEST:
-        raise ConfigError(f"{shown(text)}: is nested {deepest} deep, of at most {DEEPEST}.")
+class _Refusal(NamedTuple):
+    """What Hydra refused. found: its message, matched; overrides: of the command; cause: of Hydra's error."""
+
+    found: re.Match[str]
+    overrides: Sequence[Override]
+    cause: BaseException | None
+
+    def interpolation(self) -> str | None:
+        """The first override that holds an interpolation, as typed."""
+        return next((text for text in map(typed_text, self.overrides) if "${" in text), None)
 
 
-def reworded(error: Exception, parsed: Sequence[Override] = ()) -> str:
-    """One line for an error of Hydra's that none of the overrides explains by its key alone."""
-    text = _NOT_WORDS.sub("", str(error)).strip()
-    for pattern, words in _ANSWERS:
+def translate_hydra_error(error: Exception, overrides: Sequence[Override] = ()) -> str:
+    """One line for an error of Hydra's that no override explains by its key alone."""
+    text = _without_details(error)
+    for pattern, translate in _TRANSLATIONS:
         if (found := re.match(pattern, text, re.DOTALL)) is not None:
-            return words(found, parsed, error)
+            return translate(_Refusal(found, overrides, error.__cause__))
     mark = getattr(error, "problem_mark", None)
     if mark is not None:
-        return f"{mark.name}, line {mark.line + 1}: must be KEY: VALUE: {getattr(error, 'problem', None)}."
+        return f"{mark.name}, line {mark.line + 1}: must be KEY: VALUE: {getattr(error, 'problem', error)}."
     key = getattr(error, "full_key", None)
     if not text:
         return "there is something in it that is no setting."
-    return f"{key}: {_stands_for_nothing(text)}." if key else text
+    return f"{key}: {_explain_interpolation(text)}." if key else text
 
 
-def typed_line(override: Override) -> str:
-    """An override as it was typed."""
-    assert override.input_line is not None  # Hydra's parser keeps it
-    return override.input_line
+def explain_hydra_failure(error: Exception, argv: Sequence[str]) -> ConfigError:
+    """The error of a command that composes, and at which Hydra fails all the same; it names the word about Hydra."""
+    word = shown(next((each for each in argv if each.lstrip("+~").startswith("hydra")), "hydra"))
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return ConfigError(f"{word}: {translate_hydra_error(error)}")
+    why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else error
+    return ConfigError(f"{word}: Hydra cannot begin: {why}.")
 
 
-def container(config: Any, resolve: bool = False) -> dict[str, Any]:
-    """A configuration as dicts and lists."""
-    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=resolve))
-
-
-def unresolved(error: OmegaConfBaseException, config: DictConfig) -> str:
-    """One line for a reference, in what was composed, that stands for nothing."""
-    raw = flattened(container(config))
+def explain_interpolation_error(error: OmegaConfBaseException, config: DictConfig) -> str:
+    """One line for an interpolation in a composed configuration that has no value."""
+    raw = flattened(to_container(config))
     why = str(error.msg).splitlines()[0]
     missing = re.search(r"key '(.+?)' not found", why)
     known = [name for name in raw if not name.startswith("hydra.")]
     hint = nearest(missing[1], known) if missing else ""
-    return f"{error.full_key}={shown(raw.get(str(error.full_key)))}: {_stands_for_nothing(why)}{hint or '.'}"
+    return f"{error.full_key}={shown(raw.get(str(error.full_key)))}: {_explain_interpolation(why)}{hint or '.'}"
 
 
-def _stands_for_nothing(why: str) -> str:
+def _explain_interpolation(why: str) -> str:
     why = re.sub(r"^\w+ (raised )?while resolving interpolation: ", "", why)
     if "Recursive interpolation" in why or "maximum recursion depth" in why:
         return "refers to itself"
@@ -84,71 +81,79 @@ def _stands_for_nothing(why: str) -> str:
     return why
 
 
-def _added_again(found: re.Match, parsed: Sequence[Override], error: Exception) -> str:
-    key = found[1]
-    added = [each for each in parsed if each.is_add()]
+def _without_details(error: BaseException) -> str:
+    return _DETAILS.sub("", str(error)).strip()
+
+
+def _added_twice(refusal: _Refusal) -> str:
+    key = refusal.found[1]
+    added = [each for each in refusal.overrides if each.is_add()]
     if typed := [each for each in added if each.get_key_element().lstrip("+") == key] or added:
-        word = typed_line(typed[0])
+        word = typed_text(typed[0])
         return f"{shown(word)}: there is such a one already; {shown(word.lstrip('+'))}, without +, changes it."
     return f"{key}: is chosen twice; a defaults list changes a choice with: override /{key}: OPTION."
 
 
-def _forced(found: re.Match, parsed: Sequence[Override], error: Exception) -> str:
-    return f"{shown(found[1])}: a group is chosen without ++, as in {shown(found[1].lstrip('+'))}."
+def _force_added_group(refusal: _Refusal) -> str:
+    typed = refusal.found[1]
+    return f"{shown(typed)}: a group is chosen without ++, as in {shown(typed.lstrip('+'))}."
 
 
-def _not_so(found: re.Match, parsed: Sequence[Override], error: Exception) -> str:
-    key, is_, typed = found.groups()
-    return f"~{key}={shown(typed)}: is {shown(is_)}; ~{key} takes it away whatever it is."
+def _deleted_other_value(refusal: _Refusal) -> str:
+    key, value, typed = refusal.found.groups()
+    return f"~{key}={shown(typed)}: is {shown(value)}; ~{key} takes it away whatever it is."
 
 
-def _nothing_there(found: re.Match, parsed: Sequence[Override], error: Exception) -> str:
-    typed = next((each.input_line for each in parsed if each.key_or_group == found[2]), found[2])
-    return f"{shown(typed)}: there is nothing of this name to {'take away' if found[1] == 'delete' else 'change'}."
+def _missing_key(refusal: _Refusal) -> str:
+    action, key = refusal.found.groups()
+    typed = next((each.input_line for each in refusal.overrides if each.key_or_group == key), key)
+    return f"{shown(typed)}: there is nothing of this name to {'take away' if action == 'delete' else 'change'}."
 
 
-def _not_taken(found: re.Match, parsed: Sequence[Override], error: Exception) -> str:
-    word, cause = found[1].strip(), error.__cause__
-    why = _NOT_WORDS.sub("", str(cause)).strip().splitlines()[0] if cause is not None else ""
-    kind = re.search(r"not (?:be converted|convertible) to (\w+)|expected one of (\[.*\])|type (\w+)", why)
-    kinds = {"Boolean": "true or false", "Integer": "a whole number", "Float": "a number", "String": "text"}
+def _wrong_type(refusal: _Refusal) -> str:
+    lines = _without_details(refusal.cause).splitlines() if refusal.cause is not None else []
+    pattern = r"not (?:be converted|convertible) to (\w+)|expected one of (\[.*\])|type (\w+)"
+    kind = re.search(pattern, lines[0]) if lines else None
     name = next(filter(None, kind.groups()), "") if kind else ""
-    wanted = f"must be {kinds.get(name, f'one of {name[1:-1]}')}" if name in kinds or name[:1] == "[" else ""
-    return f"{shown(word)}: {wanted or 'is nothing that Hydra takes here'}; --hydra-help describes its settings."
+    wanted = _KINDS.get(name, f"one of {name[1:-1]}" if name[:1] == "[" else None)
+    why = "is nothing that Hydra takes here" if wanted is None else f"must be {wanted}"
+    return f"{shown(refusal.found[1].strip())}: {why}; --hydra-help describes its settings."
 
 
-def _no_file(found: re.Match, parsed: Sequence[Override], error: Exception) -> str:
-    typed = next((line for line in map(typed_line, parsed) if "${" in line), None)
-    if typed is not None:
-        return f"{shown(typed)}: there is no option '{found[2].rpartition('/')[2]}'."
-    return f"the defaults of '{found[1]}' name '{found[2]}', and there is no such option."
+def _missing_option(refusal: _Refusal) -> str:
+    file, option = refusal.found.groups()
+    if (typed := refusal.interpolation()) is not None:
+        return f"{shown(typed)}: there is no option '{option.rpartition('/')[2]}'."
+    return f"the defaults of '{file}' name '{option}', and there is no such option."
 
 
-def _refers(found: re.Match, parsed: Sequence[Override], error: Exception) -> str:
-    typed = [line for line in map(typed_line, parsed) if "${" in line]
-    where = shown(typed[0]) if typed else f"a defaults list, {shown(found[1])}"
+def _unresolved_choice(refusal: _Refusal) -> str:
+    typed = refusal.interpolation()
+    where = f"a defaults list, {shown(refusal.found[1])}" if typed is None else shown(typed)
     return f"{where}: refers to a group that is chosen later or not at all; name an option."
 
 
-def _not_built(found: re.Match, parsed: Sequence[Override], error: Exception) -> str:
-    return f"Hydra does not build {shown(found[1])}."
+def _blocked_target(refusal: _Refusal) -> str:
+    return f"Hydra does not build {shown(refusal.found[1])}."
 
 
-def _no_such_choice(found: re.Match, parsed: Sequence[Override], error: Exception) -> str:
-    return f"the defaults of '{found[1]}' change '{found[2].partition('@')[0]}', which is not chosen before it."
+def _override_before_choice(refusal: _Refusal) -> str:
+    file, group = refusal.found.groups()
+    return f"the defaults of '{file}' change '{group.partition('@')[0]}', which is not chosen before it."
 
 
-_ANSWERS: list[tuple[str, Callable[[re.Match, Sequence[Override], Exception], str]]] = [
-    (r"Could not append to config\. An item is already at '(.+?)'", _added_again),
-    (r"(\S+) appears more than once in the final defaults list", _added_again),
-    (r"Multiple values for (\S+?)\. ", _added_again),
-    (r"force-add of config groups is not supported: '(.+)'", _forced),
-    (r"Could not delete from config\. The value of '(.+?)' is (.*) and not (.*)\.$", _not_so),
-    (r"Could not (delete|override) '(.+?)'", _nothing_there),
-    (r"Could not (delete) from config\. '(.+?)' does not exist", _nothing_there),
-    (r"Error merging override (.*)", _not_taken),
-    (r"In '(.+?)': Could not (?:find|load) '(.+?)'", _no_file),
-    (r"In '(.+?)': Could not override '(.+?)'", _no_such_choice),
-    (r"Error resolving interpolation '(.+?)', possible", _refers),
-    (r"Target '(.+?)' is blocklisted", _not_built),
+# The beginnings of Hydra 1.3's messages. One that is not here is shown as Hydra says it.
+_TRANSLATIONS: list[tuple[str, Callable[[_Refusal], str]]] = [
+    (r"Could not append to config\. An item is already at '(.+?)'", _added_twice),
+    (r"(\S+) appears more than once in the final defaults list", _added_twice),
+    (r"Multiple values for (\S+?)\. ", _added_twice),
+    (r"force-add of config groups is not supported: '(.+)'", _force_added_group),
+    (r"Could not delete from config\. The value of '(.+?)' is (.*) and not (.*)\.$", _deleted_other_value),
+    (r"Could not (delete|override) '(.+?)'", _missing_key),
+    (r"Could not (delete) from config\. '(.+?)' does not exist", _missing_key),
+    (r"Error merging override (.*)", _wrong_type),
+    (r"In '(.+?)': Could not (?:find|load) '(.+?)'", _missing_option),
+    (r"In '(.+?)': Could not override '(.+?)'", _override_before_choice),
+    (r"Error resolving interpolation '(.+?)', possible", _unresolved_choice),
+    (r"Target '(.+?)' is blocklisted", _blocked_target),
 ]

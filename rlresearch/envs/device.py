@@ -9,9 +9,9 @@ import gymnasium as gym
 import tensorflow as tf
 
 from rlresearch import rng
-from rlresearch.envs.observations import View
+from rlresearch.envs.observations import ObservationTransform
 from rlresearch.envs.task import Task
-from rlresearch.types import Key, Outcome, TimeStep, Tree
+from rlresearch.types import Key, StepResult, TimeStep, Tree
 
 
 class DeviceEnvState(NamedTuple):
@@ -35,7 +35,7 @@ class DeviceEnv:
         self.physics = task.physics
         self.time_limit = task.time_limit
         self.num_envs = task.num_envs
-        self.view = View(task)
+        self.view = ObservationTransform(task)
         self.actions = task.spaces[1]
         # Once for all members of a population. Concrete: TensorFlow warns of functions traced again in every run.
         self.init = tf.function(self._init, autograph=False).get_concrete_function(tf.TensorSpec((2,), tf.uint32))
@@ -48,11 +48,11 @@ class DeviceEnv:
         frames, obs = self._map(self._first, physics)
         return DeviceEnvState(keys, zeros, zeros, physics, frames), TimeStep(obs, tf.ones(self.num_envs, tf.bool))
 
-    def step(self, state: DeviceEnvState, action: tf.Tensor) -> tuple[DeviceEnvState, Outcome, TimeStep]:
+    def step(self, state: DeviceEnvState, action: tf.Tensor) -> tuple[DeviceEnvState, StepResult, TimeStep]:
         """Applies actions [-1, 1] float32[N, A], or discrete ones from 0 int32[N]; where an episode ends the next
         one begins at once.
 
-        `Outcome.next_obs` is the last observation of the episode, `TimeStep.obs` where the next starts.
+        `StepResult.next_obs` is the last observation of the episode, `TimeStep.obs` where the next starts.
         """
         keys = episode_keys(state.keys, state.episode)
         step_keys = self._map(lambda key, elapsed: rng.fold_in(key, elapsed + 1), keys, state.elapsed)
@@ -60,7 +60,7 @@ class DeviceEnv:
         elapsed = state.elapsed + 1
         truncated = elapsed >= (self.time_limit or tf.int64.max)
         frames, next_obs = self._map(self._then, state.frames, physics, elapsed)
-        outcome = Outcome(reward, terminated, truncated, next_obs)
+        outcome = StepResult(reward, terminated, truncated, next_obs)
 
         done = tf.logical_or(terminated, truncated)
         episode = state.episode + tf.cast(done, tf.int64)
@@ -75,13 +75,13 @@ class DeviceEnv:
         return self.view.first(self.physics.observe(physics))
 
     def _then(self, frames: Tree, physics: Tree, elapsed: tf.Tensor) -> tuple[Tree, tf.Tensor]:
-        return self.view.then(frames, self.physics.observe(physics), elapsed)
+        return self.view.next(frames, self.physics.observe(physics), elapsed)
 
     def _own_units(self, action: tf.Tensor) -> tf.Tensor:
         """Actions as the environment takes them: bounds for [-1, 1], discrete ones from where they start."""
         if isinstance(self.actions, gym.spaces.Discrete):
             return action + int(self.actions.start)
-        assert isinstance(self.actions, gym.spaces.Box)  # `Task.spec` refuses all others
+        assert isinstance(self.actions, gym.spaces.Box)  # `AttemptTask.spec` refuses all others
         low, high = self.actions.low, self.actions.high
         return tf.clip_by_value((high + low) / 2 + (high - low) / 2 * action, low, high)
 

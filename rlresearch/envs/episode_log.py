@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Tape:
+class EpisodeLog:
     """The running episode of one environment: its actions, and a digest of every observation and reward."""
 
     def __init__(self, obs: np.ndarray) -> None:
@@ -31,7 +31,7 @@ class Tape:
         return np.frombuffer(self._digest, np.uint8)
 
 
-class Tapes(NamedTuple):
+class EpisodeLogs(NamedTuple):
     """The tapes of N environments as arrays. episode: int64[N], episodes begun before these; lengths: int64[N];
     actions: [sum(lengths), ...], one environment's after the other's; digests: uint8[N, 16]; obs: float32[N, ...],
     the newest.
@@ -48,12 +48,12 @@ class Tapes(NamedTuple):
         return np.split(self.actions, np.cumsum(self.lengths)[:-1])
 
 
-def wound(tapes: Sequence[Tape], episode: np.ndarray, obs: np.ndarray, action: np.ndarray) -> Tapes:
+def stack_logs(tapes: Sequence[EpisodeLog], episode: np.ndarray, obs: np.ndarray, action: np.ndarray) -> EpisodeLogs:
     """The arrays of some tapes; `action` [N, ...] says what actions are like where there are none yet."""
     actions = [each for tape in tapes for each in tape.actions]
     laid = np.stack(actions) if actions else np.zeros((0, *action.shape[1:]), action.dtype)
     lengths = np.array([len(tape.actions) for tape in tapes], np.int64)
-    return Tapes(episode.copy(), lengths, laid, np.stack([tape.digest for tape in tapes]), obs.copy())
+    return EpisodeLogs(episode.copy(), lengths, laid, np.stack([tape.digest for tape in tapes]), obs.copy())
 
 
 def _digest(content: bytes) -> bytes:

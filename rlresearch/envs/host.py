@@ -17,9 +17,9 @@ import gymnasium as gym
 import numpy as np
 
 from rlresearch import rng
-from rlresearch.envs.episode_log import Tape, Tapes, wound
+from rlresearch.envs.episode_log import EpisodeLog, EpisodeLogs, stack_logs
 from rlresearch.envs.task import Task
-from rlresearch.envs.worker import leave_to_the_parent
+from rlresearch.envs.worker import ignore_signals
 from rlresearch.errors import RunError
 from rlresearch.runtime import heartbeat
 
@@ -34,7 +34,7 @@ class HostStep(NamedTuple):
     obs: np.ndarray
 
 
-class Unit(gym.Wrapper):
+class CheckedEnv(gym.Wrapper):
     """One environment as algorithms see it: actions in [-1, 1] or counted from 0, float32 observations, no surprises.
 
     What an environment gets wrong (an exception, a wrong shape, NaN or infinity) becomes one
@@ -49,7 +49,7 @@ class Unit(gym.Wrapper):
             self._start = int(env.action_space.start)
             self.action_space = gym.spaces.Discrete(int(env.action_space.n))
         else:
-            assert isinstance(env.action_space, gym.spaces.Box)  # `Task.spec` refuses all others
+            assert isinstance(env.action_space, gym.spaces.Box)  # `AttemptTask.spec` refuses all others
             low, high = env.action_space.low, env.action_space.high
             self._low, self._high, self._middle, self._half = low, high, (high + low) / 2, (high - low) / 2
             self.action_space = gym.spaces.Box(-1.0, 1.0, env.action_space.shape, np.float32)
@@ -89,15 +89,15 @@ class Unit(gym.Wrapper):
             raise self._failed(f"returned {told}, expected true or false")
         return self._checked(obs), float(reward), bool(terminated), bool(truncated), info
 
-    def replay(self, seed: int, actions: np.ndarray) -> Tape:
+    def replay(self, seed: int, actions: np.ndarray) -> EpisodeLog:
         """Does an episode over again, up to where its actions end."""
-        tape = Tape(self.reset(seed=seed)[0])
+        tape = EpisodeLog(self.reset(seed=seed)[0])
         for action in actions:
             obs, reward, *_ = self.step(action)
             tape.note(action, obs, np.float32(reward))
         return tape
 
-    def replay_own(self, parts: list[tuple[int, np.ndarray]]) -> Tape:
+    def replay_own(self, parts: list[tuple[int, np.ndarray]]) -> EpisodeLog:
         """As `replay`, by the seed and the actions at this environment's own place among others."""
         return self.replay(*parts[self.place])
 
@@ -136,10 +136,10 @@ def _is_finite_number(value: Any) -> bool:
         return False
 
 
-class InProcess:
+class SyncEnvs:
     """Environments stepped one after the other: what is used here of Gymnasium's SyncVectorEnv, at half its cost."""
 
-    def __init__(self, makers: Sequence[Callable[[], Unit]]) -> None:
+    def __init__(self, makers: Sequence[Callable[[], CheckedEnv]]) -> None:
         self._envs = [make() for make in makers]
         self._obs = np.zeros((len(makers), *(self._envs[0].observation_space.shape or ())), np.float32)
 
@@ -171,21 +171,21 @@ class HostEnv:
     """
 
     def __init__(self, task: Task, keys: np.ndarray) -> None:
-        self._envs: gym.vector.AsyncVectorEnv | InProcess
+        self._envs: gym.vector.AsyncVectorEnv | SyncEnvs
         makers = [partial(_made, task, place, os.getpid()) for place in range(task.num_envs)]
         if task.vectorization == "async":
             self._envs = gym.vector.AsyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.DISABLED)
         else:
-            self._envs = InProcess(makers)
+            self._envs = SyncEnvs(makers)
         self._task, self._keys = task, keys
         self._episode = np.zeros(task.num_envs, np.int64)
-        self._tapes: list[Tape] = []
+        self._tapes: list[EpisodeLog] = []
         self._lost = False
 
     def reset(self) -> np.ndarray:
         """First observations float32[N, ...]."""
         obs = self._envs.reset(seed=[*self._seeds()])[0]
-        self._tapes = [Tape(each) for each in obs]
+        self._tapes = [EpisodeLog(each) for each in obs]
         return obs
 
     def step(self, action: np.ndarray) -> HostStep:
@@ -202,11 +202,11 @@ class HostEnv:
             self._episode += done
             obs, _ = self._envs.reset(seed=[*self._seeds()], options={"reset_mask": done})
             for i in np.flatnonzero(done):
-                self._tapes[i] = Tape(obs[i])
+                self._tapes[i] = EpisodeLog(obs[i])
         return HostStep(reward, terminated, truncated, next_obs, obs)
 
     def _stepped(self, action: np.ndarray) -> tuple:
-        if isinstance(self._envs, InProcess):  # whose units tell of themselves
+        if isinstance(self._envs, SyncEnvs):  # whose units tell of themselves
             return self._envs.step(action)
         try:
             with heartbeat.waiting(action=action):
@@ -227,9 +227,9 @@ class HostEnv:
         """Whether the first copy is some steps into an episode that is not its first."""
         return bool(self._episode[0] > 0 and self._tapes[0].actions)
 
-    def tapes(self, obs: np.ndarray, action: np.ndarray) -> Tapes:
+    def tapes(self, obs: np.ndarray, action: np.ndarray) -> EpisodeLogs:
         """What leads back to here. obs, action: the newest of all copies."""
-        return wound(self._tapes, self._episode, obs, action)
+        return stack_logs(self._tapes, self._episode, obs, action)
 
     def replays(self) -> bool:
         """Whether the first copy's running episode, done over again in a new environment, is the same."""
@@ -244,7 +244,7 @@ class HostEnv:
                 env.close()
         return bool((again.digest == tape.digest).all())
 
-    def restore(self, tapes: Tapes) -> None:
+    def restore(self, tapes: EpisodeLogs) -> None:
         """Goes back to where `tapes` lead. Errors: RunError naming the environment, where they lead elsewhere."""
         self._episode = tapes.episode.copy()
         parts = list(zip(self._seeds(), tapes.each(), strict=True))
@@ -258,7 +258,7 @@ class HostEnv:
 
     def close(self) -> None:
         """Closes the environments; where a process of theirs is gone, ends the others."""
-        if not self._lost or isinstance(self._envs, InProcess):
+        if not self._lost or isinstance(self._envs, SyncEnvs):
             self._envs.close()
             return
         for process in self._envs.processes:
@@ -270,11 +270,11 @@ class HostEnv:
         return episode_seeds(self._keys, self._episode)
 
 
-def _made(task: Task, place: int, parent: int) -> Unit:
+def _made(task: Task, place: int, parent: int) -> CheckedEnv:
     """The environment at a place among its copies, in the process `parent` or one below it."""
     if os.getpid() != parent:
-        leave_to_the_parent()
-    return Unit(task.make(), task.id, place)
+        ignore_signals()
+    return CheckedEnv(task.make(), task.id, place)
 
 
 def episode_seeds(keys: np.ndarray, episode: np.ndarray) -> list[int]:

@@ -18,8 +18,8 @@ from rlresearch.errors import ConfigError, alternatives, nearest, shown
 from rlresearch.types import EnvSpec, Key, Tree
 
 
-class Physics(Protocol):
-    """One on-device environment: pure functions of one state, no batch axis, no time limit.
+class CompiledEnv(Protocol):
+    """One compiled environment: pure functions of one state, no batch axis, no time limit.
 
     A frozen dataclass whose fields are the Gymnasium original's constructor arguments of the same
     names, so that one setting changes both. Actions are in the environment's own units.
@@ -56,7 +56,7 @@ class Task:
     max_episode_steps: Annotated[int, at.Gt(0)] | None = None
     kwargs: Mapping[str, Any] | None = None
     vectorization: Literal["sync", "async"] = "sync"
-    physics: Physics | None = None
+    physics: CompiledEnv | None = None
     flatten: bool = False
     time_aware: bool = False
     frame_stack: Annotated[int, at.Gt(0)] = 1
@@ -112,7 +112,7 @@ class Task:
             self._check_arguments()
             return gym.make(
                 registered, max_episode_steps=self.max_episode_steps, disable_env_checker=True, **arguments
-            )  # `host.Unit` checks every step
+            )  # `host.CheckedEnv` checks every step
         except ConfigError:
             raise
         except gym.error.DependencyNotInstalled as error:

@@ -10,7 +10,7 @@ import threading
 _PARENTS_TIME_S = 5.0
 
 
-def leave_to_the_parent() -> None:
+def ignore_signals() -> None:
     """Signals to the whole group (Ctrl-C, a batch system's) are for the parent, which needs its environments to answer.
 
     SIGTERM, by which the parent itself ends such a process, is obeyed once the parent has had its time.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rlresearch import rng
-from rlresearch.envs.host import Unit, episode_seeds
+from rlresearch.envs.host import CheckedEnv, episode_seeds
 from rlresearch.envs.task import Task
 from rlresearch.evaluation import parallel
 from rlresearch.runtime import cpu
@@ -58,7 +58,7 @@ class Evaluator:
 
     def __init__(self, task: Task, seeds: Sequence[int], keep_first: bool = False, workers: int | None = None) -> None:
         self._task, self._seeds, self._keep_first, self._workers = task, tuple(seeds), keep_first, workers
-        self._envs: list[list[Unit]] = [[] for _ in self._seeds]
+        self._envs: list[list[CheckedEnv]] = [[] for _ in self._seeds]
         self.firsts: list[Episode | None] = []
 
     def run(
@@ -114,13 +114,13 @@ class Evaluator:
                 self.firsts[members[m]] = Episode(seeds[m][0], actions, each.returns[0])
         return results
 
-    def _made(self, members: list[int], count: int) -> list[list[Unit]]:
+    def _made(self, members: list[int], count: int) -> list[list[CheckedEnv]]:
         for m in members:
-            self._envs[m] += [Unit(self._task.make(), self._task.id) for _ in range(count - len(self._envs[m]))]
+            self._envs[m] += [CheckedEnv(self._task.make(), self._task.id) for _ in range(count - len(self._envs[m]))]
         return [self._envs[m][:count] for m in members]
 
 
-def is_gymnasiums_own(unit: Unit) -> bool:
+def is_gymnasiums_own(unit: CheckedEnv) -> bool:
     return type(unit.unwrapped).__module__.startswith("gymnasium.envs.") and sys.platform == "linux"
 
 

@@ -20,8 +20,8 @@ from typing import NoReturn
 
 import numpy as np
 
-from rlresearch.envs.host import Unit
-from rlresearch.envs.worker import leave_to_the_parent
+from rlresearch.envs.host import CheckedEnv
+from rlresearch.envs.worker import ignore_signals
 from rlresearch.errors import RunError
 from rlresearch.runtime import heartbeat
 
@@ -29,7 +29,7 @@ LEAST = 64  # environments of a process: with fewer, forking costs more than it 
 
 
 def run(
-    units: Sequence[Unit], seeds: Sequence[int], policy: Callable[[np.ndarray], np.ndarray], workers: int
+    units: Sequence[CheckedEnv], seeds: Sequence[int], policy: Callable[[np.ndarray], np.ndarray], workers: int
 ) -> tuple[list[float], list[int]]:
     """One episode of each environment, from its seed: their returns and lengths.
 
@@ -42,11 +42,11 @@ def run(
     shared_actions = _shared(actions)
     parts = max(1, min(workers, len(units) // LEAST))
     ends = [index * len(units) // parts for index in range(parts + 1)]
-    shares = [_Share(units, begin, end, obs, returns, lengths) for begin, end in pairwise(ends)]
-    beside: list[_Beside] = []
+    shares = [_LocalEpisodes(units, begin, end, obs, returns, lengths) for begin, end in pairwise(ends)]
+    beside: list[_ForkedWorker] = []
     try:
         for share in shares[1:]:
-            beside.append(_Beside(share, shared_actions, beside))
+            beside.append(_ForkedWorker(share, shared_actions, beside))
         while True:
             going = [each for each in beside if each.going]
             for each in going:
@@ -64,11 +64,17 @@ def run(
     return returns.tolist(), lengths.tolist()
 
 
-class _Share:
+class _LocalEpisodes:
     """Environments that one process steps. Once `told`, their returns and lengths are where all look."""
 
     def __init__(
-        self, units: Sequence[Unit], begin: int, end: int, obs: np.ndarray, returns: np.ndarray, lengths: np.ndarray
+        self,
+        units: Sequence[CheckedEnv],
+        begin: int,
+        end: int,
+        obs: np.ndarray,
+        returns: np.ndarray,
+        lengths: np.ndarray,
     ) -> None:
         self._units, self._obs, self._to = units, obs, (returns, lengths)
         self.going = list(range(begin, end))
@@ -91,10 +97,10 @@ class _Share:
             returns[index], lengths[index] = value, self._lengths[index]
 
 
-class _Beside:
+class _ForkedWorker:
     """A share in a forked process. others: those that were forked before."""
 
-    def __init__(self, share: _Share, actions: np.ndarray, others: Sequence[_Beside]) -> None:
+    def __init__(self, share: _LocalEpisodes, actions: np.ndarray, others: Sequence[_ForkedWorker]) -> None:
         self.going = bool(share.going)
         go, self._go = os.pipe()
         self._told, tell = os.pipe()
@@ -104,7 +110,7 @@ class _Beside:
         if not self._pid:
             for each in (self._go, self._told, *(end for other in others for end in other.ends)):
                 os.close(each)
-            _obey(share, actions, go, tell)
+            _worker_main(share, actions, go, tell)
         os.close(go)
         os.close(tell)
 
@@ -139,10 +145,10 @@ class _Beside:
         os.waitpid(self._pid, 0)
 
 
-def _obey(share: _Share, actions: np.ndarray, go: int, tell: int) -> NoReturn:
+def _worker_main(share: _LocalEpisodes, actions: np.ndarray, go: int, tell: int) -> NoReturn:
     """The life of a forked process: a step for each word, until there is no more to do, or nobody to say so."""
     try:
-        leave_to_the_parent()
+        ignore_signals()
         while share.going and os.read(go, 1):
             share.step(actions)
             if not share.going:

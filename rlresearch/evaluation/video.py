@@ -17,7 +17,7 @@ from typing import cast
 import gymnasium as gym
 import numpy as np
 
-from rlresearch.envs.host import Unit
+from rlresearch.envs.host import CheckedEnv
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, RunError, one_line
 from rlresearch.evaluation.evaluator import Episode
@@ -57,7 +57,7 @@ def record(task: Task, episode: Episode, path: Path, check: Callable[[], None] =
     """
     path.parent.mkdir(exist_ok=True)
     fresh = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.mp4")
-    env = Unit(task.make(render_mode="rgb_array"), task.id)
+    env = CheckedEnv(task.make(render_mode="rgb_array"), task.id)
     try:
         returned = write_video(fresh, env, episode, check)
         os.replace(fresh, path)
@@ -105,7 +105,7 @@ def _without_screen() -> None:
         os.environ.setdefault("MUJOCO_GL", "egl")
 
 
-def write_video(path: Path, env: Unit, episode: Episode, check: Callable[[], None]) -> float | None:
+def write_video(path: Path, env: CheckedEnv, episode: Episode, check: Callable[[], None]) -> float | None:
     """The return of what was shown; None where not all was."""
     import imageio_ffmpeg
 
@@ -125,7 +125,7 @@ def write_video(path: Path, env: Unit, episode: Episode, check: Callable[[], Non
     return total if len(episode.actions) <= LONGEST else None
 
 
-def _frames(env: Unit, episode: Episode, check: Callable[[], None]) -> Iterator[tuple[np.ndarray, float]]:
+def _frames(env: CheckedEnv, episode: Episode, check: Callable[[], None]) -> Iterator[tuple[np.ndarray, float]]:
     """Every picture and the return so far."""
     env.reset(seed=episode.seed)
     total = 0.0

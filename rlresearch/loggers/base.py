@@ -54,7 +54,7 @@ class Logger(Protocol):
         """Lets go of files and threads; may be called again."""
 
 
-class Offline(Logger):
+class FileLogger(Logger):
     """Writes metrics.jsonl and evaluations.jsonl, and the end of the run into run.json.
 
     elapsed_s: what the run has behind it. cut: for a file's name the rows that stood there before the run was resumed;
@@ -125,10 +125,10 @@ class Offline(Logger):
             )
 
 
-class Several(Logger):
+class CompositeLogger(Logger):
     """Hands everything to each of `loggers`, in order.
 
-    A mirror that raises is warned about once and left out from then on, though still closed. An `Offline` that
+    A mirror that raises is warned about once and left out from then on, though still closed. An `FileLogger` that
     raises is heard after the others had their turn: its error goes on to the caller.
     """
 
@@ -137,23 +137,23 @@ class Several(Logger):
         self._left_out: list[Logger] = []
 
     def metrics(self, row: Row) -> None:
-        """Takes one row of training metrics. Errors: those of an `Offline`."""
+        """Takes one row of training metrics. Errors: those of an `FileLogger`."""
         self._each(lambda logger: logger.metrics(row))
 
     def evaluation(self, row: Row) -> None:
-        """Takes the episodes of one evaluation. Errors: those of an `Offline`."""
+        """Takes the episodes of one evaluation. Errors: those of an `FileLogger`."""
         self._each(lambda logger: logger.evaluation(row))
 
     def lineage(self, row: Row) -> None:
-        """Takes a row about a copied member, for those who want it. Errors: those of an `Offline`."""
+        """Takes a row about a copied member, for those who want it. Errors: those of an `FileLogger`."""
         self._each(lambda logger: logger.lineage(row))
 
     def finish(self, summary: Row) -> None:
-        """Takes how the run ended. Errors: those of an `Offline`."""
+        """Takes how the run ended. Errors: those of an `FileLogger`."""
         self._each(lambda logger: logger.finish(summary))
 
     def close(self) -> None:
-        """Closes every logger, also those left out. Errors: those of an `Offline`, once all are closed."""
+        """Closes every logger, also those left out. Errors: those of an `FileLogger`, once all are closed."""
         self._loggers, self._left_out = self._loggers + self._left_out, []
         self._each(lambda logger: logger.close())
 
@@ -163,7 +163,7 @@ class Several(Logger):
             try:
                 tell(logger)
             except Exception as error:  # noqa: BLE001 (a mirror may raise anything; Ctrl-C passes)
-                if isinstance(logger, Offline):
+                if isinstance(logger, FileLogger):
                     truth_lost = truth_lost or error
                 else:
                     self._leave_out(logger, error)

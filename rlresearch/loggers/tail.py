@@ -22,7 +22,7 @@ from rlresearch.storage.run_directory import RunDirectory, video_of
 _PIECE = 8 << 20  # bytes of a file read at once
 
 
-class Point(NamedTuple):
+class LoggedRow(NamedTuple):
     """time: seconds since the run began, None where the row does not say. values: metrics by name; of an evaluation
     eval/return, eval/return_std (over its episodes), eval/length, eval/episodes, and the lists eval/returns and
     eval/lengths. video: a file, or None.
@@ -35,16 +35,16 @@ class Point(NamedTuple):
     video: Path | None = None
 
 
-class Following:
+class RowFollower:
     """The points of the run at `path` from the first one on, each once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._metrics = _Tail(path / "metrics.jsonl")
         self._evaluations = _Tail(path / "evaluations.jsonl")
-        self._waiting: list[Point] = []
+        self._waiting: list[LoggedRow] = []
 
-    def so_far(self) -> list[Point]:
+    def so_far(self) -> list[LoggedRow]:
         """What came since the last call, as far as nothing can come before it any more. Errors: RunError."""
         rows = [_of_metrics(row) for row in self._metrics.rows()]
         until = max((point.position for point in rows), default=-1)
@@ -53,13 +53,13 @@ class Following:
         # An evaluation is written after the metrics of its step: those before `until` have been seen by now.
         return self._taken(until)
 
-    def rest(self) -> list[Point]:
+    def rest(self) -> list[LoggedRow]:
         """All that is there. To be called where nobody writes. Errors: RunError."""
         points = self.so_far()
         self._waiting += [_of_metrics(row) for row in self._metrics.rows()]
         return points + self._taken(None)
 
-    def _taken(self, until: int | None) -> list[Point]:
+    def _taken(self, until: int | None) -> list[LoggedRow]:
         points = sorted(self._waiting, key=lambda point: point.position)
         taken = [point for point in points if until is None or point.position <= until]
         self._waiting = points[len(taken) :]
@@ -96,12 +96,12 @@ class _Tail:
                 yield from (row for row in parsed_rows(whole) if isinstance(row.get("step"), int))
 
 
-def _of_metrics(row: dict[str, Any]) -> Point:
+def _of_metrics(row: dict[str, Any]) -> LoggedRow:
     values = {name: value for name, value in row.items() if "/" in name}
-    return Point(2 * row["step"], row["step"], row.get("time"), values)
+    return LoggedRow(2 * row["step"], row["step"], row.get("time"), values)
 
 
-def _of_evaluation(row: dict[str, Any], path: Path) -> Point:
+def _of_evaluation(row: dict[str, Any], path: Path) -> LoggedRow:
     step, returns, lengths = row["step"], row.get("returns") or [], row.get("lengths") or []
     values: dict[str, Any] = {"eval/episodes": len(returns), "eval/returns": returns}
     if returns:
@@ -109,4 +109,4 @@ def _of_evaluation(row: dict[str, Any], path: Path) -> Point:
     if lengths:
         values |= {"eval/length": float(np.mean(lengths)), "eval/lengths": lengths}
     video = video_of(path, step)
-    return Point(2 * step + 1, step, row.get("time"), values, video if video.is_file() else None)
+    return LoggedRow(2 * step + 1, step, row.get("time"), values, video if video.is_file() else None)

@@ -22,7 +22,7 @@ import yaml
 
 from rlresearch.errors import RunError, one_line
 from rlresearch.loggers.base import Logger
-from rlresearch.loggers.tail import Following, Point, started
+from rlresearch.loggers.tail import LoggedRow, RowFollower, started
 from rlresearch.loggers.wandb.settings import configuration, mark
 from rlresearch.storage import redaction
 from rlresearch.storage.atomic import discard
@@ -40,7 +40,7 @@ class TensorBoard(Logger):
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._following = path, Following(path)
+        self._path, self._following = path, RowFollower(path)
         self._began = started(path)
         self._folder = path / FOLDER
         # TensorBoard reads every file with "tfevents" in its name.
@@ -79,7 +79,7 @@ class TensorBoard(Logger):
             writer.close()
             mark(self._path, FOLDER, {"position": self._last})
 
-    def _copy(self, points: Iterable[Point]) -> None:
+    def _copy(self, points: Iterable[LoggedRow]) -> None:
         for point in points:
             wall_time = time.time() if self._began is None or point.time is None else self._began + point.time
             event = tf.compat.v1.Event(wall_time=wall_time, step=point.step)

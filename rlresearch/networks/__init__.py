@@ -1,18 +1,20 @@
-"""Keras networks as pure functions. `conf/network` names the parts of `mlp`; any other class with `model` will do."""
+"""Keras networks as pure functions. `conf/network` names the classes of `mlp`; any class with `model` will do."""
 
-from rlresearch.networks.functional import Network, Outputs, Params, Part, bind
+from rlresearch.networks.functional import Network, NetworkBuilder, Outputs, Params, bind
 from rlresearch.networks.initializers import INITIALIZERS, keras_initializer, parse_initializer
-from rlresearch.networks.mlp import MLP, QMLP, Activation, size_of
+from rlresearch.networks.mlp import MLP, Activation, QNetwork, size_of
+
+Part = NetworkBuilder  # its name until version 0.2
 
 __all__ = [
     "INITIALIZERS",
     "MLP",
-    "QMLP",
+    "QNetwork",
     "Activation",
     "Network",
+    "NetworkBuilder",
     "Outputs",
     "Params",
-    "Part",
     "bind",
     "keras_initializer",
     "parse_initializer",

@@ -1,13 +1,13 @@
 """Keras networks as pure functions: `init(key) -> params`, `apply(params, *inputs) -> output`.
 
-The only file that knows Keras. A network *part* is a frozen dataclass with one method,
+Only this package knows Keras. A *network builder* is a frozen dataclass with one method,
 
     def model(self, input_shapes: tuple[tuple[int, ...], ...], outputs: Outputs) -> keras.Model
 
-which returns a built Keras model for inputs of those shapes (without the batch axis); outputs is how many
-numbers it gives for a row, or their shape where an algorithm of distributions asks for that. Any such
-class, inside or outside this package, can stand in `conf/network`. `bind` turns a part into
-functions. Shapes come from the environment, never from the user.
+It returns a built Keras model for inputs of these shapes (without the batch axis). outputs: the number of outputs of a
+row, or their shape for an algorithm of return distributions. Any such class, inside or outside this package, can
+stand in `conf/network`. `bind` makes functions of a builder. Shapes come from the environment, never from the user.
+Shapes: B rows of a batch.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ import tensorflow as tf
 from rlresearch import rng
 from rlresearch.errors import ConfigError
 from rlresearch.types import Key, Progress
-from rlresearch.xla import fence
+from rlresearch.xla import barrier
 
 Outputs = int | tuple[int, ...]
 
 
 class Params(NamedTuple):
-    """A network's numbers: `trainable` receive gradients, `frozen` (norm statistics) never do."""
+    """A network's parameters. trainable: receive gradients. frozen: statistics of layers, which never do."""
 
     trainable: list[tf.Tensor]
     frozen: list[tf.Tensor]
 
 
-class Part(Hashable, Protocol):
-    """What `conf/network` names: a description from which a Keras model is built."""
+class NetworkBuilder(Hashable, Protocol):
+    """What `conf/network` names: the description of a Keras model."""
 
     def model(self, input_shapes: tuple[tuple[int, ...], ...], outputs: Outputs) -> Any:
-        """A built Keras model; several inputs are passed to it as a list."""
+        """A built Keras model from inputs [B, *shape] to [B, outputs]; it takes several inputs as a list."""
 
 
 class Network:
-    """A part bound to shapes. Pure: its numbers live in `Params`, never in the Keras model.
+    """A builder's model for fixed shapes, as pure functions of `Params`; the Keras model holds no state.
 
-    Numbers of noisy layers are no part of `Params` either: they are drawn by `noise` and given to a call, which
-    without them uses the mean weights.
+    Noise of noisy layers is not in `Params`: `noise` draws it, and a call takes it. A call without noise uses the
+    mean weights.
     """
 
     def __init__(self, model: Any) -> None:
@@ -53,7 +53,7 @@ class Network:
         self._noisy = [variable.name == "noise" for variable in model.non_trainable_variables]
 
     def init(self, key: Key) -> Params:
-        """Fresh parameters drawn by the Keras initializers from `key` (not inside a tf.function)."""
+        """Initial parameters, drawn by the Keras initializers from `key`. Not for use inside a tf.function."""
         seeds = rng.bits(key, (max(len(self._draws), 1),)).numpy() >> 1  # Keras seeds are int32
         trainable = [
             _draw(initializer, int(seed), variable)
@@ -62,19 +62,22 @@ class Network:
         return Params(trainable, self._statistics([tf.identity(v.value) for v in self.model.non_trainable_variables]))
 
     def noise(self, key: Key, progress: Progress) -> tf.Tensor | None:
-        """Standard normal numbers for all noisy layers, the same for every row of a call; None if there are no such."""
+        """Standard normal numbers float32[size] for all noisy layers; None without such layers.
+
+        All rows of a call share them.
+        """
         size = sum(self._noise_sizes())
-        # Behind a fence, or XLA draws them again for every weight that they move.
-        return fence(lambda: rng.normal(key, (size,)), progress.step) if size else None
+        # Without a barrier XLA draws them again for every weight.
+        return barrier(lambda: rng.normal(key, (size,)), progress.step) if size else None
 
     def apply(self, params: Params, *inputs: tf.Tensor, noise: tf.Tensor | None = None) -> tf.Tensor:
-        """The output [B, outputs] for inputs [B, ...]; statistics stand still."""
+        """The output float32[B, outputs] for inputs [B, ...], as in evaluation: statistics do not change."""
         return self.call(params, inputs, noise, training=False)[0]
 
     def apply_training(
         self, params: Params, *inputs: tf.Tensor, noise: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """As `apply`, with what is particular to training; also returns the new `frozen`."""
+        """(the output float32[B, outputs] for inputs [B, ...], the new `frozen`), as in training."""
         return self.call(params, inputs, noise, training=True)
 
     def call(
@@ -89,7 +92,7 @@ class Network:
         return [v.shape[0] for v, noisy in zip(self.model.non_trainable_variables, self._noisy) if noisy]
 
     def _with_noise(self, frozen: list[tf.Tensor], noise: tf.Tensor | None) -> list[tf.Tensor]:
-        """All that Keras calls non-trainable: the statistics, and noise in its places."""
+        """Keras' non-trainable variables in its order: the statistics, and the noise of noisy layers."""
         sizes = self._noise_sizes()
         if not sizes:
             return frozen
@@ -102,13 +105,16 @@ class Network:
 
 
 @lru_cache(maxsize=256)
-def bind(part: Part, input_shapes: tuple[tuple[int, ...], ...], outputs: Outputs) -> Network:
-    """The network that `part` describes, for these shapes; the same object for the same question."""
-    return Network(part.model(input_shapes, outputs))
+def bind(builder: NetworkBuilder, input_shapes: tuple[tuple[int, ...], ...], outputs: Outputs) -> Network:
+    """The network of a builder for these shapes, without the batch axis. Cached: equal arguments give one object."""
+    return Network(builder.model(input_shapes, outputs))
 
 
 def _initializer_of(model: Any, variable: Any) -> Any:
-    """The initializer of a variable by Keras' convention: layer.<variable name>_initializer."""
+    """The initializer of a variable, by Keras' convention layer.<variable name>_initializer.
+
+    Raises ConfigError if the layer has none.
+    """
     for layer in _layers(model):
         if any(variable is owned for owned in layer.trainable_variables):
             initializer = getattr(layer, f"{variable.name}_initializer", None)
@@ -121,6 +127,7 @@ def _initializer_of(model: Any, variable: Any) -> Any:
 
 
 def _layers(model: Any) -> list[Any]:
+    """All layers of a model, with the layers of nested models in their place."""
     found = []
     for layer in model.layers:
         found += _layers(layer) if hasattr(layer, "layers") else [layer]
@@ -128,6 +135,7 @@ def _layers(model: Any) -> list[Any]:
 
 
 def _draw(initializer: Any, seed: int, variable: Any) -> tf.Tensor:
+    """The initial value of a variable, in its shape, from an initializer with another seed."""
     config = initializer.get_config() if hasattr(initializer, "get_config") else {}
     if "seed" in config:
         initializer = type(initializer).from_config({**config, "seed": seed})

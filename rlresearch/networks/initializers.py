@@ -28,7 +28,7 @@ _TAKES_NUMBER = _NEEDS_NUMBER | {"orthogonal"}
 
 
 def parse_initializer(field: str, text: str) -> tuple[str, float | None]:
-    """`uniform(0.003)` as ("uniform", 0.003). ConfigError where it is not one of INITIALIZERS."""
+    """("uniform", 0.003) for `uniform(0.003)`. Raises ConfigError unless the name is in INITIALIZERS."""
     match = _SPELLING.fullmatch(text) if isinstance(text, str) else None
     name, number = match.groups() if match else (None, None)
     numbers_fit = number is None if name not in _TAKES_NUMBER else (number is not None or name not in _NEEDS_NUMBER)
@@ -39,7 +39,7 @@ def parse_initializer(field: str, text: str) -> tuple[str, float | None]:
 
 
 def keras_initializer(text: str) -> Any:
-    """The Keras initializer that a name in INITIALIZERS stands for."""
+    """The Keras initializer of a name in INITIALIZERS, such as `uniform(0.003)`."""
     name, number = parse_initializer("initializer", text)
     keras = tf.keras.initializers
     if name == "fan_in_uniform":

@@ -1,4 +1,4 @@
-"""Keras layers that Keras does not have. Imported only when a network is built: it loads Keras."""
+"""Layers that Keras lacks. Imported only when a network is built, because it loads Keras."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ import tensorflow as tf
 class SpectralDense(tf.keras.layers.Dense):
     """A dense layer whose kernel is divided by its largest singular value (Miyato et al. 2018).
 
-    The value is estimated by power iteration (their Algorithm 1): one round per training call,
-    kept in the non-trainable vector `u`. Keras' SpectralNormalization overwrites the kernel
-    instead, which a pure function cannot do.
+    Power iteration (their Algorithm 1) estimates the value: one round for each training call, stored in the
+    non-trainable vector `u` [1, units]. Keras' SpectralNormalization overwrites the kernel, which a pure function
+    cannot do.
     """
 
     def build(self, input_shape: tuple[int, ...]) -> None:
+        """Creates the variables for inputs [B, width] = `input_shape`."""
         super().build(input_shape)
         self.u = self.add_weight(
             shape=(1, self.units), initializer=tf.keras.initializers.RandomNormal(seed=0), trainable=False, name="u"
         )
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Outputs [B, units] for inputs [B, width]."""
         kernel, u = tf.convert_to_tensor(self.kernel), tf.convert_to_tensor(self.u)
         frozen_kernel = tf.stop_gradient(kernel)
         v = _unit(tf.matmul(u, frozen_kernel, transpose_b=True))
@@ -34,11 +36,11 @@ class SpectralDense(tf.keras.layers.Dense):
 
 
 class NoisyDense(tf.keras.layers.Layer):
-    """A dense layer with factorised Gaussian noise on its numbers (Fortunato et al. 2018, equations 9 to 11).
+    """A dense layer with factorised Gaussian noise on its weights (Fortunato et al. 2018, equations 9 to 11).
 
-    y = x (mu_w + sigma_w * f(e_in) f(e_out)) + mu_b + sigma_b * f(e_out), with f(e) = sign(e) sqrt|e|. e_in and
-    e_out lie one after the other in `noise`: a non-trainable variable of this name is filled by `networks.Network`
-    at each call. All sigma begin at sigma0 / sqrt(inputs).
+    y = x (mu_w + sigma_w * f(e_in) f(e_out)) + mu_b + sigma_b * f(e_out), with f(e) = sign(e) sqrt|e|. The
+    non-trainable variable `noise` [inputs + units] holds e_in and e_out; `networks.Network` fills it at each call.
+    All sigma start at sigma0 / sqrt(inputs).
     """
 
     def __init__(self, units: int, kernel_initializer: Any, sigma0: float) -> None:
@@ -47,6 +49,7 @@ class NoisyDense(tf.keras.layers.Layer):
         self.kernel_initializer, self.bias_initializer = kernel_initializer, tf.keras.initializers.Zeros()
 
     def build(self, input_shape: tuple[int, ...]) -> None:
+        """Creates the variables for inputs [B, width] = `input_shape`."""
         shape = (input_shape[-1], self.units)
         sigma = tf.keras.initializers.Constant(self.sigma0 / math.sqrt(input_shape[-1]))
         self.kernel_sigma_initializer = self.bias_sigma_initializer = sigma
@@ -57,6 +60,7 @@ class NoisyDense(tf.keras.layers.Layer):
         self.noise = self.add_weight(shape=(sum(shape),), initializer="zeros", trainable=False, name="noise")
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Outputs [B, units] for inputs [B, width]."""
         noise = tf.convert_to_tensor(self.noise)
         noise = tf.sign(noise) * tf.sqrt(tf.abs(noise))
         above, below = noise[: inputs.shape[-1]], noise[inputs.shape[-1] :]
@@ -65,4 +69,5 @@ class NoisyDense(tf.keras.layers.Layer):
 
 
 def _unit(x: tf.Tensor) -> tf.Tensor:
+    """x divided by its Euclidean norm."""
     return x / (tf.sqrt(tf.reduce_sum(tf.square(x))) + 1e-12)

@@ -1,17 +1,17 @@
-"""Multilayer perceptrons: for policies and values, and for values of discrete actions."""
+"""Multilayer perceptrons: `MLP` for policies and values, `QNetwork` for values of discrete actions."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import annotated_types as at
 import tensorflow as tf
 
 from rlresearch.errors import ConfigError
 from rlresearch.networks.functional import Outputs
 from rlresearch.networks.initializers import keras_initializer, parse_initializer
+from rlresearch.ranges import NonNegativeFloat, PositiveInt
 
 Activation = Literal[
     "linear", "relu", "tanh", "sigmoid", "elu", "selu", "silu", "gelu", "leaky_relu", "softplus", "softsign"
@@ -22,13 +22,12 @@ Activation = Literal[
 class MLP:
     """A multilayer perceptron; its inputs are flattened and concatenated.
 
-    hidden: units of each hidden layer. kernel_initializer, output_initializer: a name in
-    INITIALIZERS for hidden kernels and for the last one; biases start at zero. layer_norm: before
-    each hidden activation (Ba et al. 2016). spectral_norm: divides every kernel by its largest
-    singular value (Miyato et al. 2018).
+    hidden: units of each hidden layer. kernel_initializer, output_initializer: names in INITIALIZERS, for the hidden
+    kernels and for the last one; biases start at 0. layer_norm: layer normalization before each hidden activation
+    (Ba et al. 2016). spectral_norm: divides every kernel by its largest singular value (Miyato et al. 2018).
     """
 
-    hidden: tuple[Annotated[int, at.Gt(0)], ...] = (256, 256)
+    hidden: tuple[PositiveInt, ...] = (256, 256)
     activation: Activation = "relu"
     output_activation: Activation = "linear"
     kernel_initializer: str = "fan_in_uniform"
@@ -41,6 +40,7 @@ class MLP:
             parse_initializer(field, getattr(self, field))
 
     def model(self, input_shapes: tuple[tuple[int, ...], ...], outputs: Outputs) -> Any:
+        """The Keras model, from inputs [B, *shape] to [B, outputs]."""
         from rlresearch.networks import layers
 
         dense = layers.SpectralDense if self.spectral_norm else tf.keras.layers.Dense
@@ -56,23 +56,23 @@ class MLP:
 
 
 @dataclass(frozen=True)
-class QMLP:
-    """A multilayer perceptron for values of discrete actions, with what the DQN family adds to one.
+class QNetwork:
+    """A multilayer perceptron for values of discrete actions, with the options of the DQN family.
 
-    The first of `outputs` counts actions, a second one the numbers that describe an action's return.
-    hidden, activation, initializers: as in `MLP`. dueling: behind all but the last hidden layer the network parts
-    into a value V and advantages A, each with a hidden layer of that last size; Q = V + A - mean A over actions
-    (Wang et al. 2016, https://arxiv.org/abs/1511.06581, equation 9; the gradient into the shared part is not
-    rescaled). noisy: every layer is noisy, see `layers.NoisyDense`; sigma0: of its noise.
+    `outputs` is the number of actions, or (actions, numbers that describe an action's return). hidden, activation,
+    initializers: as in `MLP`. dueling: after all but the last hidden layer the network has two streams, a value V and
+    advantages A, each with a hidden layer of the last size; Q = V + A - mean A over actions (Wang et al. 2016,
+    https://arxiv.org/abs/1511.06581, equation 9; gradients into the shared layers are not rescaled). noisy: every
+    layer is a `layers.NoisyDense`. sigma0: the initial size of its noise.
     """
 
-    hidden: tuple[Annotated[int, at.Gt(0)], ...] = (256, 256)
+    hidden: tuple[PositiveInt, ...] = (256, 256)
     activation: Activation = "relu"
     kernel_initializer: str = "fan_in_uniform"
     output_initializer: str = "fan_in_uniform"
     dueling: bool = False
     noisy: bool = False
-    sigma0: Annotated[float, at.Ge(0)] = 0.5
+    sigma0: NonNegativeFloat = 0.5
 
     def __post_init__(self) -> None:
         for field in ("kernel_initializer", "output_initializer"):
@@ -81,6 +81,7 @@ class QMLP:
             raise ConfigError("hidden=[]: dueling needs at least one layer, that of its two streams.")
 
     def model(self, input_shapes: tuple[tuple[int, ...], ...], outputs: Outputs) -> Any:
+        """The Keras model, from inputs [B, *shape] to [B, outputs]."""
         inputs, x = _joined(input_shapes)
         if not self.dueling:
             return tf.keras.Model(inputs, self._stream(x, self.hidden, outputs))
@@ -110,12 +111,12 @@ class QMLP:
 
 
 def size_of(outputs: Outputs) -> int:
-    """How many numbers a network puts out for a row."""
+    """The number of outputs of a row."""
     return outputs if isinstance(outputs, int) else math.prod(outputs)
 
 
 def _joined(input_shapes: tuple[tuple[int, ...], ...]) -> tuple[Any, Any]:
-    """A model's inputs, and all of them as one vector."""
+    """(a model's inputs, all of them concatenated to [B, width])."""
     inputs = [tf.keras.Input(shape) for shape in input_shapes]
     flat = [x if len(x.shape) == 2 else tf.keras.layers.Flatten()(x) for x in inputs]
     if len(inputs) == 1:

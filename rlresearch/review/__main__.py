@@ -8,25 +8,23 @@ import os
 import sys
 
 from rlresearch import __version__, forget_deferred
-from rlresearch.errors import ConfigError, RunError, alternatives, one_line, shown
+from rlresearch.errors import ConfigError, alternatives, exit_code_of, shown
 from rlresearch.review.cli import COMMANDS, overview, parse
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command line; returns the exit code: 0, 1 for a failure, 2 for a wrong command, 130 for Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
+    return exit_code_of(lambda: _until_closed(argv), "rlresearch-review")
+
+
+def _until_closed(argv: list[str]) -> int:
     try:
         return _run(argv)
-    except (ConfigError, RunError) as error:
-        print(f"rlresearch-review: {one_line(str(error))}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
 
 
 def _run(argv: list[str]) -> int:

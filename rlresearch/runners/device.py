@@ -13,49 +13,51 @@ from rlresearch.envs.device import DeviceEnv
 from rlresearch.envs.task import Task
 from rlresearch.runners.loop import CompiledLoop
 from rlresearch.runners.runner import Runner
-from rlresearch.runners.step import RunState, Trainer
+from rlresearch.runners.step import TrainingStep, TrainState
 from rlresearch.types import Key
-from rlresearch.xla import fence
+from rlresearch.xla import barrier
 
 
-def device_init(trainer: Trainer, env: DeviceEnv, key: Key) -> RunState:
+def device_init(trainer: TrainingStep, env: DeviceEnv, key: Key) -> TrainState:
     """The state before the first step of the run that `key` stands for."""
     learn_key, env_key = tf.unstack(rng.split(key, 2))
     return trainer.init(learn_key, *env.init(env_key))
 
 
-def device_collect(trainer: Trainer, env: DeviceEnv, learning: bool, state: RunState, iteration: tf.Tensor) -> RunState:
+def device_collect(
+    trainer: TrainingStep, env: DeviceEnv, learning: bool, state: TrainState, iteration: tf.Tensor
+) -> TrainState:
     """The one step but for learning, with the compiled environment inside."""
     action, state = trainer.act(state, iteration, learning)
-    env_state, outcome, timestep = fence(lambda: env.step(state.env, action), iteration)
+    env_state, outcome, timestep = barrier(lambda: env.step(state.env, action), iteration)
     return trainer.collect(state, action, outcome, timestep, env_state)
 
 
 class DeviceRunner(Runner):
     """One run, entirely on the device; returns to Python between calls of `advance`."""
 
-    def __init__(self, trainer: Trainer, task: Task, seed: int) -> None:
-        self.members, self.iteration, self.learning_start_iteration = (seed,), 0, trainer.silent_iterations
+    def __init__(self, trainer: TrainingStep, task: Task, seed: int) -> None:
+        self.members, self.iteration, self.learning_start_iteration = (seed,), 0, trainer.learning_start_iteration
         env = DeviceEnv(task)
         state = device_init(trainer, env, rng.key(seed))
         self._loop = CompiledLoop(
             state,
             partial(device_collect, trainer, env),
             trainer.learn_now,
-            trainer.silent_iterations,
+            trainer.learning_start_iteration,
             trainer.algo.update_every,
-            trainer.fresh_row,
+            trainer.reset_metrics,
         )
         # Concrete: TensorFlow warns of functions traced again in every run.
-        self._row = tf.function(lambda: trainer.row(self.state()), autograph=False).get_concrete_function()
+        self._row = tf.function(lambda: trainer.metrics(self.state()), autograph=False).get_concrete_function()
         self._policy = tf.function(
             lambda obs: trainer.policy(self.state(), obs), autograph=False, reduce_retracing=True
         )
 
-    def state(self) -> RunState:
+    def state(self) -> TrainState:
         return self._loop.store.read()
 
-    def restore(self, iteration: int, state: RunState, extra_state: Mapping[str, np.ndarray]) -> None:
+    def restore(self, iteration: int, state: TrainState, extra_state: Mapping[str, np.ndarray]) -> None:
         """Goes on from a saved state."""
         self._loop.restore(iteration, state)
         self.iteration = iteration

@@ -10,15 +10,15 @@ import numpy as np
 import tensorflow as tf
 
 from rlresearch import rng
-from rlresearch.envs.episode_log import Tapes
+from rlresearch.envs.episode_log import EpisodeLogs
 from rlresearch.envs.host import HostEnv, HostStep
 from rlresearch.envs.task import Task
 from rlresearch.runners.runner import Runner
-from rlresearch.runners.step import RunState, Trainer
+from rlresearch.runners.step import TrainingStep, TrainState
 from rlresearch.runners.store import Store
 from rlresearch.runtime import heartbeat
-from rlresearch.types import Outcome, TimeStep
-from rlresearch.xla import fence
+from rlresearch.types import StepResult, TimeStep
+from rlresearch.xla import barrier
 
 
 class HostRunner(Runner):
@@ -29,8 +29,8 @@ class HostRunner(Runner):
     costs 20 us.
     """
 
-    def __init__(self, trainer: Trainer, task: Task, seed: int) -> None:
-        self.members, self.learning_start_iteration = (seed,), trainer.silent_iterations
+    def __init__(self, trainer: TrainingStep, task: Task, seed: int) -> None:
+        self.members, self.learning_start_iteration = (seed,), trainer.learning_start_iteration
         self.iteration = 0
         self._trainer = trainer
         learn_key, env_key = tf.unstack(rng.split(rng.key(seed), 2))
@@ -38,19 +38,19 @@ class HostRunner(Runner):
         self._env = HostEnv(task, rng.split(env_key, task.num_envs).numpy())
         timestep = TimeStep(tf.constant(self._env.reset()), tf.ones(task.num_envs, tf.bool))
         state = trainer.init(learn_key, (), timestep)
-        action, state = trainer.act(state, tf.constant(0, tf.int64), trainer.silent_iterations == 0)
+        action, state = trainer.act(state, tf.constant(0, tf.int64), trainer.learning_start_iteration == 0)
         self._action = action.numpy()
         self._replays = 0  # how often the environment was seen to replay; -1: it does not
         self._store = Store((tf.constant(0, tf.int64), action, state))
         self._transit = cache(self._compiled)
         self._reset_metrics = tf.function(self._begin_row, jit_compile=True, autograph=False)
         # Concrete: TensorFlow warns of functions traced again in every run.
-        self._row = tf.function(lambda: trainer.row(self.state()), autograph=False).get_concrete_function()
+        self._row = tf.function(lambda: trainer.metrics(self.state()), autograph=False).get_concrete_function()
         self._policy = tf.function(
             lambda obs: trainer.policy(self.state(), obs), autograph=False, reduce_retracing=True
         )
 
-    def state(self) -> RunState:
+    def state(self) -> TrainState:
         return self._store.read()[2]
 
     def extra_state(self) -> dict[str, np.ndarray]:
@@ -58,9 +58,9 @@ class HostRunner(Runner):
         tapes = self._env.tapes(self.state().timestep.obs.numpy(), self._action)
         return {"action": self._action, **{f"env.{name}": part for name, part in tapes._asdict().items()}}
 
-    def restore(self, iteration: int, state: RunState, extra_state: Mapping[str, np.ndarray]) -> None:
+    def restore(self, iteration: int, state: TrainState, extra_state: Mapping[str, np.ndarray]) -> None:
         """Goes on from a saved state. Errors: RunError where an environment does not come back to its place."""
-        self._env.restore(Tapes(**{name: extra_state[f"env.{name}"] for name in Tapes._fields}))
+        self._env.restore(EpisodeLogs(**{name: extra_state[f"env.{name}"] for name in EpisodeLogs._fields}))
         self._action, self.iteration = extra_state["action"], iteration
         self._store.write((tf.constant(iteration, tf.int64), tf.constant(self._action), state))
 
@@ -82,7 +82,7 @@ class HostRunner(Runner):
         for _ in range(iterations):
             heartbeat.total(self.iteration * self._action.shape[0])
             packed = tf.constant(_packed(self._env.step(self._action)))
-            silent = self._trainer.silent_iterations
+            silent = self._trainer.learning_start_iteration
             transit = self._transit(self.iteration >= silent, self.iteration + 1 >= silent)
             self._action = transit(packed).numpy()
             self.iteration += 1
@@ -109,8 +109,8 @@ class HostRunner(Runner):
 
     def _learn_and_act(self, packed: tf.Tensor, learning: bool, learning_next: bool) -> tf.Tensor:
         iteration, action, state = self._store.read()
-        # Behind the fence, what is stored is copied together; in front of it, computed number by number.
-        action, state = fence(
+        # Behind the barrier, what is stored is copied together; in front of it, computed number by number.
+        action, state = barrier(
             lambda: self._step(iteration, action, state, *self._unpacked(packed), learning, learning_next), iteration
         )
         self._store.write((iteration + 1, action, state))
@@ -120,26 +120,26 @@ class HostRunner(Runner):
         self,
         iteration: tf.Tensor,
         action: tf.Tensor,
-        state: RunState,
-        outcome: Outcome,
+        state: TrainState,
+        outcome: StepResult,
         timestep: TimeStep,
         learning: bool,
         learning_next: bool,
-    ) -> tuple[tf.Tensor, RunState]:
+    ) -> tuple[tf.Tensor, TrainState]:
         state = self._trainer.collect(state, action, outcome, timestep, ())
         state = self._trainer.learn(state, iteration) if learning else state
         return self._trainer.act(state, iteration + 1, learning_next)
 
     def _begin_row(self) -> None:
         iteration, action, state = self._store.read()
-        self._store.write((iteration, action, self._trainer.fresh_row(state)))
+        self._store.write((iteration, action, self._trainer.reset_metrics(state)))
 
-    def _unpacked(self, packed: tf.Tensor) -> tuple[Outcome, TimeStep]:
+    def _unpacked(self, packed: tf.Tensor) -> tuple[StepResult, TimeStep]:
         width = math.prod(self._obs_shape)
         reward, terminated, truncated, next_obs, obs = tf.split(packed, [1, 1, 1, width, width], axis=1)
         terminated, truncated = terminated[:, 0] > 0, truncated[:, 0] > 0
         shaped = lambda flat: tf.reshape(flat, (-1, *self._obs_shape))  # noqa: E731
-        outcome = Outcome(reward[:, 0], terminated, truncated, shaped(next_obs))
+        outcome = StepResult(reward[:, 0], terminated, truncated, shaped(next_obs))
         return outcome, TimeStep(shaped(obs), tf.logical_or(terminated, truncated))
 
 

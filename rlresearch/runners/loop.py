@@ -23,12 +23,12 @@ class CompiledLoop:
     """
 
     def __init__(
-        self, state: Tree, collect: Callable, learn: Callable, silent: int, every: int, fresh_row: Callable
+        self, state: Tree, collect: Callable, learn: Callable, silent: int, every: int, reset_metrics: Callable
     ) -> None:
         self.iteration = 0
         self._iteration = tf.Variable(0, dtype=tf.int64)
         self.store = Store(state)
-        self._collect, self._learn, self._fresh_row = collect, learn, fresh_row
+        self._collect, self._learn, self._reset_metrics = collect, learn, reset_metrics
         self._silent, self._every = silent, every
         self._chunks = tf.function(self._chunk, jit_compile=True, autograph=False)
 
@@ -56,7 +56,7 @@ class CompiledLoop:
     ) -> None:
         store = self.store.at(variables)
         begin, state = counter.read_value(), store.read()
-        emptied = self._fresh_row(state, *own)
+        emptied = self._reset_metrics(state, *own)
         state = tf.nest.map_structure(lambda old, new: old if new is old else tf.where(fresh, new, old), state, emptied)
         end = begin + iterations
         if self._silent:  # otherwise there is no first loop to compile

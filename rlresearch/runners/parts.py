@@ -13,17 +13,17 @@ from rlresearch.config.dotted import flattened
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, alternatives, shown
 from rlresearch.runners.runner import Runner
-from rlresearch.runners.step import Trainer
+from rlresearch.runners.step import TrainingStep
 
 
 class RunnerPart(Protocol):
     """What the group `runner` offers."""
 
-    def check(self, trainer: Trainer, task: Task) -> None:
+    def check(self, trainer: TrainingStep, task: Task) -> None:
         """Raises ConfigError where this trainer cannot be run in this task."""
         ...
 
-    def start(self, trainer: Trainer, task: Task, seed: int) -> Runner:
+    def start(self, trainer: TrainingStep, task: Task, seed: int) -> Runner:
         """A runner before its first step."""
         ...
 
@@ -32,10 +32,10 @@ class RunnerPart(Protocol):
 class Device:
     """Environment and learning in one compiled loop."""
 
-    def check(self, trainer: Trainer, task: Task) -> None:
+    def check(self, trainer: TrainingStep, task: Task) -> None:
         _require_physics("device", task)
 
-    def start(self, trainer: Trainer, task: Task, seed: int) -> Runner:
+    def start(self, trainer: TrainingStep, task: Task, seed: int) -> Runner:
         from rlresearch.runners.device import DeviceRunner
 
         return DeviceRunner(trainer, task, seed)
@@ -45,10 +45,10 @@ class Device:
 class Host:
     """A Gymnasium environment stepped from Python, everything else compiled."""
 
-    def check(self, trainer: Trainer, task: Task) -> None:
+    def check(self, trainer: TrainingStep, task: Task) -> None:
         """Any task can be stepped from Python."""
 
-    def start(self, trainer: Trainer, task: Task, seed: int) -> Runner:
+    def start(self, trainer: TrainingStep, task: Task, seed: int) -> Runner:
         from rlresearch.runners.host import HostRunner
 
         return HostRunner(trainer, task, seed)
@@ -65,7 +65,7 @@ class Population:
     seeds: Annotated[int, at.Gt(0)] | tuple[Annotated[int, at.Interval(ge=0, lt=2**63)], ...] = 8
     values: Mapping[str, Any] | None = None
 
-    def check(self, trainer: Trainer, task: Task) -> None:
+    def check(self, trainer: TrainingStep, task: Task) -> None:
         from rlresearch.runners.population import float_paths
 
         _require_physics("population", task)
@@ -81,7 +81,7 @@ class Population:
             if not isinstance(each, list | tuple) or len(each) != count:
                 raise ConfigError(f"{setting}: must be a list of {count} values, one for each of runner.seeds.")
 
-    def start(self, trainer: Trainer, task: Task, seed: int) -> Runner:
+    def start(self, trainer: TrainingStep, task: Task, seed: int) -> Runner:
         from rlresearch.runners.population import PopulationRunner
 
         return PopulationRunner(trainer, task, self.of(seed), self.paths)
@@ -117,7 +117,7 @@ class PBT(Population):
     factors: tuple[Annotated[float, at.Gt(0)], ...] = (0.8, 1.25)
     resample: Annotated[float, at.Interval(ge=0, le=1)] = 0.25
 
-    def check(self, trainer: Trainer, task: Task) -> None:
+    def check(self, trainer: TrainingStep, task: Task) -> None:
         if not self.factors or self.explore == {}:
             name = "explore" if self.factors else "factors"
             raise ConfigError(f"runner.{name}: must not be empty.")
@@ -130,7 +130,7 @@ class PBT(Population):
             raise ConfigError(f"runner.seeds={shown(self.seeds)}: must be at least two members, to choose between.")
         super().check(trainer, task)
 
-    def start(self, trainer: Trainer, task: Task, seed: int) -> Runner:
+    def start(self, trainer: TrainingStep, task: Task, seed: int) -> Runner:
         from rlresearch.runners.pbt import PBTRunner
 
         return PBTRunner(trainer, task, self.of(seed), self)

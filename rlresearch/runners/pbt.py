@@ -25,7 +25,7 @@ import tensorflow as tf
 from rlresearch import rng
 from rlresearch.envs.task import Task
 from rlresearch.runners.population import PopulationRunner
-from rlresearch.runners.step import RunState, Trainer
+from rlresearch.runners.step import TrainingStep, TrainState
 
 _DRAWS = 0x504254  # folded into the run's key: no other draw of it begins like this
 
@@ -36,7 +36,7 @@ class PBTRunner(PopulationRunner):
     settings: a `runners.PBT`. replaced: how many times members were copied over others.
     """
 
-    def __init__(self, trainer: Trainer, task: Task, seeds: Sequence[int], settings: Any) -> None:
+    def __init__(self, trainer: TrainingStep, task: Task, seeds: Sequence[int], settings: Any) -> None:
         self._settings, self.replacements = settings, 0
         self._bounds = {key.removeprefix("algo."): (key, *ends) for key, ends in settings.bounds.items()}
         super().__init__(trainer, task, seeds, settings.paths, changing=list(self._bounds))
@@ -46,7 +46,7 @@ class PBTRunner(PopulationRunner):
         """The hyperparameters as they are now."""
         return {f"values.{path}": self._values[path].numpy() for path in self._bounds}
 
-    def restore(self, iteration: int, state: RunState, extra_state: Mapping[str, np.ndarray]) -> None:
+    def restore(self, iteration: int, state: TrainState, extra_state: Mapping[str, np.ndarray]) -> None:
         """Goes on from saved states and hyperparameters."""
         super().restore(iteration, state, extra_state)
         for path in self._bounds:
@@ -124,7 +124,7 @@ def explored(
     return np.clip(np.where(draws[:, 0] < resample, anew, values * factor), low, high)
 
 
-def _own_kept(old: RunState, new: RunState) -> RunState:
+def _own_kept(old: TrainState, new: TrainState) -> TrainState:
     """Copies that keep what is their own: the key, and what is told of them since the last row."""
     kept = {name: getattr(old.episodes, name) for name in ("finished", "ended", "return_sum", "length_sum")}
     return new._replace(key=old.key, totals=old.totals, episodes=new.episodes._replace(**kept))

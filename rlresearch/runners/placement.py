@@ -18,7 +18,7 @@ from rlresearch.tree import member as member_of
 from rlresearch.types import Tree
 
 
-class Places:
+class MemberPlacement:
     """running: the shares, by index, in which somebody goes on. At first everybody does, each at a place of its own
     number.
     """

@@ -25,9 +25,9 @@ from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, nearest
 from rlresearch.runners.device import device_collect, device_init
 from rlresearch.runners.loop import CompiledLoop
-from rlresearch.runners.placement import Places
+from rlresearch.runners.placement import MemberPlacement
 from rlresearch.runners.runner import Runner
-from rlresearch.runners.step import RunState, Trainer
+from rlresearch.runners.step import TrainingStep, TrainState
 from rlresearch.runtime import cpu
 
 SHARE = 4  # members: measured, smaller shares compute no faster
@@ -43,13 +43,13 @@ class PopulationRunner(Runner):
 
     def __init__(
         self,
-        trainer: Trainer,
+        trainer: TrainingStep,
         task: Task,
         seeds: Sequence[int],
         values: Mapping[str, Sequence[float]] | None = None,
         changing: Sequence[str] = (),
     ) -> None:
-        self.members, self.iteration, self.learning_start_iteration = tuple(seeds), 0, trainer.silent_iterations
+        self.members, self.iteration, self.learning_start_iteration = tuple(seeds), 0, trainer.learning_start_iteration
         values = dict(values or {})
         check_values(trainer.algo, values, len(self.members))
         env = DeviceEnv(task)
@@ -60,7 +60,7 @@ class PopulationRunner(Runner):
             for learning in (False, True)
         }
         learn = _mapped(lambda state, own, t: _with(trainer, own).learn_now(state, t))
-        fresh_row = _mapped(lambda state, own: _with(trainer, own).fresh_row(state))
+        reset_metrics = _mapped(lambda state, own: _with(trainer, own).reset_metrics(state))
         self._shares = shares(len(self.members), bool(tf.config.list_logical_devices("GPU")))
         self._loops = self._started(
             [self._init(trainer, env, share) for share in self._shares],
@@ -68,14 +68,14 @@ class PopulationRunner(Runner):
                 state,
                 lambda learning, state, iteration, own: collect[learning](state, own, iteration),
                 lambda state, iteration, own: learn(state, own, iteration),
-                trainer.silent_iterations,
+                trainer.learning_start_iteration,
                 trainer.algo.update_every,
-                fresh_row,
+                reset_metrics,
             ),
         )
-        self._places = Places(self._shares)
+        self._places = MemberPlacement(self._shares)
         self._threads = ThreadPoolExecutor(min(len(self._loops), cpu.available()), "members")
-        row = _mapped(lambda state, own: trainer.row(state))
+        row = _mapped(lambda state, own: trainer.metrics(state))
         # Concrete: TensorFlow warns of functions traced again in every run.
         self._row = tf.function(
             lambda: row(self.state_unordered(), self.values()), autograph=False
@@ -90,12 +90,12 @@ class PopulationRunner(Runner):
         """The members' hyperparameters by path, float32[M] each."""
         return {path: tf.convert_to_tensor(each) for path, each in self._values.items()}
 
-    def _acting(self) -> RunState:
+    def _acting(self) -> TrainState:
         """The states without replay, of which acting needs nothing, by place."""
         return self.state_unordered()._replace(buffer=())
 
     @staticmethod
-    def _started(states: Sequence[RunState], made: Callable[[RunState], CompiledLoop]) -> list[CompiledLoop]:
+    def _started(states: Sequence[TrainState], made: Callable[[TrainState], CompiledLoop]) -> list[CompiledLoop]:
         """A loop for each state; those of as many members share one program."""
         loops: dict[int, CompiledLoop] = {}
         started = []
@@ -105,7 +105,7 @@ class PopulationRunner(Runner):
             started.append(loops[members])
         return started
 
-    def _init(self, trainer: Trainer, env: DeviceEnv, share: slice) -> RunState:
+    def _init(self, trainer: TrainingStep, env: DeviceEnv, share: slice) -> TrainState:
         """Members begin one by one, as Keras draws parameters; the empty replay is the same for all."""
         states = []
         for index in range(share.start, share.stop):
@@ -114,17 +114,17 @@ class PopulationRunner(Runner):
         buffer = tree.repeat(states[0].buffer, len(states))
         return tree.stack([state._replace(buffer=()) for state in states])._replace(buffer=buffer)
 
-    def state(self) -> RunState:
+    def state(self) -> TrainState:
         """The members' states, stacked: every leaf has a leading axis of members."""
         return self._places.states(self.state_unordered())
 
-    def state_unordered(self) -> RunState:
+    def state_unordered(self) -> TrainState:
         """The states as they are computed, also of members that have ended; in any order."""
         return tree.concat([loop.store.read() for loop in self._loops])
 
-    def restore(self, iteration: int, state: RunState, extra_state: Mapping[str, np.ndarray]) -> None:
+    def restore(self, iteration: int, state: TrainState, extra_state: Mapping[str, np.ndarray]) -> None:
         """Goes on from saved states, stacked. All members go on, until `set_active` says otherwise."""
-        self._places, self.iteration = Places(self._shares), iteration
+        self._places, self.iteration = MemberPlacement(self._shares), iteration
         for loop, share in zip(self._loops, self._shares, strict=True):
             loop.restore(iteration, tf.nest.map_structure(lambda leaf, own=share: leaf[own], state))
 
@@ -205,7 +205,7 @@ def with_values(component: Any, values: Mapping[str, Any]) -> Any:
     return dataclasses.replace(component, **changes) if changes else component
 
 
-def _with(trainer: Trainer, own: Mapping[str, tf.Tensor]) -> Trainer:
+def _with(trainer: TrainingStep, own: Mapping[str, tf.Tensor]) -> TrainingStep:
     return dataclasses.replace(trainer, algo=with_values(trainer.algo, own))
 
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rlresearch.runners.step import RunState
+from rlresearch.runners.step import TrainState
 
 
 class Runner(Protocol):
@@ -40,11 +40,11 @@ class Runner(Protocol):
         """Deterministic actions [M, n, ...] for observations [M, n, ...] of M members."""
         ...
 
-    def state(self) -> RunState:
+    def state(self) -> TrainState:
         """The state as it is now; of several members every leaf has a leading axis [M]."""
         ...
 
-    def state_unordered(self) -> RunState:
+    def state_unordered(self) -> TrainState:
         """As `state`, but members may stand in any order, and those that have ended may be computed on."""
         return self.state()
 
@@ -52,7 +52,7 @@ class Runner(Protocol):
         """Arrays by name that `restore` needs beside the state."""
         return {}
 
-    def restore(self, iteration: int, state: RunState, extra_state: Mapping[str, np.ndarray]) -> None:
+    def restore(self, iteration: int, state: TrainState, extra_state: Mapping[str, np.ndarray]) -> None:
         """Goes on from a saved state, before that iteration. Errors: RunError where that place cannot be reached."""
         ...
 

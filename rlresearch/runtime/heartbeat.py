@@ -39,7 +39,7 @@ def total(step: int) -> None:
 
 @contextlib.contextmanager
 def waiting(seed: int = -1, step: int = -1, action: Any = ()) -> Iterator[None]:
-    """While an environment is waited for that others step (`Unit` tells of its own, for less)."""
+    """While an environment is waited for that others step (`CheckedEnv` tells of its own, for less)."""
     enter(seed, step, action)
     try:
         yield

@@ -39,7 +39,7 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(self.name)
 
 
-class Watch:
+class SignalHandler:
     """Listens for signals while it is entered, where Python allows it: in the main thread.
 
     Signals that whoever started the process has it ignore (shells do so with Ctrl-C for what runs in the background)

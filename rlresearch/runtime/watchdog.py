@@ -72,7 +72,7 @@ def _end(watcher: subprocess.Popen) -> None:
         watcher.wait()
 
 
-class _Pulse:
+class _Heartbeat:
     """What the run's process tells. See `rlresearch.runtime.heartbeat`."""
 
     def __init__(self, told: dict) -> None:
@@ -103,7 +103,7 @@ class _Pulse:
 def main() -> None:
     """Watches until standard input ends, which it does with the process that opened it."""
     told = json.loads(sys.argv[1])
-    heartbeat, still, seen = _Pulse(told), 0.0, -1.0
+    heartbeat, still, seen = _Heartbeat(told), 0.0, -1.0
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # they are for the run, which says when this is over
     while os.getppid() == told["parent"]:
@@ -124,7 +124,7 @@ def _stopped(process: int) -> bool:
     return False
 
 
-def _give_up(told: dict, heartbeat: _Pulse) -> None:
+def _give_up(told: dict, heartbeat: _Heartbeat) -> None:
     parent, children = told["parent"], _children(told["parent"])
     heartbeat.give_up()
     if told["runs"]:

@@ -93,14 +93,14 @@ def discard(path: Path) -> None:
             doomed.unlink()
 
 
-def tidy(*folders: Path) -> None:
+def remove_leftovers(*folders: Path) -> None:
     """Removes what a process was killed over: not yet published, or not wholly removed."""
     for folder in folders:
         for left in folder.glob(f"{TEMPORARY}*"):
             discard(left)
 
 
-def hold(folder: Path) -> int | None:
+def lock(folder: Path) -> int | None:
     """Keeps a folder for this process, until the file number returned is closed; None where another one has it.
 
     On a file system that knows no locks everybody gets it.

@@ -21,15 +21,14 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import annotated_types as at
 import numpy as np
-import pydantic
 
 from rlresearch.errors import ConfigError
 from rlresearch.storage import atomic, tensor_files
-from rlresearch.storage.tensor_files import Arrays, Damaged, Ring, RowFile, RowWriter
+from rlresearch.storage.manifest import CheckpointMetadata, Manifest, SavedRing
+from rlresearch.storage.tensor_files import Arrays, CorruptCheckpointError, Ring, RowFile, RowWriter
 
 SCHEMA_VERSION = 1
 STATE, MANIFEST, REPLAY = "state.safetensors", "manifest.json", "replay"
@@ -38,72 +37,9 @@ LARGEST_MANIFEST = 1 << 24  # bytes; a thousand arrays take some 100,000
 _log = logging.getLogger("rlresearch")
 _NAME = re.compile(r"(\d{12,})(?:\.(\d+))?")
 _PREFIX, _UNSIGNED = b'{\n "digest": "', b"0" * 64
-_Count = Annotated[int, at.Ge(0)]
-_Digest = Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-_RowsName = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,60}\.rows$")]
 
 
-class _Strict(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class SavedRows(_Strict):
-    """A `RowFile`."""
-
-    name: _RowsName
-    begin: _Count
-    end: _Count
-    size: _Count
-    digest: _Digest
-
-
-class SavedRing(_Strict):
-    """A `Ring`, and where its rows are."""
-
-    capacity: Annotated[int, at.Gt(0)]
-    added: _Count
-    files: list[SavedRows]
-
-
-class About(_Strict):
-    """What is known of a checkpoint beside its arrays.
-
-    iteration: of the loop, each of `num_envs` transitions a member; step: transitions of each member. members: the
-    runs' seeds. position: where the training loop stood. logs: for each member the sizes in bytes of its files.
-    times: seconds so far. score: mean return, where the policy was evaluated at this very step. serial: counts the
-    planned ones, from 1; None for one out of turn. exact: false where the environment cannot be brought back to this
-    place, so that the run cannot go on from here. config: a digest of the settings that must stay. content: a digest of
-    the state, which restoring compares; "" in version 0.1.
-    """
-
-    step: _Count
-    iteration: _Count
-    members: list[int]
-    position: dict[str, int | bool]
-    logs: list[dict[str, int]]
-    times: dict[str, float]
-    score: float | None = None
-    serial: int | None = None
-    exact: bool = True
-    config: str = ""
-    content: str = ""
-
-
-class Manifest(_Strict):
-    """What manifest.json says."""
-
-    digest: str
-    schema_version: int
-    saved_at: str
-    packages: dict[str, str | None]
-    about: About
-    state_size: _Count
-    state_digest: _Digest
-    tensors: dict[str, tuple[str, list[_Count]]]
-    rings: dict[str, SavedRing]
-
-
-class Loaded(NamedTuple):
+class Checkpoint(NamedTuple):
     """A checkpoint whose every byte is what was written. arrays: all but the replay rows."""
 
     path: Path
@@ -111,7 +47,7 @@ class Loaded(NamedTuple):
     arrays: dict[str, np.ndarray]
 
     @property
-    def about(self) -> About:
+    def about(self) -> CheckpointMetadata:
         return self.manifest.about
 
     def ring(self, name: str, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -121,14 +57,14 @@ class Loaded(NamedTuple):
         """
         saved = self.manifest.rings[name]
         if any(column.shape[-2] != saved.capacity for column in columns.values()):
-            raise Damaged(f"'{name}' holds {saved.capacity} rows, unlike this run's")
+            raise CorruptCheckpointError(f"'{name}' holds {saved.capacity} rows, unlike this run's")
         filled = {dtype: np.zeros(column.shape, column.dtype) for dtype, column in columns.items()}
         for begin, rows in tensor_files.read_rows(self.path.parent / REPLAY, _row_files(saved)):
             first = max(begin, saved.added - saved.capacity)
             for dtype, column in filled.items():
                 part = rows.get(dtype)
                 if part is None or part.dtype != column.dtype or _but_rows(part) != _but_rows(column):
-                    raise Damaged(f"the rows of '{name}' are of another kind than this run's")
+                    raise CorruptCheckpointError(f"the rows of '{name}' are of another kind than this run's")
                 places = np.arange(first, begin + part.shape[-2]) % saved.capacity
                 column[..., places, :] = part[..., first - begin :, :]
         return filled
@@ -142,26 +78,26 @@ def names(run: Path) -> list[str]:
     return []
 
 
-def load(run: Path, name: str, replay: bool = True) -> Loaded:
+def load(run: Path, name: str, replay: bool = True) -> Checkpoint:
     """One checkpoint, checked whole; without `replay` its rows are not looked at. Errors: Damaged."""
     path = run / "checkpoints" / name
     manifest = read_manifest(path)
     try:
         blob = atomic.read_file(path / STATE, manifest.state_size + 1)
     except (OSError, ValueError) as error:
-        raise Damaged(f"{STATE}: {getattr(error, 'strerror', None) or error}") from None
+        raise CorruptCheckpointError(f"{STATE}: {getattr(error, 'strerror', None) or error}") from None
     if len(blob) != manifest.state_size or tensor_files.digest(blob) != manifest.state_digest:
-        raise Damaged(tensor_files.damage(blob, STATE))
+        raise CorruptCheckpointError(tensor_files.damage(blob, STATE))
     arrays = tensor_files.unpacked(blob, STATE)
     if {each: (array.dtype.name, list(array.shape)) for each, array in arrays.items()} != manifest.tensors:
-        raise Damaged(f"{STATE}: its tensors are not those of {MANIFEST}")
+        raise CorruptCheckpointError(f"{STATE}: its tensors are not those of {MANIFEST}")
     if replay:
         for ring_name, ring in manifest.rings.items():
             _check_ring(path.parent / REPLAY, ring_name, ring)
-    return Loaded(path, manifest, arrays)
+    return Checkpoint(path, manifest, arrays)
 
 
-def newest(run: Path) -> tuple[Loaded | None, dict[str, str]]:
+def newest(run: Path) -> tuple[Checkpoint | None, dict[str, str]]:
     """The newest checkpoint that a run can go on from, and what is wrong with those newer than it, by name.
 
     None where there is none; they are then all damaged, or there never was one.
@@ -171,12 +107,12 @@ def newest(run: Path) -> tuple[Loaded | None, dict[str, str]]:
         try:
             if read_manifest(run / "checkpoints" / name).about.exact:
                 return load(run, name), damaged
-        except Damaged as error:
+        except CorruptCheckpointError as error:
             damaged[name] = str(error)
     return None, damaged
 
 
-def chosen(run: Path, which: str, where: str) -> Loaded:
+def load_named(run: Path, which: str, where: str) -> Checkpoint:
     """A checkpoint to take a policy from: `last`, `best` (by its evaluation), or a step; its replay is not looked at.
 
     ConfigError, about `where`, where there is no such one, or where it is damaged.
@@ -195,7 +131,7 @@ def chosen(run: Path, which: str, where: str) -> Loaded:
             steps = ", ".join(str(_order(each)[0]) for each in every) or "none"
             raise ConfigError(f"{where}: has no checkpoint {which!r}; there are last, best, and by steps: {steps}.")
         return load(run, name, replay=False)
-    except Damaged as error:
+    except CorruptCheckpointError as error:
         raise ConfigError(f"{where}: a checkpoint is damaged: {error}") from None
 
 
@@ -203,21 +139,23 @@ def read_manifest(path: Path) -> Manifest:
     """What is known of the checkpoint at `path`. Errors: Damaged."""
     try:
         if path.is_symlink() or path.parent.is_symlink() or (path.parent / REPLAY).is_symlink():
-            raise Damaged(f"{path.name}: it, or a folder it lies in, is a link that leads elsewhere")
+            raise CorruptCheckpointError(f"{path.name}: it, or a folder it lies in, is a link that leads elsewhere")
         content = atomic.read_file(path / MANIFEST, LARGEST_MANIFEST)
         given = content[len(_PREFIX) : len(_PREFIX) + len(_UNSIGNED)]
         unsigned = _PREFIX + _UNSIGNED + content[len(_PREFIX) + len(_UNSIGNED) :]
         if not content.startswith(_PREFIX) or hashlib.blake2b(unsigned, digest_size=32).hexdigest().encode() != given:
-            raise Damaged(f"{MANIFEST} is damaged")
+            raise CorruptCheckpointError(f"{MANIFEST} is damaged")
         fields = json.loads(content)
         if fields.get("schema_version") != SCHEMA_VERSION:
             version = fields.get("schema_version")
-            raise Damaged(f"{MANIFEST} has schema version {version!r}, this program reads {SCHEMA_VERSION}")
+            raise CorruptCheckpointError(
+                f"{MANIFEST} has schema version {version!r}, this program reads {SCHEMA_VERSION}"
+            )
         return Manifest.model_validate_json(content)
     except OSError as error:
-        raise Damaged(f"{MANIFEST}: {error.strerror or error}") from None
+        raise CorruptCheckpointError(f"{MANIFEST}: {error.strerror or error}") from None
     except (ValueError, RecursionError, AttributeError) as error:  # pydantic's own error is a ValueError
-        raise Damaged(f"{MANIFEST} cannot be read: {str(error).splitlines()[0]}") from None
+        raise CorruptCheckpointError(f"{MANIFEST} cannot be read: {str(error).splitlines()[0]}") from None
 
 
 class Writer:
@@ -235,10 +173,10 @@ class Writer:
         self._writers: dict[str, RowWriter] = {}
         self._published: dict[str, list[RowFile]] = {}
 
-    def go_on_from(self, loaded: Loaded) -> None:
+    def go_on_from(self, loaded: Checkpoint) -> None:
         """What `loaded` has on the disk need not be written again."""
         self._published = {name: _row_files(ring) for name, ring in loaded.manifest.rings.items()}
-        atomic.tidy(self.folder, self.folder / REPLAY)
+        atomic.remove_leftovers(self.folder, self.folder / REPLAY)
 
     def forget_rows(self) -> None:
         """Rows on the disk are no longer those of the rings: the next checkpoint has all of them written again."""
@@ -256,7 +194,7 @@ class Writer:
         arrays: Arrays,
         rings: Mapping[str, Ring],
         rows: Mapping[str, tuple[int, Arrays]],
-        about: About,
+        about: CheckpointMetadata,
         packages: Mapping[str, str | None],
         saved_at: str,
     ) -> Path:
@@ -309,7 +247,7 @@ class Writer:
         self._manifests = {name: each for name, each in manifests.items() if name in kept}
         if all(name in manifests for name in newest):
             self.remove_rows([manifests[name] for name in newest])
-        atomic.tidy(self.folder, self.folder / REPLAY)
+        atomic.remove_leftovers(self.folder, self.folder / REPLAY)
 
     def best_score(self) -> float | None:
         """The largest score of the checkpoints that are there."""
@@ -350,7 +288,7 @@ class Writer:
 
     def _manifest(self, name: str) -> Manifest | None:
         if name not in self._manifests:
-            with suppress(Damaged):
+            with suppress(CorruptCheckpointError):
                 self._manifests[name] = read_manifest(self.folder / name)
         return self._manifests.get(name)
 
@@ -375,7 +313,7 @@ def _check_ring(folder: Path, name: str, ring: SavedRing) -> None:
     reached = max(0, ring.added - ring.capacity)
     for begin, end in [(each.begin, each.end) for each in files] + [(ring.added, ring.added)]:
         if begin > reached:
-            raise Damaged(f"replay '{name}': rows {reached} to {begin} are missing")
+            raise CorruptCheckpointError(f"replay '{name}': rows {reached} to {begin} are missing")
         reached = max(reached, end)
 
 
@@ -390,8 +328,7 @@ def _but_rows(column: np.ndarray) -> tuple[int, ...]:
 def _order(name: str) -> tuple[int, int]:
     match = _NAME.fullmatch(name)
     assert match is not None  # as of all `names`
-    step, again = match.groups()
-    return int(step), int(again or 0)
+    return int(match[1]), int(match[2] or 0)
 
 
 def signed(fields: Mapping[str, Any]) -> bytes:

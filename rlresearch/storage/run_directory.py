@@ -28,7 +28,7 @@ from typing import Any, Self
 
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.storage import redaction
-from rlresearch.storage.atomic import hold, read_file
+from rlresearch.storage.atomic import lock, read_file
 from rlresearch.storage.jsonl import decoded, encodable
 
 SCHEMA_VERSION = 1
@@ -62,7 +62,7 @@ class RunDirectory:
         started = utc_now()
         name = f"{started:%H%M%S}_{_safe(algo)}_{_safe(env)}_s{_safe(str(seed))}"
         try:
-            run = cls(exclusive(Path(root) / f"{started:%Y-%m-%d}", name))
+            run = cls(make_unique_dir(Path(root) / f"{started:%Y-%m-%d}", name))
         except OSError as error:
             reason = error.strerror or error
             message = f"runs_dir ({root}) cannot be written: {reason}; choose another with runs_dir=PATH."
@@ -75,14 +75,14 @@ class RunDirectory:
 
     def hold(self) -> None:
         """Keeps other processes from going on with this run, until `close`. Errors: RunError where one is at it."""
-        self._held = hold(self.path) if self._held is None else self._held
+        self._held = lock(self.path) if self._held is None else self._held
         if self._held is None:
             now = self.recorded()
             raise RunError(f"{self.path} is being trained by process {now.get('pid')} on {now.get('host')}")
 
     def write_config(self, yaml_text: str, name: str = "config.yaml") -> None:
         """Writes config.yaml, or a file of another name. Errors: RunError naming the file."""
-        write_whole(self.path / name, yaml_text)
+        atomic_write(self.path / name, yaml_text)
 
     def record(self, **fields: Any) -> None:
         """Merges `fields`, less secrets, into run.json, which is whole at every instant.
@@ -94,7 +94,7 @@ class RunDirectory:
         path = self.path / "run.json"
         with self._lock:
             merged = (self.recorded() if path.exists() else {}) | redaction.settings(fields)
-            write_whole(path, json.dumps(encodable(merged), indent=2, allow_nan=False) + "\n")
+            atomic_write(path, json.dumps(encodable(merged), indent=2, allow_nan=False) + "\n")
 
     def recorded(self) -> dict[str, Any]:
         """The fields of run.json. Errors: RunError where it is missing or is not JSON."""
@@ -174,7 +174,7 @@ def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:60] or "x"
 
 
-def exclusive(folder: Path, name: str) -> Path:
+def make_unique_dir(folder: Path, name: str) -> Path:
     """A new folder whose name begins with `name`: mkdir decides who was first; a clock or a look cannot.
 
     Errors: OSError.
@@ -188,7 +188,7 @@ def exclusive(folder: Path, name: str) -> Path:
     raise OSError(f"100 random names under {folder} were all taken")
 
 
-def write_whole(path: Path, text: str) -> None:
+def atomic_write(path: Path, text: str) -> None:
     """Puts `text` at `path` in one step: a reader, or a crash, sees the old file or the new one."""
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:

@@ -29,7 +29,7 @@ Arrays = Mapping[str, np.ndarray]
 FILES_OF_A_RING = 8  # so much of a full ring is in one file: one more than these lie on the disk, not twice the ring
 
 
-class Damaged(Exception):
+class CorruptCheckpointError(Exception):
     """What is on the disk is not what was written there; says which file, and where it can which array."""
 
 
@@ -51,7 +51,7 @@ def unpacked(blob: bytes, name: str) -> dict[str, np.ndarray]:
     try:
         return safetensors.numpy.load(blob)
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise Damaged(f"{name} cannot be read: {error}") from None
+        raise CorruptCheckpointError(f"{name} cannot be read: {error}") from None
 
 
 def damage(blob: bytes, name: str) -> str:
@@ -179,7 +179,7 @@ def read_rows(folder: Path, files: Sequence[RowFile]) -> Iterator[tuple[int, dic
         for begin, end, blob in _blobs(content, each.name):
             columns = unpacked(blob, each.name)
             if any(column.ndim < 2 or column.shape[-2] != end - begin for column in columns.values()):
-                raise Damaged(f"{each.name}: rows {begin} to {end} have another number of rows")
+                raise CorruptCheckpointError(f"{each.name}: rows {begin} to {end} have another number of rows")
             yield begin, columns
 
 
@@ -193,9 +193,9 @@ def _checked(folder: Path, file: RowFile) -> bytes:
     try:
         content = atomic.read_file(folder / file.name, file.size)
     except (OSError, ValueError) as error:
-        raise Damaged(f"{file.name}: {getattr(error, 'strerror', None) or error}") from None
+        raise CorruptCheckpointError(f"{file.name}: {getattr(error, 'strerror', None) or error}") from None
     if len(content) < file.size or digest(content) != file.digest:
-        raise Damaged(_damaged_rows(content, file.name))
+        raise CorruptCheckpointError(_damaged_rows(content, file.name))
     return content
 
 
@@ -211,7 +211,7 @@ def _damaged_rows(content: bytes, name: str) -> str:
                 if digest(column.tobytes()) != digests[array]:
                     return f"{name}: tensor '{array}', rows {begin} to {end}, is damaged"
             offset = after
-    except (Damaged, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (CorruptCheckpointError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         pass
     return f"{name}: from byte {offset} on, its tensors are damaged or missing"
 
@@ -223,7 +223,7 @@ def _blobs(content: bytes, name: str) -> Iterator[tuple[int, int, bytes]]:
         try:
             begin, end, after = _extent(content, offset)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise Damaged(f"{name}: what follows byte {offset} is no list of rows: {error}") from None
+            raise CorruptCheckpointError(f"{name}: what follows byte {offset} is no list of rows: {error}") from None
         yield begin, end, content[offset:after]
         offset = after
 

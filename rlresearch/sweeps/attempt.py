@@ -11,21 +11,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlresearch.config.compose import Change
+from rlresearch.config.changes import Change
 from rlresearch.config.dotted import flattened
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.storage.redaction import redacted
 from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps.ledger import DONE, FAILED, FINISHED, INTERRUPTED, Ledger
-from rlresearch.training import outcome as ending
 from rlresearch.training import resume
-from rlresearch.training import run as launch
+from rlresearch.training import run as run_module
 from rlresearch.training.experiment import Plan, plan
+from rlresearch.training.outcome import format_error
 from rlresearch.training.pruning import trial_of
+from rlresearch.training.request import RunRequest
 
 
-class Task(NamedTuple):
+class AttemptTask(NamedTuple):
     """An attempt at a job, as plain data that goes to any process. run: where it goes on, None for a new directory.
 
     packages: where components may come from, None for anywhere; folder: what --config-dir names; command: as typed;
@@ -47,7 +48,7 @@ class Task(NamedTuple):
     secrets: dict[str, Any] = {}
 
 
-class Outcome(NamedTuple):
+class AttemptResult(NamedTuple):
     """How an attempt ended. members: of a fused program, by their place in it, those that made it fail."""
 
     status: str
@@ -56,30 +57,32 @@ class Outcome(NamedTuple):
     members: tuple[int, ...] = ()
 
 
-def attempt(tasks: Sequence[Task], book: Ledger, fused: Mapping[str, Any] | None = None) -> list[Outcome]:
+def attempt(tasks: Sequence[AttemptTask], book: Ledger, fused: Mapping[str, Any] | None = None) -> list[AttemptResult]:
     """Carries out one task, or several in one program, and enters in the ledger what becomes of each.
 
     fused: the configuration of the population that the tasks are members of. What goes wrong is an outcome; only
     Interrupted, and what is worse, goes on to the caller, once it was entered too.
     """
-    outcomes = [Outcome(FAILED, "it left without a word")] * len(tasks)
+    outcomes = [AttemptResult(FAILED, "it left without a word")] * len(tasks)
     try:
-        outcomes = carried_out(tasks, book, fused)
+        outcomes = execute(tasks, book, fused)
     except KeyboardInterrupt as interrupted:
-        outcomes = [Outcome(INTERRUPTED, f"told to stop by {getattr(interrupted, 'name', 'SIGINT')}")] * len(tasks)
+        outcomes = [AttemptResult(INTERRUPTED, f"told to stop by {getattr(interrupted, 'name', 'SIGINT')}")] * len(
+            tasks
+        )
         raise
     except SystemExit:  # of a run itself it would be an error: who started this process ends it, as Ray does
-        outcomes = [Outcome(INTERRUPTED, "its process was told to leave")] * len(tasks)
+        outcomes = [AttemptResult(INTERRUPTED, "its process was told to leave")] * len(tasks)
         raise
     except MemoryError as error:
-        outcomes = [Outcome(FAILED, f"out of memory: {error}")] * len(tasks)
+        outcomes = [AttemptResult(FAILED, f"out of memory: {error}")] * len(tasks)
     finally:
         for task, outcome in zip(tasks, outcomes, strict=True):
             ledger.ended(book, task.job, task.attempt, outcome.status, outcome.reason, outcome.objective)
     return outcomes
 
 
-def carried_out(tasks: Sequence[Task], book: Ledger, fused: Mapping[str, Any] | None) -> list[Outcome]:
+def execute(tasks: Sequence[AttemptTask], book: Ledger, fused: Mapping[str, Any] | None) -> list[AttemptResult]:
     first = tasks[0]
     runs: list[Path] = []
     if first.folder is not None and first.folder not in sys.path:
@@ -94,36 +97,36 @@ def carried_out(tasks: Sequence[Task], book: Ledger, fused: Mapping[str, Any] | 
         if begun_already:
             begun(begun_already)
             told_again = [Change(key, value) for key, value in first.secrets.items()]
-            made, going_on = resume.resumption(str(begun_already[0]), told_again, first.packages or [])
-            mean = launch.launch(_quiet(made), _request(tasks, going_on.config, begun), going_on)
+            made, going_on = resume.load_resume_point(str(begun_already[0]), told_again, first.packages or [])
+            mean = run_module.launch(_quiet(made), _request(tasks, going_on.config, begun), going_on)
         else:
             ledger.begun(book, [task.job for task in tasks], [task.attempt for task in tasks])
             config = first.config if fused is None else dict(fused)
             here = {**config, "runs_dir": os.path.join(first.cwd, config["runs_dir"])}
-            mean = launch.launch(_quiet(plan(here, first.packages)), _request(tasks, config, begun))
+            mean = run_module.launch(_quiet(plan(here, first.packages)), _request(tasks, config, begun))
     except (ConfigError, RunError) as error:
         cause = error.__cause__ if isinstance(error, RunError) and error.__cause__ is not None else error
-        return _failed(tasks, ending.told(cause), tuple(getattr(cause, "members", ())))
+        return _failed(tasks, format_error(cause), tuple(getattr(cause, "members", ())))
     if len(tasks) == 1 and not begun_already:
-        return [Outcome(ended_as(runs[0])[0] or FINISHED if runs else FINISHED, objective=mean)]
+        return [AttemptResult(ended_as(runs[0])[0] or FINISHED if runs else FINISHED, objective=mean)]
     outcomes = [_outcome(run) for run in runs]
     _part(runs[0], book)
     return outcomes
 
 
-def _outcome(run: Path) -> Outcome:
+def _outcome(run: Path) -> AttemptResult:
     """Of a member: one may fail, and the others go on."""
     status, mean = ended_as(run)
     if status is not None:
-        return Outcome(status, objective=mean)
+        return AttemptResult(status, objective=mean)
     reason = RunDirectory(run).recorded().get("reason") or {}
-    return Outcome(FAILED, str(reason.get("error") or "it has no final evaluation"))
+    return AttemptResult(FAILED, str(reason.get("error") or "it has no final evaluation"))
 
 
 def _part(run: Path, book: Ledger) -> None:
     """Where a run is a member of a fused program of which every member has an end, each gets checkpoints of its own."""
-    from rlresearch.storage.tensor_files import Damaged
-    from rlresearch.sweeps.launchers.split_population import part
+    from rlresearch.storage.tensor_files import CorruptCheckpointError
+    from rlresearch.sweeps.launchers.split_population import split
 
     record = RunDirectory(run).recorded()
     members = (record.get("population") or {}).get("members") or []
@@ -132,17 +135,21 @@ def _part(run: Path, book: Ledger) -> None:
         return
     if all(RunDirectory(each).recorded()["status"] in (*DONE, FAILED) for each in runs):
         try:
-            part(runs)
-        except (OSError, Damaged, RunError) as error:  # the results are there, and checkpoints of all together
+            split(runs)
+        except (
+            OSError,
+            CorruptCheckpointError,
+            RunError,
+        ) as error:  # the results are there, and checkpoints of all together
             book.write("not_parted", run=str(run), why=str(error))
 
 
-def _failed(tasks: Sequence[Task], why: str, members: tuple[int, ...]) -> list[Outcome]:
+def _failed(tasks: Sequence[AttemptTask], why: str, members: tuple[int, ...]) -> list[AttemptResult]:
     """Of several in one program, only those that made it fail have failed themselves."""
     if len(tasks) == 1:
-        return [Outcome(FAILED, why)]
-    others = Outcome(INTERRUPTED, f"the program that it was fused into failed: {why}", members=members)
-    return [Outcome(FAILED, why, members=members) if place in members else others for place in range(len(tasks))]
+        return [AttemptResult(FAILED, why)]
+    others = AttemptResult(INTERRUPTED, f"the program that it was fused into failed: {why}", members=members)
+    return [AttemptResult(FAILED, why, members=members) if place in members else others for place in range(len(tasks))]
 
 
 def _quiet(made: Plan) -> Plan:
@@ -150,10 +157,10 @@ def _quiet(made: Plan) -> Plan:
     return made._replace(logger=dataclasses.replace(made.logger, console="none"))
 
 
-def _request(tasks: Sequence[Task], config: Mapping[str, Any], begun: Any) -> launch.Request:
+def _request(tasks: Sequence[AttemptTask], config: Mapping[str, Any], begun: Any) -> RunRequest:
     first, settings = tasks[0], flattened(config)
     env = first.choices.get("env")
-    return launch.Request(
+    return RunRequest(
         config=dict(config),
         algo=str(first.choices.get("algo")),
         env=str(config["env"]["id"] if env == "gym" else env),
@@ -168,7 +175,7 @@ def _request(tasks: Sequence[Task], config: Mapping[str, Any], begun: Any) -> la
     )
 
 
-def _own(task: Task, fused: bool) -> dict[str, Any]:
+def _own(task: AttemptTask, fused: bool) -> dict[str, Any]:
     """What stands in a run's record of its place in the sweep."""
     place = {"directory": task.sweep, "job": task.job, "attempt": task.attempt, "fused": fused}
     return {"sweep": place, "overrides": redacted(task.overrides)}

@@ -13,12 +13,12 @@ from rlresearch.config.dotted import flattened
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.runtime.signals import Interrupted
 from rlresearch.storage import redaction
-from rlresearch.storage.atomic import hold
+from rlresearch.storage.atomic import lock
 from rlresearch.storage.provenance import provenance
 from rlresearch.storage.redaction import MASK, redacted
 from rlresearch.storage.run_directory import RunDirectory, timestamp
 from rlresearch.sweeps import ledger
-from rlresearch.sweeps.attempt import Outcome, Task, attempt, ended_as
+from rlresearch.sweeps.attempt import AttemptResult, AttemptTask, attempt, ended_as
 from rlresearch.sweeps.jobs import Composer, check, frozen
 from rlresearch.sweeps.ledger import DONE, FAILED, INTERRUPTED, KILLED, PENDING, RUNNING, TIMED_OUT, Job
 from rlresearch.sweeps.table import Table
@@ -105,11 +105,11 @@ class Sweep:
         own = self._values.get(job.number, job.values) | self.secrets
         return frozen(replace(job, values=own), self.bases)
 
-    def task(self, job: Job) -> Task:
+    def task(self, job: Job) -> AttemptTask:
         """The next attempt at a job."""
         base = self.bases[job.base]
         self._again.discard(job.number)
-        return Task(
+        return AttemptTask(
             job=job.number,
             attempt=job.attempts + 1,
             config=self.config(job),
@@ -127,7 +127,7 @@ class Sweep:
 
     # What a launcher does.
 
-    def attempt(self, jobs: Sequence[Job], fused: Mapping[str, Any] | None = None) -> list[Outcome]:
+    def attempt(self, jobs: Sequence[Job], fused: Mapping[str, Any] | None = None) -> list[AttemptResult]:
         """Runs one job, or several as one program, in this process; see `attempt.attempt`."""
         tasks = [self.task(job) for job in jobs]
         self._goes_on -= {job.number for job in jobs}
@@ -194,7 +194,7 @@ class Sweep:
             total = len(self.jobs)
             raise RunError(
                 f"{len(bad)} of {total} jobs did not finish ({counts}); "
-                f"again: {resume.command(self.directory, self.folder, *retry)}{why}"
+                f"again: {resume.resume_command(self.directory, self.folder, *retry)}{why}"
             )
 
     def close(self) -> None:
@@ -216,7 +216,7 @@ class Sweep:
             raise ConfigError(
                 f"resume={path}: the sweep ended before its jobs were planned, and ran none: start it again."
             )
-        self._held = ledger.held(path)
+        self._held = ledger.locked(path)
         _wait_for_orphans(account.jobs)
         self.path, self._book = path, ledger.Ledger(path, mends=True)
         self._composer.bases = account.bases
@@ -257,7 +257,7 @@ class Sweep:
 
     def _create(self) -> None:
         self.path = ledger.create(self._root)
-        self._held = ledger.held(self.path)
+        self._held = ledger.locked(self.path)
         self._book = ledger.Ledger(self.path)
         fields = provenance(self._command, []) | {"config_dir": self.folder, "launcher": self._name}
         fields |= {"settings": asdict(self.launcher), "schema_version": ledger.SCHEMA_VERSION, "at": timestamp()}
@@ -342,7 +342,7 @@ def _wait_for_orphans(jobs: Sequence[Job]) -> None:
 
 def _is_held(run: Path) -> bool:
     try:
-        file = hold(run)
+        file = lock(run)
     except OSError:
         return False
     if file is not None:

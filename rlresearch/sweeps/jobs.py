@@ -11,13 +11,14 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rlresearch.config import compose
-from rlresearch.config.compose import CHECKED_VALUES, Composed
+from rlresearch.config.compose import Composed, compose, tuned_values
+from rlresearch.config.overrides import set_values
 from rlresearch.errors import ConfigError, shown
 from rlresearch.sweeps.ledger import Base, Job, own, swept
 from rlresearch.training.experiment import Plan, plan
 from rlresearch.training.resume import check_source
 
+CHECKED_VALUES = 50  # of one sweep key, before the first job; each job is checked again
 ALL_CHECKED = 1_000  # jobs; of more, each value of each key is checked in a few
 
 
@@ -41,7 +42,7 @@ class Composer:
     def jobs(self, batch: Sequence[Sequence[str]], first: int = 0) -> list[Job]:
         """A job for each list of overrides, numbered from `first`. ConfigError, one line, on a wrong one."""
         new = [text for text in dict.fromkeys(text for each in batch for text in each) if text not in self._settings]
-        self._settings |= compose.set_values(new, self._folder) if new else {}
+        self._settings |= set_values(new, self._folder) if new else {}
         self._compare(batch)
         return [self._job(first + index, list(overrides)) for index, overrides in enumerate(batch)]
 
@@ -49,7 +50,7 @@ class Composer:
         key, values = self._split(overrides)
         family = self._families[key]
         if not family.exact:
-            return Job(number, self._base(compose.compose(overrides, self._folder)), {}, overrides)
+            return Job(number, self._base(compose(overrides, self._folder)), {}, overrides)
         own = {name: value for name, value in values.items() if _at(family.composed.config, name) is not value}
         return Job(number, family.number, own, overrides)
 
@@ -68,14 +69,14 @@ class Composer:
             if key not in self._families:
                 ends[key] = [ends.get(key, [overrides])[0], overrides]
         for key, (first, last) in ends.items():
-            composed = compose.compose(first, self._folder)
-            exact = not _referred_to(key[1], composed.referred)
+            composed = compose(first, self._folder)
+            exact = not _referred_to(key[1], composed.referenced())
             if exact and first is not last:
-                exact = with_values(composed.config, self._split(last)[1]) == compose.compose(last, self._folder).config
+                exact = with_values(composed.config, self._split(last)[1]) == compose(last, self._folder).config
             self._families[key] = _Family(self._base(composed) if exact else -1, composed, exact)
 
     def _base(self, composed: Composed) -> int:
-        tuned = compose.tuned_values(composed.choices.get("tuned"), composed.config, self._folder)
+        tuned = tuned_values(composed.choices.get("tuned"), composed.config, self._folder)
         choices = {name: option for name, option in composed.choices.items() if not name.startswith("hydra/")}
         self.bases.append(Base(composed.config, choices, tuned))
         return len(self.bases) - 1

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from rlresearch.errors import ConfigError, RunError
-from rlresearch.storage.atomic import hold, sync_folder
+from rlresearch.storage.atomic import lock, sync_folder
 from rlresearch.storage.jsonl import encodable, parsed_rows
-from rlresearch.storage.run_directory import exclusive, timestamp
+from rlresearch.storage.run_directory import make_unique_dir, timestamp
 
 SCHEMA_VERSION = 1
 LEDGER = "ledger.jsonl"
@@ -74,7 +74,7 @@ class Base:
 
 
 @dataclass
-class Account:
+class SweepState:
     """All that a ledger says. header: how the sweep was started; planned: whether its jobs were all written down."""
 
     header: dict[str, Any] = field(default_factory=dict)
@@ -153,7 +153,7 @@ class Ledger:
 def create(root: str | os.PathLike[str]) -> Path:
     """A sweep directory under `root` that no other sweep has. ConfigError where it cannot be made."""
     try:
-        path = exclusive(Path(root), f"{datetime.now(UTC):%Y-%m-%d_%H%M%S}")
+        path = make_unique_dir(Path(root), f"{datetime.now(UTC):%Y-%m-%d_%H%M%S}")
         (path / LOGS).mkdir()
     except OSError as error:
         message = f"hydra.sweep.dir={root}: cannot be written: {error.strerror or error}; choose another."
@@ -166,9 +166,9 @@ def is_sweep(path: str | os.PathLike[str]) -> bool:
     return (Path(path) / LEDGER).is_file()
 
 
-def held(path: Path) -> int:
+def locked(path: Path) -> int:
     """Keeps other controllers from a sweep until the file number is closed. ConfigError where one is at it."""
-    file = hold(path)
+    file = lock(path)
     if file is None:
         raise ConfigError(f"resume={path}: another process is at work on this sweep; wait for it, or end it.")
     return file
@@ -178,7 +178,7 @@ class Reader:
     """What the events in a sweep directory add up to, now and as more are written."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.account = path, Account()
+        self.path, self.account = path, SweepState()
         self._read: dict[Path, int] = {}
 
     def refresh(self) -> list[Job]:
@@ -218,14 +218,14 @@ def newest(folder: Path) -> Path | None:
     return max(made, key=lambda path: (path / LEDGER).stat().st_mtime, default=None)
 
 
-def read(path: Path) -> Account:
+def read(path: Path) -> SweepState:
     """What the events in a sweep directory add up to. ConfigError where it cannot be read."""
     reader = Reader(path)
     reader.refresh()
     return reader.account
 
 
-def _take(account: Account, event: Mapping[str, Any], path: Path) -> None:
+def _take(account: SweepState, event: Mapping[str, Any], path: Path) -> None:
     kind = event["event"]
     if kind == "sweep":
         if event["schema_version"] != SCHEMA_VERSION:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlresearch.config.compose import Change
+from rlresearch.config.changes import Change
 from rlresearch.config.dotted import flattened
 from rlresearch.errors import ConfigError, alternatives, shown
 from rlresearch.storage.redaction import MASK
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps.controller import RETRIED, Sweep
-from rlresearch.sweeps.launchers.basic import check_outward, made
+from rlresearch.sweeps.launchers.basic import check_outward, create_launcher
 from rlresearch.training.resume import named_packages
 
 ALLOWED = ("retry", "packages", "hydra/launcher", "hydra.launcher.SETTING")
 
 
-def go_on(changes: Sequence[Change], folder: str | None, argv: Sequence[str]) -> None:
+def resume_sweep(changes: Sequence[Change], folder: str | None, argv: Sequence[str]) -> None:
     """Runs what is left of the sweep that `resume` among the changes names.
 
     Finished jobs stay as they are; interrupted ones go on from their checkpoints; with retry=failed, those that failed,
@@ -35,7 +35,7 @@ def go_on(changes: Sequence[Change], folder: str | None, argv: Sequence[str]) ->
     name, settings = _launcher(header, asked)
     if (sweeper := header.get("sweeper", "basic")) != "basic":
         raise ConfigError(f"resume={path}: was proposed by hydra/sweeper={sweeper}, which goes on by itself.")
-    sweep = Sweep(made(name, settings), name, str(path.parent), argv, folder, packages)
+    sweep = Sweep(create_launcher(name, settings), name, str(path.parent), argv, folder, packages)
     sweep.secrets = secrets
     try:
         sweep.reopen(path, retry)
@@ -45,7 +45,7 @@ def go_on(changes: Sequence[Change], folder: str | None, argv: Sequence[str]) ->
         sweep.close()
 
 
-def _masked(account: ledger.Account) -> set[str]:
+def _masked(account: ledger.SweepState) -> set[str]:
     """The keys of secrets, which the ledger leaves out."""
     own = [*(flattened(base.config) for base in account.bases), *(job.values for job in account.jobs)]
     return {key for values in own for key, value in values.items() if MASK in str(value)}

@@ -20,7 +20,8 @@ from rlresearch.errors import RunError
 from rlresearch.evaluation.evaluator import UNSEEN, Evaluation
 from rlresearch.runners.runner import Runner
 from rlresearch.storage import run_directory
-from rlresearch.storage.checkpoint import About, Loaded, Writer
+from rlresearch.storage.checkpoint import Checkpoint, Writer
+from rlresearch.storage.manifest import CheckpointMetadata
 from rlresearch.storage.provenance import versions
 from rlresearch.training.callbacks import Callback, LoopPosition, Milestone
 from rlresearch.training.finite_check import FiniteCheck
@@ -84,7 +85,7 @@ class Checkpointer(Callback):
         self._since, self._warned = time.monotonic(), False
         self._best, self._serial = self._writer.best_score(), self._writer.last_serial()
 
-    def resume(self, loaded: Loaded) -> LoopPosition:
+    def resume(self, loaded: Checkpoint) -> LoopPosition:
         """Puts a checkpoint of this run into the runner; returns where the loop goes on."""
         position = LoopPosition(**loaded.about.position)  # type: ignore[arg-type]  # JSON: each field has its type
         self._saved = loaded.about.iteration, position
@@ -155,7 +156,7 @@ class Checkpointer(Callback):
         self.wait()
         self._finite_check.check(step)
         arrays, rings, *_ = taken = self._snapshot()
-        about = About(
+        about = CheckpointMetadata(
             step=step,
             iteration=self._runner.iteration,
             members=list(self._runner.members),
@@ -186,7 +187,7 @@ class Checkpointer(Callback):
         self._replacements, self._samples = self._runner.replacements, taken.samples
         return taken
 
-    def _write(self, arrays: Mapping, rings: Mapping, rows: Mapping, about: About) -> None:
+    def _write(self, arrays: Mapping, rings: Mapping, rows: Mapping, about: CheckpointMetadata) -> None:
         try:
             for log in self._facts.logs:
                 log.sync()

@@ -18,7 +18,7 @@ from rlresearch.evaluation.video import check_rendering
 from rlresearch.loggers.wandb.settings import WandbSettings
 from rlresearch.noise import NoNoise
 from rlresearch.runners import PBT, Population, RunnerPart
-from rlresearch.runners.step import Trainer
+from rlresearch.runners.step import TrainingStep
 from rlresearch.storage.redaction import MASK
 from rlresearch.training.pruning import Trial, trial_of
 from rlresearch.training.settings import CheckpointSettings, EvalSettings, LoggerSettings, Settings
@@ -32,7 +32,7 @@ class Plan(NamedTuple):
 
     settings: Settings
     task: Task
-    trainer: Trainer
+    trainer: TrainingStep
     runner: Any
     eval: EvalSettings
     logger: LoggerSettings
@@ -130,7 +130,7 @@ def _task(node: Mapping[str, Any], packages: Sequence[str] | None) -> Task:
     return task
 
 
-def _trainer(config: Mapping[str, Any], task: Task, packages: Sequence[str] | None) -> Trainer:
+def _trainer(config: Mapping[str, Any], task: Task, packages: Sequence[str] | None) -> TrainingStep:
     """The algorithm with its parts: the groups noise and optimizer, and each network under its name."""
     algorithm = component_class(config["algo"], "algo", packages)
     given = {"spec", "noise", "optimizer", *config["algo"]}
@@ -151,7 +151,7 @@ def _trainer(config: Mapping[str, Any], task: Task, packages: Sequence[str] | No
     algo = build(config["algo"], "algo", parts | {"spec": task.spec}, packages)
     buffer = build(config["buffer"], "buffer", {"batch_size": algo.batch_size}, packages)
     normalizer = build(config["normalize"], "normalize", packages=packages)
-    trainer = make(Trainer, {}, "", {"algo": algo, "buffer": buffer, "normalizer": normalizer})
+    trainer = make(TrainingStep, {}, "", {"algo": algo, "buffer": buffer, "normalizer": normalizer})
     algo.check()
     if algo.LEARNS_FROM != buffer.OFFERS:
         raise ConfigError(

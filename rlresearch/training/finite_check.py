@@ -11,7 +11,7 @@ import tensorflow as tf
 from rlresearch import tree
 from rlresearch.errors import RunError
 from rlresearch.runners.runner import Runner
-from rlresearch.runners.step import RunState
+from rlresearch.runners.step import TrainState
 from rlresearch.training.callbacks import Callback
 from rlresearch.types import Tree
 
@@ -84,11 +84,11 @@ def _message(name: str, values: np.ndarray, step: int, seeds: Sequence[int]) -> 
     )
 
 
-def _looked_at(state: RunState) -> Tree:
+def _looked_at(state: TrainState) -> Tree:
     losses = {name: total for name, total in state.totals.sums.items() if name.startswith("loss/")}
     return {"algo": state.algo, **losses}
 
 
-def _sum(state: RunState) -> tf.Tensor:
+def _sum(state: TrainState) -> tf.Tensor:
     leaves = [leaf for leaf in tf.nest.flatten(_looked_at(state)) if leaf.dtype.is_floating]
     return tf.add_n([tf.cast(tf.reduce_sum(leaf), tf.float64) for leaf in leaves] or [tf.zeros((), tf.float64)])

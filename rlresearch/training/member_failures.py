@@ -8,12 +8,12 @@ from typing import Any
 
 from rlresearch.storage.run_directory import RunDirectory, timestamp
 from rlresearch.training.callbacks import Members
-from rlresearch.training.resume import Resumption
+from rlresearch.training.resume import ResumePoint
 
 _log = logging.getLogger("rlresearch")
 
 
-def are_fused(own: Sequence[Mapping[str, Any]], resumption: Resumption | None) -> bool:
+def are_fused(own: Sequence[Mapping[str, Any]], resumption: ResumePoint | None) -> bool:
     """Whether the members of a population are jobs of a sweep, each a run of its own. own: what each says of itself."""
     record = resumption.stored.record if resumption is not None else {}
     return len(own) > 1 or bool(record.get("population") and (record.get("sweep") or {}).get("fused"))

@@ -13,9 +13,9 @@ from rlresearch.storage.run_directory import RunDirectory, timestamp
 from rlresearch.training.experiment import Plan, member_configs
 from rlresearch.training.member_failures import are_fused
 from rlresearch.training.pruning import trial_of, without_trial
-from rlresearch.training.request import Request
+from rlresearch.training.request import RunRequest
 from rlresearch.training.resources import check_room
-from rlresearch.training.resume import POPULATION, SAFE, SAFE_GROUPS, Resumption, read_config
+from rlresearch.training.resume import POPULATION, SAFE, SAFE_GROUPS, ResumePoint, read_config
 
 _log = logging.getLogger("rlresearch")
 
@@ -30,7 +30,7 @@ class Past(NamedTuple):
     cut: Sequence[Mapping[str, list[dict[str, Any]]]] = ()
 
 
-def create(plan: Plan, request: Request, directories: list[RunDirectory]) -> None:
+def create(plan: Plan, request: RunRequest, directories: list[RunDirectory]) -> None:
     """Fills `directories` with new ones, one a member; the run can be resumed once the last of this is written."""
     check_room(plan)
     config = without_trial(request.config)  # the stored one is that of any run, which no study waits for
@@ -52,7 +52,7 @@ def create(plan: Plan, request: Request, directories: list[RunDirectory]) -> Non
     request.begun([directory.path for directory in directories])
 
 
-def reopen(resumption: Resumption, request: Request, directories: list[RunDirectory]) -> Past:
+def reopen(resumption: ResumePoint, request: RunRequest, directories: list[RunDirectory]) -> Past:
     """Fills `directories` with those of the run, as they were at its checkpoint."""
     loaded = resumption.loaded
     for path in resumption.stored.directories:
@@ -81,7 +81,7 @@ def reopen(resumption: Resumption, request: Request, directories: list[RunDirect
     )
 
 
-def trials_of(request: Request, members: int, resumed: bool = False) -> Sequence[Mapping[str, Any] | None]:
+def trials_of(request: RunRequest, members: int, resumed: bool = False) -> Sequence[Mapping[str, Any] | None]:
     """The trial that each member is. Where a run is resumed, only as its search says: what is stored with a run may be
     anybody's, and name a study that lies anywhere.
     """
@@ -97,7 +97,7 @@ def stored_config(plan: Plan, directories: Sequence[RunDirectory]) -> dict[str, 
     return read_config(directories[0].path / name)
 
 
-def _record_resume(resumption: Resumption, request: Request, directories: Sequence[RunDirectory]) -> None:
+def _record_resume(resumption: ResumePoint, request: RunRequest, directories: Sequence[RunDirectory]) -> None:
     loaded = resumption.loaded
     step = loaded.about.step if loaded else 0
     entry = {"at": timestamp(), "step": step, "checkpoint": loaded.path.name if loaded else None}
@@ -111,7 +111,7 @@ def _record_resume(resumption: Resumption, request: Request, directories: Sequen
         directory.record(status="running", reason=None, finished_at=None, resumes=resumes, **here)
 
 
-def _write_changes(resumption: Resumption, directories: Sequence[RunDirectory]) -> None:
+def _write_changes(resumption: ResumePoint, directories: Sequence[RunDirectory]) -> None:
     """Writes changed settings into the stored configurations, so that the next resume knows of them."""
     for directory in directories:
         for name in ("config.yaml", POPULATION):

@@ -32,7 +32,7 @@ class Trained(NamedTuple):
     seconds: float
 
 
-class Outcome:
+class RunRecorder:
     """Says how a run ended: in run.json of each member, in log.txt, to a search, and on the terminal.
 
     directories: filled while the run is opened. elapsed: seconds of the whole run so far. members, pruner, failures:
@@ -129,12 +129,12 @@ def last_step(plan: Plan) -> int:
     return -(-plan.settings.total_steps // plan.task.num_envs) * plan.task.num_envs
 
 
-def where(directories: Sequence[RunDirectory]) -> str:
+def log_hint(directories: Sequence[RunDirectory]) -> str:
     """Where a person finds what was logged of a run that failed."""
     return f"what was logged is in {directories[0].path}" if directories else "before the first step"
 
 
-def told(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """What went wrong, in one line."""
     text = " ".join(str(error).split())
     return text if isinstance(error, RunError) else f"{type(error).__name__}: {text[:300]}"

@@ -143,10 +143,10 @@ class TrialReporter:
         return float(np.mean([(run["row"] or {}).get(name, np.nan) for run in runs]))
 
     def _patience(self, consequence: str) -> contextlib.AbstractContextManager:
-        return _Patience(f"study {self._trial.study} cannot be reached, {consequence}")
+        return _WarnOnError(f"study {self._trial.study} cannot be reached, {consequence}")
 
 
-class _Patience(contextlib.AbstractContextManager):
+class _WarnOnError(contextlib.AbstractContextManager):
     """A study out of reach must not end a run: any error becomes a warning."""
 
     def __init__(self, consequence: str) -> None:
@@ -221,10 +221,10 @@ def make_pruner(name: str, options: Mapping[str, Any]) -> Any:
         "successive_halving": pruners.SuccessiveHalvingPruner,
         "hyperband": pruners.HyperbandPruner,
     }
-    return made(classes[name], options, "hydra.sweeper.pruner_options")
+    return create_from_options(classes[name], options, "hydra.sweeper.pruner_options")
 
 
-def made(cls: type, options: Mapping[str, Any], where: str, **fixed: Any) -> Any:
+def create_from_options(cls: type, options: Mapping[str, Any], where: str, **fixed: Any) -> Any:
     """An object of Optuna's from options that a user wrote. ConfigError, about `where`, where they do not fit."""
     known = [name for name in inspect.signature(cls).parameters if name not in fixed]
     for name, value in options.items():

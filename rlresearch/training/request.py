@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 
-class Request(NamedTuple):
+class RunRequest(NamedTuple):
     """config: plain and resolved. algo, env: the names chosen. argv, overrides: as typed.
 
     tuned: settings that applied by themselves, by dotted key, and the name they have. choices: the option of each

@@ -12,11 +12,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
+from rlresearch.buffer_contract import BufferBytes, Sized
 from rlresearch.errors import ConfigError, shown
 from rlresearch.runners import Population
 from rlresearch.storage.tensor_files import FILES_OF_A_RING
 from rlresearch.training.experiment import Plan
-from rlresearch.types import Buffer, BufferBytes, EnvSpec, Sized
+from rlresearch.types import Buffer, EnvSpec
 
 FLOAT, FLAG = 4, 1  # bytes
 ROW_OF_METRICS, ROW_OF_EVALUATION, ONE_EPISODE = 700, 50, 24  # bytes of JSON, about

@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 import yaml
 
 from rlresearch.config import safe_yaml
-from rlresearch.config.compose import Change
+from rlresearch.config.changes import Change
 from rlresearch.config.dotted import flattened
 from rlresearch.errors import ConfigError, RunError, shown
 from rlresearch.storage import checkpoint, redaction
 from rlresearch.storage.atomic import read_file
-from rlresearch.storage.checkpoint import Loaded
+from rlresearch.storage.checkpoint import Checkpoint
 from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.training.experiment import Plan, plan
 
@@ -36,7 +36,7 @@ _FILES = ("run.json", "config.yaml", POPULATION, "metrics.jsonl", "evaluations.j
 _MOST_FOLDERS = 20_000
 
 
-def command(path: Path, config_dir: str | None, *more: str) -> str:
+def resume_command(path: Path, config_dir: str | None, *more: str) -> str:
     """What is typed to go on with a run, a sweep or a search. config_dir: that of the command which began it."""
     folder = [] if config_dir is None else [f"--config-dir={_from_here(Path(config_dir))}"]
     return f"python -m rlresearch {shlex.join([*folder, f'resume={_from_here(path)}', *more])}"
@@ -47,7 +47,7 @@ def _from_here(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredRun:
     """A run as it lies on the disk. home: the directory with its checkpoints, a population's first; directories: one a
     member; index: which of them was asked for.
     """
@@ -59,19 +59,19 @@ class Stored:
     record: dict[str, Any]
 
 
-class Resumption(NamedTuple):
+class ResumePoint(NamedTuple):
     """Where a run goes on. loaded: None for its beginning; damaged: newer checkpoints that cannot be used, and why;
     changed: [before, now] by dotted key.
     """
 
-    stored: Stored
+    stored: StoredRun
     config: dict[str, Any]
-    loaded: Loaded | None
+    loaded: Checkpoint | None
     damaged: dict[str, str]
     changed: dict[str, list[Any]]
 
 
-def resumption(path: str, changes: Sequence[Change], packages: Sequence[str]) -> tuple[Plan, Resumption]:
+def load_resume_point(path: str, changes: Sequence[Change], packages: Sequence[str]) -> tuple[Plan, ResumePoint]:
     """The plan of the run at `path` with `changes`, and where it goes on. ConfigError where it cannot."""
     stored = open_run(path, "resume")
     config, changed = apply_changes(stored, changes)
@@ -83,7 +83,7 @@ def resumption(path: str, changes: Sequence[Change], packages: Sequence[str]) ->
         every = f"all {len(damaged)} checkpoints are" if len(damaged) > 1 else "the only checkpoint is"
         raise ConfigError(f"resume={shown(path)}: {every} damaged, nothing was changed: {name}: {why}")
     _check_fit(path, stored, made, loaded)
-    return made, Resumption(stored, config, loaded, damaged, changed)
+    return made, ResumePoint(stored, config, loaded, damaged, changed)
 
 
 def named_packages(packages: Any, folder: str | None) -> list[str]:
@@ -96,7 +96,7 @@ def named_packages(packages: Any, folder: str | None) -> list[str]:
     return [*named, *(each.stem for each in inside if each.suffix == ".py" or (each / "__init__.py").is_file())]
 
 
-def open_run(path: str, key: str) -> Stored:
+def open_run(path: str, key: str) -> StoredRun:
     """The run in a directory, or of a population the whole of it. ConfigError, about `key`, where there is none."""
     run = Path(path).absolute()
     where = f"{key}={shown(path)}"
@@ -112,7 +112,7 @@ def open_run(path: str, key: str) -> Stored:
         for directory in directories:
             _check_links(directory)
         config = read_config(home / (POPULATION if record.get("population") else "config.yaml"))
-        return Stored(home, directories, names.index(run.name), config, record)
+        return StoredRun(home, directories, names.index(run.name), config, record)
     except RunError as error:
         raise ConfigError(f"{where}: {error}") from None
     except (ValueError, TypeError, AttributeError, LookupError):
@@ -167,7 +167,7 @@ def _safe(key: str) -> bool:
     return key in (*SAFE, "env.timeout_s") or key.partition(".")[0] in SAFE_GROUPS
 
 
-def apply_changes(stored: Stored, changes: Sequence[Change]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+def apply_changes(stored: StoredRun, changes: Sequence[Change]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     """The stored configuration with what was asked for, and what that has changed. ConfigError on what may not."""
     config = copy.deepcopy(stored.config)
     chosen = stored.record.get("choices") or {}
@@ -203,7 +203,7 @@ def _set(config: dict[str, Any], key: str, value: Any) -> None:
     config[last] = value
 
 
-def _check_fit(path: str, stored: Stored, made: Plan, loaded: Loaded | None) -> None:
+def _check_fit(path: str, stored: StoredRun, made: Plan, loaded: Checkpoint | None) -> None:
     where, total = f"resume={shown(path)}", made.settings.total_steps
     reached = loaded.about.step if loaded else 0
     if loaded is not None and loaded.about.config != lasting_digest(stored.config):

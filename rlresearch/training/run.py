@@ -12,12 +12,12 @@ import numpy as np
 
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation.evaluator import UNSEEN, Evaluation
-from rlresearch.loggers.base import Logger, Offline, Several
+from rlresearch.loggers.base import CompositeLogger, FileLogger, Logger
 from rlresearch.loggers.console import Display
-from rlresearch.loggers.wandb.supervisor import Beside
+from rlresearch.loggers.wandb.supervisor import WandbProcess
 from rlresearch.runners.runner import Runner
 from rlresearch.runtime import devices, watchdog
-from rlresearch.runtime.signals import Watch
+from rlresearch.runtime.signals import SignalHandler
 from rlresearch.storage import checkpoint
 from rlresearch.storage.jsonl import read_rows
 from rlresearch.storage.run_directory import RunDirectory
@@ -25,11 +25,11 @@ from rlresearch.training import opening
 from rlresearch.training.callbacks import Callback, Members, SignalCheck
 from rlresearch.training.experiment import Plan
 from rlresearch.training.member_failures import MemberFailures, are_fused
-from rlresearch.training.outcome import Outcome, Trained, last_step, told, where
+from rlresearch.training.outcome import RunRecorder, Trained, format_error, last_step, log_hint
 from rlresearch.training.pruner import Pruner
 from rlresearch.training.pruning import Trial, TrialMembers
-from rlresearch.training.request import Request
-from rlresearch.training.resume import Resumption, lasting_digest, open_run
+from rlresearch.training.request import RunRequest
+from rlresearch.training.resume import ResumePoint, lasting_digest, open_run
 
 if TYPE_CHECKING:
     from rlresearch.training.loop import LoopStart
@@ -38,7 +38,7 @@ _log = logging.getLogger("rlresearch")
 _log.addHandler(logging.NullHandler())  # before a run directory takes them, messages go nowhere
 
 
-def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -> float:
+def launch(plan: Plan, request: RunRequest, resumption: ResumePoint | None = None) -> float:
     """Trains; returns the mean return of the final evaluation, over members in a population. Errors: see `Run`."""
     return Run(plan, request, resumption).execute()
 
@@ -46,7 +46,7 @@ def launch(plan: Plan, request: Request, resumption: Resumption | None = None) -
 class InitFrom(NamedTuple):
     """A checkpoint whose parameters a new run begins with; member: whose, where it is a population's."""
 
-    loaded: checkpoint.Loaded
+    loaded: checkpoint.Checkpoint
     member: int | None
 
 
@@ -57,14 +57,14 @@ class Run:
     says `failed` and why. Interrupted where it was told to stop, after a checkpoint.
     """
 
-    def __init__(self, plan: Plan, request: Request, resumption: Resumption | None = None) -> None:
+    def __init__(self, plan: Plan, request: RunRequest, resumption: ResumePoint | None = None) -> None:
         self.plan, self.request, self.resumption = plan, request, resumption
         self.directories: list[RunDirectory] = []
         self.display = Display(plan.logger.console)
-        self._outcome = Outcome(plan, self.directories, self.display, self.elapsed)
+        self._outcome = RunRecorder(plan, self.directories, self.display, self.elapsed)
         self._began, self._past = time.perf_counter(), opening.Past()
         self._init_from: InitFrom | None = None
-        self._wandb: Beside | None = None
+        self._wandb: WandbProcess | None = None
         self._step = 0
 
     def elapsed(self) -> float:
@@ -74,7 +74,7 @@ class Run:
     def execute(self) -> float:
         """All of it; returns the mean return of the final evaluation, over members in a population."""
         try:
-            with Watch(self._outcome.leave_at_once) as signals:
+            with SignalHandler(self._outcome.leave_at_once) as signals:
                 self.prepare()
                 self.open()
                 paths = [each.path for each in self.directories]
@@ -85,7 +85,7 @@ class Run:
             self._outcome.fail(error, self._step)
             if isinstance(error, (KeyboardInterrupt, ConfigError)):
                 raise
-            raise RunError(f"{told(error)} ({where(self.directories)})") from error
+            raise RunError(f"{format_error(error)} ({log_hint(self.directories)})") from error
         finally:
             self._close()
         signals.check()  # a signal of the last moments: this run has finished, but no other follows
@@ -96,7 +96,7 @@ class Run:
         path = self.plan.settings.init_from
         if path is not None and self._checkpoint is None:
             stored = open_run(path, "init_from")
-            loaded = checkpoint.chosen(stored.home, "last", f"init_from={path}")
+            loaded = checkpoint.load_named(stored.home, "last", f"init_from={path}")
             self._init_from = InitFrom(loaded, stored.index if stored.record.get("population") else None)
 
     def open(self) -> None:
@@ -117,7 +117,7 @@ class Run:
         self.display.start(self._title(), settings.total_steps, loaded.about.step if loaded else 0)
         if self.plan.logger.wandb is not None:
             paths = [directory.path for directory in self.directories]
-            self._wandb = Beside(paths, self.plan.logger.wandb, self.display.message)
+            self._wandb = WandbProcess(paths, self.plan.logger.wandb, self.display.message)
         device = devices.prepare(settings.device, settings.threads, settings.deterministic, settings.compile_cache)
         for directory in self.directories:
             directory.record(device=device)
@@ -132,7 +132,7 @@ class Run:
                 raise
 
     @property
-    def _checkpoint(self) -> checkpoint.Loaded | None:
+    def _checkpoint(self) -> checkpoint.Checkpoint | None:
         """Where the run is resumed; None where it begins."""
         return self.resumption.loaded if self.resumption is not None else None
 
@@ -182,29 +182,29 @@ class Run:
             SignalCheck(check),
             finite_check,
             VideoCallback(Recorder(plan.task, paths, check), plan.eval),
-            LoggerCallback(outcome.members, loggers, Several([self.display])),
+            LoggerCallback(outcome.members, loggers, CompositeLogger([self.display])),
             outcome.pruner,
             SelectionCallback(runner, loggers[0]),
             checkpointer,
         ]
         return [each for each in callbacks if each is not None], start
 
-    def _loggers(self, closing: contextlib.ExitStack) -> tuple[list[Offline], list[Logger]]:
+    def _loggers(self, closing: contextlib.ExitStack) -> tuple[list[FileLogger], list[Logger]]:
         """For each member its files, and what hears of its rows: the files, then the mirrors in this process."""
         cuts = self._past.cut or [{}] * len(self.directories)
-        files = [Offline(each, self.elapsed(), cut) for each, cut in zip(self.directories, cuts, strict=True)]
+        files = [FileLogger(each, self.elapsed(), cut) for each, cut in zip(self.directories, cuts, strict=True)]
         loggers = [self._mirrored(own, each) for own, each in zip(files, self.directories, strict=True)]
         for each in [*files, *loggers]:
             closing.callback(each.close)
         return files, loggers
 
-    def _mirrored(self, files: Offline, directory: RunDirectory) -> Logger:
+    def _mirrored(self, files: FileLogger, directory: RunDirectory) -> Logger:
         if not self.plan.logger.tensorboard:
             return files
         from rlresearch.loggers.tensorboard import TensorBoard
 
         try:
-            return Several([files, TensorBoard(directory.path)])
+            return CompositeLogger([files, TensorBoard(directory.path)])
         except Exception as error:  # noqa: BLE001 (a mirror may break, the run goes on)
             _log.warning("TensorBoard's files cannot be written: %s: %s", type(error).__name__, error)
             return files

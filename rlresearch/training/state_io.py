@@ -11,13 +11,15 @@ import numpy as np
 import tensorflow as tf
 
 from rlresearch import rng
+from rlresearch.buffer_contract import AppendOnly, GrowingRows
 from rlresearch.errors import ConfigError, RunError
+from rlresearch.runners.metrics import RESET_EACH_ROW
 from rlresearch.runners.runner import Runner
-from rlresearch.runners.step import OF_THE_ROW, Trainer
-from rlresearch.storage.checkpoint import Loaded
-from rlresearch.storage.tensor_files import Damaged, Ring
+from rlresearch.runners.step import TrainingStep
+from rlresearch.storage.checkpoint import Checkpoint
+from rlresearch.storage.tensor_files import CorruptCheckpointError, Ring
 from rlresearch.tree import member, named_leaves
-from rlresearch.types import AppendOnly, Buffer, GrowingRows, Tree
+from rlresearch.types import Buffer, Tree
 
 _SAMPLED = 256  # rows of a ring
 _BEGINS_ANEW = re.compile(r"\.[^.]*(optimizer|noise)")
@@ -69,7 +71,7 @@ def snapshot(runner: Runner, buffer: Buffer | None, before: Mapping[str, Sample]
     return Snapshot(arrays, rings, samples, frozenset(changed))
 
 
-def restore(runner: Runner, buffer: Buffer | None, loaded: Loaded) -> None:
+def restore(runner: Runner, buffer: Buffer | None, loaded: Checkpoint) -> None:
     """Puts a checkpoint into a runner that was built alike. Errors: RunError where it was not."""
     arrays, where = loaded.arrays, f"checkpoint {loaded.path.name}"
     template = runner.state()
@@ -87,7 +89,7 @@ def restore(runner: Runner, buffer: Buffer | None, loaded: Loaded) -> None:
         filled = {f"{name}.columns": loaded.ring(name, _like(rows)) for name, rows in growing.items()}
         state = _filled(template, arrays, filled)
         runner.restore(loaded.about.iteration, state, extra_state)
-    except (Damaged, KeyError) as error:
+    except (CorruptCheckpointError, KeyError) as error:
         raise RunError(f"{where} cannot be restored: {error}") from error
     if loaded.about.content not in ("", snapshot(runner, buffer).content):
         raise RunError(
@@ -96,7 +98,7 @@ def restore(runner: Runner, buffer: Buffer | None, loaded: Loaded) -> None:
         )
 
 
-def begin_from(runner: Runner, loaded: Loaded, index: int | None) -> None:
+def begin_from(runner: Runner, loaded: Checkpoint, index: int | None) -> None:
     """Gives a new run the parameters and normalisation of a checkpoint; moments and noise begin anew.
 
     index: of the member whose they are, where the checkpoint is a population's. ConfigError where they do not fit.
@@ -119,13 +121,13 @@ def begin_from(runner: Runner, loaded: Loaded, index: int | None) -> None:
 
 
 class Learned(NamedTuple):
-    """The part of a `RunState` that the deterministic policy is made of."""
+    """The part of a `TrainState` that the deterministic policy is made of."""
 
     algo: Tree
     normalizer: Tree
 
 
-def learned(trainer: Trainer, loaded: Loaded, index: int | None) -> Learned:
+def learned(trainer: TrainingStep, loaded: Checkpoint, index: int | None) -> Learned:
     """What a checkpoint knows of how to act. index: of the member, where it is a population's.
 
     Errors: RunError where it is another program's.
@@ -163,7 +165,7 @@ def member_digests(runner: Runner, ended: Sequence[int | None] = ()) -> list[str
 def _digest(iteration: int, state: Tree) -> str:
     running = hashlib.blake2b(str(iteration).encode(), digest_size=16)
     for name, leaf in named_leaves(state, "state"):
-        if name.removeprefix("state.").startswith(OF_THE_ROW):
+        if name.removeprefix("state.").startswith(RESET_EACH_ROW):
             continue
         _add(running, name, leaf.numpy())
     return running.hexdigest()
@@ -177,7 +179,7 @@ def _growing(state: Tree, buffer: Buffer | None) -> dict[str, GrowingRows]:
 
 
 def _sample(rows: GrowingRows, ring: Ring) -> Sample:
-    """Rows evenly spread over what a ring holds."""
+    """RingState evenly spread over what a ring holds."""
     stored = ring.added - ring.oldest
     numbers = np.unique(ring.oldest + stored * np.arange(_SAMPLED if stored else 0, dtype=np.int64) // _SAMPLED)
     return Sample(numbers, _rows_at(rows, ring, numbers))

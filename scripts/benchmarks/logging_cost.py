@@ -37,11 +37,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from rlresearch.config.compose import compose  # noqa: E402
-from rlresearch.loggers.base import Logger, Offline, Several  # noqa: E402
-from rlresearch.loggers.tail import Following  # noqa: E402
+from rlresearch.loggers.base import CompositeLogger, FileLogger, Logger  # noqa: E402
+from rlresearch.loggers.tail import RowFollower  # noqa: E402
 from rlresearch.loggers.tensorboard import TensorBoard  # noqa: E402
 from rlresearch.loggers.wandb.settings import WandbSettings  # noqa: E402
-from rlresearch.loggers.wandb.supervisor import Beside  # noqa: E402
+from rlresearch.loggers.wandb.supervisor import WandbProcess  # noqa: E402
 from rlresearch.storage.jsonl import read_rows  # noqa: E402
 from rlresearch.storage.run_directory import RunDirectory  # noqa: E402
 from rlresearch.training.experiment import plan  # noqa: E402
@@ -113,10 +113,14 @@ def measured(training: Training, name: str, seconds: float) -> Found:
         os.environ |= server.environment(folder)
         directory = RunDirectory.create(Path(folder) / "runs", "ddpg", "pendulum", 0)
         directory.write_config("seed: 0\n")
-        logger = Several([Offline(directory), TensorBoard(directory.path)])
+        logger = CompositeLogger([FileLogger(directory), TensorBoard(directory.path)])
         if name not in ("none", "ok", "dies and comes back"):
             server.does("stop" if name == "gone" else name)
-        beside = None if name == "none" else Beside([directory.path], WandbSettings(exit_wait_s=EXIT_S), lambda _: None)
+        beside = (
+            None
+            if name == "none"
+            else WandbProcess([directory.path], WandbSettings(exit_wait_s=EXIT_S), lambda _: None)
+        )
         rows = settle(training, logger)
         group, began = os.getpgid(beside._process.pid) if beside else None, time.perf_counter()
         before, on, off, told = processor_s(group), [], [], []
@@ -150,7 +154,7 @@ def settle(training: Training, logger: Logger) -> int:
     return rows
 
 
-def ended(beside: Beside | None) -> float:
+def ended(beside: WandbProcess | None) -> float:
     began = time.perf_counter()
     if beside is not None:
         beside.close()
@@ -163,7 +167,7 @@ def synced(server: Server, path: Path, runs: Path) -> int:
     command = [sys.executable, "-m", "rlresearch.review", "sync", path.name, "--runs-dir", str(runs), "--no-cache"]
     subprocess.run([*command, "--to", "wandb"], cwd=ROOT, check=True, capture_output=True)
     positions = server.rows().get(path.name)
-    return len(positions) if positions == [point.position for point in Following(path).rest()] else -1
+    return len(positions) if positions == [point.position for point in RowFollower(path).rest()] else -1
 
 
 class Server:

@@ -16,8 +16,8 @@ BATCH, CAPACITIES, FANOUTS = 64, (10_000, 1_000_000), (2, 4, 8, 16, 64)
 
 
 def by_tree(sizes, heights, fresh, capacity):
-    places = sum_tree.find(sizes, heights * sum_tree.total(sizes), capacity)
-    return sum_tree.put(sizes, places, fresh, capacity)
+    places = sum_tree.search(sizes, heights * sum_tree.total(sizes), capacity)
+    return sum_tree.update(sizes, places, fresh, capacity)
 
 
 def by_sums(sizes, heights, fresh, capacity):
@@ -52,7 +52,7 @@ def main():
         sizes = tf.cast(rng.uniform(rng.key(1), (capacity,)), tf.float64)
         for fanout in FANOUTS:
             sum_tree.FANOUT = fanout
-            tree = sum_tree.put(sum_tree.empty(capacity), tf.range(capacity), sizes, capacity)
+            tree = sum_tree.update(sum_tree.empty(capacity), tf.range(capacity), sizes, capacity)
             _report(capacity, f"tree of {fanout:>2}", microseconds(by_tree, tree, capacity, 500))
         _report(capacity, "sums", microseconds(by_sums, sizes, capacity, 20))
 

@@ -197,7 +197,7 @@ def start(options: argparse.Namespace) -> dict[str, float]:
     runner = made.runner.start(made.trainer, made.task, 0)
     first, second = (_seconds(lambda: _advance(runner, 1)) for _ in range(2))
     took["compile"] = first - second
-    _advance(runner, made.trainer.silent_iterations - 1)  # with the two above, the first update is among them
+    _advance(runner, made.trainer.learning_start_iteration - 1)  # with the two above, the first update is among them
     return took | {"update": time.time() - float(os.environ[STARTED])}
 
 

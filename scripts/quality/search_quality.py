@@ -28,7 +28,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from rlresearch.config import compose
+from rlresearch.config import changes, compose, overrides
 from rlresearch.runners import PBT, Population
 from rlresearch.runners.pbt import PBTRunner
 from rlresearch.runtime import devices
@@ -112,8 +112,8 @@ def searched(made: Plan, arguments: argparse.Namespace, words: Sequence[str], fo
     together = Together(made, arguments.studies, arguments.batch)
     space = [f"{key}=tag(log,interval({low},{high}))" for key, (low, high) in BOUNDS.items()]
     best: dict[int, float] = {}
-    chosen = {each.key.removeprefix("hydra.sweeper."): each.value for each in compose.changes(words, None, ())}
-    ranges = search.space(compose.sought({}, space).swept)
+    chosen = {each.key.removeprefix("hydra.sweeper."): each.value for each in changes.parse_changes(words, None, ())}
+    ranges = search.space(overrides.parse_search({}, space).swept)
 
     def run(study: int) -> None:
         settings = {"n_trials": arguments.trials, "n_jobs": arguments.batch, "seed": study} | chosen

@@ -27,7 +27,7 @@ from conftest import (
 from rlresearch import ops, rng
 from rlresearch.envs.task import Task
 from rlresearch.runners.population import PopulationRunner, with_values
-from rlresearch.types import Outcome, TimeStep
+from rlresearch.types import StepResult, TimeStep
 
 KEY = rng.key(7)
 TABULAR = [name for name in ALGORITHMS if hasattr(make_algo(name), "rule")]
@@ -211,8 +211,8 @@ def test_updates_and_update_every_do_as_many_steps_as_they_say(name):
         counts, optimizers = [], []
         fields = [field for field in state.algo._fields if field.endswith("optimizer")]
         for t in range(12):
-            state = trainer.collect(state, rows.action, Outcome(*rows[2:6]), timestep, ())
-            if t >= trainer.silent_iterations:
+            state = trainer.collect(state, rows.action, StepResult(*rows[2:6]), timestep, ())
+            if t >= trainer.learning_start_iteration:
                 state = trainer.learn(state, tf.constant(t, tf.int64))
             counts.append(int(state.totals.count))
             optimizers.append(max(int(getattr(state.algo, field).count) for field in fields))
@@ -279,7 +279,7 @@ def values_of(algo, state, obs):
     critic = next(iter(networks_of(state, "critic").values()))
     critic = critic[0] if isinstance(critic, list) else critic
     if hasattr(algo.spec.action_space, "n"):
-        return ops.chosen(algo.critic_net.apply(critic, obs), algo.policy(state, obs))
+        return ops.index_by_action(algo.critic_net.apply(critic, obs), algo.policy(state, obs))
     return algo.critic_net.apply(critic, obs, algo.policy(state, obs))[:, 0]
 
 

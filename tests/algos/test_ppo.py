@@ -25,11 +25,11 @@ from conftest import (
 )
 
 from rlresearch import ops, rng
-from rlresearch.algos.ppo import PPO, Rows
+from rlresearch.algos.ppo import PPO, Samples
 from rlresearch.buffers import Rollout
-from rlresearch.runners.step import Trainer
+from rlresearch.runners.step import TrainingStep
 from rlresearch.schedules import Linear
-from rlresearch.types import Outcome, TimeStep, Transition
+from rlresearch.types import StepResult, TimeStep, Transition
 
 ALGORITHMS = [name for name in ALL if on_policy(name)]
 IN_EVERY_HOME = [(name, env) for name in ALGORITHMS for env in homes(name)]
@@ -274,9 +274,9 @@ def test_divergence_and_clipped_share_are_from_the_policy_that_acted(env):
 class Dealt(PPO):
     """PPO whose state is a list of the rows that each step was given, and how many steps there were."""
 
-    def _rows(self, state, batch):
+    def _samples(self, state, batch):
         number = tf.reshape(batch.reward, (-1,))
-        return Rows(number, number, number, number, number, number)
+        return Samples(number, number, number, number, number, number)
 
     def _step(self, state, rows, progress):
         steps, given = state
@@ -362,7 +362,7 @@ def test_a_rollout_is_given_back_in_order_and_whole():
     np.testing.assert_array_equal(batch.truncated, expected % 2 == 0)
     assert batch.obs.shape == (4, 3, 2) and batch.action.dtype == tf.int32
     assert np.all(batch.steps == 1.0) and np.all(batch.weight == 1.0)
-    assert batch.place.numpy().tolist() == np.arange(12).reshape(4, 3).tolist()
+    assert batch.indices.numpy().tolist() == np.arange(12).reshape(4, 3).tolist()
 
 
 @dataclass(frozen=True)
@@ -382,15 +382,15 @@ class KeepsRewards(RandomActions):
 def test_no_round_of_learning_sees_part_of_a_rollout(starts):
     """Every 4th iteration of 2 environments, also where learning starts in the middle of a rollout."""
     algo = KeepsRewards(spec_of(2, 1, 2), learning_starts=starts, update_every=4, batch_size=8)
-    trainer = Trainer(algo, Rollout(8))
+    trainer = TrainingStep(algo, Rollout(8))
     timestep = TimeStep(tf.zeros((2, 2)), tf.zeros(2, tf.bool))
     state = trainer.init(KEY, (), timestep)
     rounds = []
     for t in range(20):
         rows = steps_of(t + 1, 2)
-        state = trainer.collect(state, tf.zeros((2, 1)), Outcome(*rows[2:6]), timestep, ())
+        state = trainer.collect(state, tf.zeros((2, 1)), StepResult(*rows[2:6]), timestep, ())
         before = float(state.totals.count)
-        if t >= trainer.silent_iterations:
+        if t >= trainer.learning_start_iteration:
             state = trainer.learn(state, tf.constant(t, tf.int64))
         if float(state.totals.count) > before:
             rounds.append(t + 1)
@@ -401,12 +401,12 @@ def test_no_round_of_learning_sees_part_of_a_rollout(starts):
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_round_of_learning_comes_with_every_rollout(name):
     trainer = make_plan(name, "env.num_envs=2", rollout_steps=4).trainer
-    assert trainer.silent_iterations == 0
+    assert trainer.learning_start_iteration == 0
     rows = first_step(batch_for(trainer.algo, 2))
     timestep = TimeStep(rows.obs, tf.zeros(2, tf.bool))
     state, counts = trainer.init(KEY, (), timestep), []
     for t in range(9):
-        state = trainer.collect(state, rows.action, Outcome(*rows[2:6]), timestep, ())
+        state = trainer.collect(state, rows.action, StepResult(*rows[2:6]), timestep, ())
         state = trainer.learn(state, tf.constant(t, tf.int64))
         counts.append(int(state.totals.count))
     assert counts == [0, 0, 0, 1, 1, 1, 1, 2, 2]

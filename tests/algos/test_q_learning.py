@@ -11,7 +11,7 @@ from conftest import apart, batch_for, make_algo, make_plan, nudged, progress, s
 from rlresearch import networks, rng
 from rlresearch.noise import Boltzmann, EpsilonGreedy, Greedy
 from rlresearch.schedules import Linear
-from rlresearch.types import Outcome, TimeStep
+from rlresearch.types import StepResult, TimeStep
 
 FAMILY = ["dqn", "c51", "qr_dqn"]
 KEY = rng.key(7)
@@ -190,8 +190,8 @@ def test_gradient_steps_are_counted_across_rounds():
     timestep = TimeStep(rows.obs, tf.zeros(1, tf.bool))
     state = trainer.init(KEY, (), timestep)
     for t in range(12):
-        state = trainer.collect(state, rows.action, Outcome(*rows[2:6]), timestep, ())
-        if t >= trainer.silent_iterations:
+        state = trainer.collect(state, rows.action, StepResult(*rows[2:6]), timestep, ())
+        if t >= trainer.learning_start_iteration:
             state = trainer.learn(state, tf.constant(t, tf.int64))
     assert seen == [(6, 0), (6, 1), (9, 2), (9, 3), (12, 4), (12, 5)]
 

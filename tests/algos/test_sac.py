@@ -187,7 +187,7 @@ def test_critics_descend_their_squared_error_to_a_target_that_stands_still(name)
     values = lambda critic: (  # noqa: E731
         algo.critic_net.apply(critic, batch.obs, batch.action)[:, 0]
         if name == "sac"
-        else ops.chosen(algo.critic_net.apply(critic, batch.obs), batch.action)
+        else ops.index_by_action(algo.critic_net.apply(critic, batch.obs), batch.action)
     )
     after, _, _ = algo.update(state, batch, KEY, progress())
     target = target_of(name, algo, state, batch)
@@ -352,7 +352,7 @@ def test_members_may_differ_in_temperature_and_target():
         runner = made.runner.start(made.trainer, made.task, 0)
         np.testing.assert_allclose(runner.state().algo.log_temperature, np.log([0.1, 0.2]), rtol=1e-6)
         runner.advance(40, True)
-        assert [row["policy/temperature"] for row in runner.rows()] == pytest.approx([0.1, 0.2], rel=0.02)
+        assert [row["policy/temperature"] for row in runner.metrics()] == pytest.approx([0.1, 0.2], rel=0.02)
 
 
 # By hand: analytic gradients of two states and two actions, temperature 1.
@@ -418,14 +418,14 @@ def test_the_worked_critic_gradient_with_the_likeliest_next_action(example, gamm
     """The example's target is of one action. Slip in the source: the discount 0.99 was defined, but 1 was used."""
     algo, state, batch = example
     pi = Categorical(algo.actor_net.apply(state.actor, batch.next_obs))
-    q_t = ops.chosen(algo.critic_net.apply(state.target_critics[0], batch.next_obs), pi.mode())
+    q_t = ops.index_by_action(algo.critic_net.apply(state.target_critics[0], batch.next_obs), pi.mode())
     v_t = ops.soft_value(q_t, pi.log_prob(pi.mode()), 1.0)
     y = ops.td_target(batch.reward, ops.discount(gamma, batch.terminated, batch.steps), v_t)
     close(y, [target])
 
     def loss(trainable):
         q = algo.critic_net.apply(state.critics[0]._replace(trainable=trainable), batch.obs)
-        return 0.5 * tf.square(ops.chosen(q, batch.action) - y)[0], ()
+        return 0.5 * tf.square(ops.index_by_action(q, batch.action) - y)[0], ()
 
     kernel, bias = ops.value_and_grad(loss, state.critics[0].trainable)[1]
     close(tf.transpose(kernel), [[0.0, 0.0], [slope, 2.0 * slope]])

@@ -10,11 +10,11 @@ from conftest import make_batch, progress
 
 from rlresearch import noise, rng, schedules
 from rlresearch.algos.tabular import Tabular, TabularState
-from rlresearch.buffers import Latest
+from rlresearch.buffers import OnlineBuffer
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError
 from rlresearch.runners.device import DeviceRunner
-from rlresearch.runners.step import Trainer
+from rlresearch.runners.step import TrainingStep
 from rlresearch.types import EnvSpec, TimeStep
 
 RULES = ["q_learning", "sarsa", "expected_sarsa", "double_q_learning"]
@@ -210,7 +210,7 @@ def test_the_optimal_values_of_a_grid_are_learned(rule):
     fades = noise.EpsilonGreedy(1.0, schedules.Exponential(0.5, every=8_000, per="step"))
     algo = Tabular(task.spec, fades, rule=rule, alpha=0.5, gamma=GAMMA)
     algo.check()
-    runner = DeviceRunner(Trainer(algo, Latest()), task, seed=0)
+    runner = DeviceRunner(TrainingStep(algo, OnlineBuffer()), task, seed=0)
     runner.advance(80_000, True)
     state: TabularState = runner.state().algo
     for table in state.tables.numpy():

@@ -13,7 +13,7 @@ from rlresearch.algos.ddpg import DDPG
 from rlresearch.config.compose import compose
 from rlresearch.envs import bandits
 from rlresearch.envs.device import DeviceEnv
-from rlresearch.envs.host import Unit
+from rlresearch.envs.host import CheckedEnv
 from rlresearch.envs.pendulum import PendulumState
 from rlresearch.runners.population import PopulationRunner
 from rlresearch.training.experiment import plan
@@ -205,7 +205,7 @@ def test_pendulums_actions_are_scaled_by_half_the_range(action):
     _, outcome, _ = env.step(upright, tf.constant([[action]]))
     close(outcome.reward, [-0.001 * torque**2])
     close(outcome.next_obs[0, 2], 3.0 * torque * 0.05)
-    host = Unit(gym.make("Pendulum-v1"), "Pendulum-v1")
+    host = CheckedEnv(gym.make("Pendulum-v1"), "Pendulum-v1")
     host.reset(seed=0)
     host.unwrapped.state = np.zeros(2)
     obs, reward, *_ = host.step(np.array([action], np.float32))
@@ -249,7 +249,7 @@ def test_online_q_learns_from_the_newest_pull_alone(bandit):
     algo, buffer = bandit.trainer.algo, bandit.trainer.buffer
     assert algo.q.hidden == (24,) and algo.q.activation == "relu"
     assert (algo.gamma, algo.noise.epsilon, algo.update_every, algo.updates) == (0.99, 0.1, 1, 1)
-    assert type(buffer).__name__ == "Latest"
+    assert type(buffer).__name__ == "OnlineBuffer"
     state = algo.init(rng.key(0))
     state = algo.update(state, batch_for(algo, 1), rng.key(1), progress())[0]
     assert same_bits(state.q, state.target_q)
@@ -312,5 +312,5 @@ def test_the_pole_is_kept_up_for_longer(many):
     best = np.zeros(4)
     for _ in range(50):
         runner.advance(200, True)
-        best = np.fmax(best, [row["train/return"] for row in runner.rows()])
+        best = np.fmax(best, [row["train/return"] for row in runner.metrics()])
     assert best.min() >= 100.0

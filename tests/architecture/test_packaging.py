@@ -1,5 +1,6 @@
 """What is shipped works where it lands: the wheel, the source distribution, and the README's commands."""
 
+import ast
 import configparser
 import os
 import subprocess
@@ -7,9 +8,11 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import TRUSTED
 
 import rlresearch
@@ -54,7 +57,7 @@ def unpacked(wheel, tmp_path_factory) -> Path:
 def test_sdist_has_everything_a_reader_needs(sdist):
     with tarfile.open(sdist) as archive:
         shipped = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = {"README.md", "LICENSE", "pyproject.toml", "constraints.txt", ".ci/run"}
+    wanted = {"README.md", "LICENSE", "pyproject.toml", "constraints.txt", ".ci/run", ".pre-commit-config.yaml"}
     wanted |= _files("docs", "*.md") | _files("docs/pictures", "*") | {"docs/mkdocs.yml"}
     wanted |= _files("conf", "*.yaml").union(
         *(_files(folder, "*.py") for folder in ("rlresearch", "hydra_plugins", "tests", "scripts", "docs"))
@@ -67,7 +70,7 @@ def test_sdist_has_everything_a_reader_needs(sdist):
 def test_wheel_has_the_package_and_its_configuration_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         shipped = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert "rlresearch/conf/config.yaml" in shipped
+    assert {"rlresearch/conf/config.yaml", "rlresearch/py.typed"} <= shipped
     wanted = _files("rlresearch", "*.py") | _files("hydra_plugins", "*.py") | _files("rlresearch/review/page", "*")
     wanted |= {f"rlresearch/{name}" for name in _files("conf", "*.yaml")}
     assert wanted <= shipped, sorted(wanted - shipped)
@@ -117,10 +120,32 @@ def test_wheel_refuses_a_typo_in_one_line_with_exit_code_2(unpacked, tmp_path):
     assert "did you mean" in answer and "ddpg" in answer
 
 
+def test_the_base_installation_reviews():
+    """Whatever review asks for, also what it loads late by name, comes with the README's first command."""
+    asked = set()
+    for path in [ROOT / "rlresearch" / "stats.py", *(ROOT / "rlresearch" / "review").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                asked |= {each.name for each in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                asked.add(node.module)
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) in (
+                "import_optional",
+                "importlib.util.find_spec",
+            ):
+                asked.add(ast.literal_eval(node.args[0]))
+    roots = {name.partition(".")[0] for name in asked} - sys.stdlib_module_names - {"rlresearch"}
+    assert {"matplotlib", "plotille", "plotly", "pyarrow", "scipy", "starlette", "uvicorn", "google"} <= roots
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    base, homes = {_name(each) for each in project["dependencies"]}, packages_distributions()
+    missing = {root for root in roots if not base & {_name(each) for each in homes.get(root, [])}}
+    assert not missing, f"only an extra brings: {sorted(missing)}"
+
+
 def test_every_dependency_is_pinned():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    direct = [*project["dependencies"], *extras["docs"], *extras["video"], *extras["test"]]
+    direct = [*project["dependencies"], *extras["docs"], *extras["video"], *extras["test"], *extras["dev"]]
     pins = _pins() | {"rlresearch"}
     missing = {name for name in map(_name, direct) if name not in pins}
     assert not missing, f"add to constraints.txt: {sorted(missing)}"
@@ -137,6 +162,17 @@ def test_ci_runs_what_the_readme_says():
     (command,) = [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if "-m pytest" in line]
     assert command in (ROOT / "README.md").read_text().splitlines(), f"README.md lacks the line: {command}"
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_hooks_download_nothing_and_ci_checks_what_they_check():
+    hooks = []
+    for repository in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]:
+        assert repository["repo"] == "local"
+        hooks += repository["hooks"]
+    assert {hook["language"] for hook in hooks} == {"system"}
+    ci = (ROOT / ".ci" / "run").read_text()
+    for hook in hooks:
+        assert f".venv/bin/{hook['entry'].removesuffix(' --force-exclude')}" in ci, hook["id"]
 
 
 def _build(target: str, source: Path, into: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The shape of the package: what may import what (pyproject.toml has the contracts), and how long a module may be."""
+"""The shape of the package: what may import what (pyproject.toml has the contracts), and how modules are called."""
 
 import ast
 import subprocess
@@ -14,9 +14,7 @@ PACKAGE = ROOT / "rlresearch"
 OMEGACONF = {"config", "cli", "training"}  # training writes a run's config.yaml with it
 VAGUE = {"utils", "util", "common", "helpers", "helper", "manager", "misc", "data", "info", "tmp"}
 
-FLAT_MODULES = 20
-LINES_OF_A_FILE = 400
-LINES_OF_AN_ALGORITHM = 200
+LINES_IN_COMMON = 12  # of two algorithms, in a row
 
 
 def _modules() -> dict[str, Path]:
@@ -86,12 +84,6 @@ def test_omegaconf_stays_where_configurations_are_read_and_written():
     assert users <= OMEGACONF
 
 
-def test_few_modules_lie_flat():
-    assert len(list(PACKAGE.glob("*.py"))) <= FLAT_MODULES
-
-
 @pytest.mark.parametrize("name", MODULES)
-def test_a_module_is_short_and_has_a_name_that_says_something(name):
+def test_a_module_has_a_name_that_says_something(name):
     assert not VAGUE & set(name.split("."))
-    limit = LINES_OF_AN_ALGORITHM if name in ALGORITHMS else LINES_OF_A_FILE
-    assert len(MODULES[name].read_text().splitlines()) <= limit

@@ -9,7 +9,7 @@ import tensorflow as tf
 from conftest import progress, replay_rows
 
 from rlresearch import rng
-from rlresearch.buffers import Latest, Uniform
+from rlresearch.buffers import OnlineBuffer, Uniform
 from rlresearch.noise import Gaussian, NoNoise, OrnsteinUhlenbeck
 from rlresearch.schedules import Exponential, Linear
 from rlresearch.types import Transition
@@ -168,11 +168,11 @@ def test_a_batch_keeps_rows_together_and_types():
     np.testing.assert_array_equal(batch.next_obs[:, 1], batch.reward + 1)
     assert batch.steps.numpy().tolist() == batch.weight.numpy().tolist() == [1.0] * 50
     held = replay_rows(stored(Uniform(6), range(6), [6, 7])).reward.numpy()
-    np.testing.assert_array_equal(held[batch.place], batch.reward)
+    np.testing.assert_array_equal(held[batch.indices], batch.reward)
 
 
 def test_latest_holds_each_environments_newest_transition():
-    buffer = Latest()
+    buffer = OnlineBuffer()
     state = buffer.init(tf.nest.map_structure(lambda leaf: leaf[0], row(0)), 3)
     for numbers in ((1, 2, 3), (4, 5, 6)):
         state = buffer.add(state, row(*numbers))

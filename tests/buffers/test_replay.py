@@ -7,7 +7,7 @@ import tensorflow as tf
 from conftest import apart, progress
 
 from rlresearch import rng
-from rlresearch.buffers import Prioritized, Uniform, drawn, sum_tree
+from rlresearch.buffers import Prioritized, Uniform, gather_batch, sum_tree
 from rlresearch.schedules import Linear
 from rlresearch.types import Transition
 
@@ -63,12 +63,12 @@ def test_a_row_of_several_steps_is_the_walk_along_its_episode(num_envs, steps, c
     history = episodes(num_envs, steps, ends=0.12)
     state = filled(Uniform(capacity, n_step), history)
     places = tf.range(min(capacity, num_envs * steps))
-    batch = tf.nest.map_structure(np.asarray, drawn(state, places, capacity, n_step, 0.9, progress()))
+    batch = tf.nest.map_structure(np.asarray, gather_batch(state, places, capacity, n_step, 0.9, progress()))
     seen = set()
     for i, place in enumerate(places.numpy()):
         env, t, _ = batch.obs[i].astype(int)
         seen.add((env, t))
-        assert (t * num_envs + env) % capacity == place == batch.place[i]
+        assert (t * num_envs + env) % capacity == place == batch.indices[i]
         total, count, last = walked(history, env, t, n_step, 0.9)
         assert batch.reward[i] == pytest.approx(total, abs=1e-5)
         assert batch.steps[i] == count
@@ -103,18 +103,18 @@ def test_the_tree_is_the_sum_of_its_leaves_whatever_was_put_when(capacity):
     for _ in range(6):
         places = draw.integers(0, capacity, 20)
         leaves[places] = places + draw.random()
-        tree = sum_tree.put(tree, tf.constant(places, tf.int32), tf.constant(leaves[places]), capacity)
+        tree = sum_tree.update(tree, tf.constant(places, tf.int32), tf.constant(leaves[places]), capacity)
     np.testing.assert_allclose(sum_tree.total(tree), leaves.sum(), rtol=1e-14)
-    np.testing.assert_array_equal(sum_tree.sizes_of(tree, tf.range(capacity), capacity), leaves)
+    np.testing.assert_array_equal(sum_tree.get(tree, tf.range(capacity), capacity), leaves)
     heights = draw.random(500) * leaves.sum()
-    found = sum_tree.find(tree, tf.constant(heights), capacity).numpy()
+    found = sum_tree.search(tree, tf.constant(heights), capacity).numpy()
     np.testing.assert_array_equal(found, np.searchsorted(np.cumsum(leaves), heights, side="right"))
 
 
 def test_a_height_on_the_border_belongs_to_the_leaf_above_it():
-    tree = sum_tree.put(sum_tree.empty(20), tf.range(20), tf.constant([0.0, 1.0] * 10, tf.float64), 20)
+    tree = sum_tree.update(sum_tree.empty(20), tf.range(20), tf.constant([0.0, 1.0] * 10, tf.float64), 20)
     heights = tf.constant([0.0, 1.0, 8.0, 9.5], tf.float64)
-    assert sum_tree.find(tree, heights, 20).numpy().tolist() == [1, 3, 17, 19]
+    assert sum_tree.search(tree, heights, 20).numpy().tolist() == [1, 3, 17, 19]
 
 
 # Prioritized replay.
@@ -125,8 +125,8 @@ def prioritized(buffer, priorities):
     history = episodes(1, len(priorities), ends=0.0)
     state = buffer.init(tf.nest.map_structure(lambda leaf: leaf[0], history[0]), 1)
     state = buffer.add(state, tf.nest.map_structure(lambda *each: tf.concat(each, 0), *history))
-    batch = drawn(state.rows, tf.range(len(priorities)), buffer.capacity, 1, 1.0, progress())
-    return buffer.learned(state, batch, tf.constant(priorities, tf.float32))
+    batch = gather_batch(state.rows, tf.range(len(priorities)), buffer.capacity, 1, 1.0, progress())
+    return buffer.update_priorities(state, batch, tf.constant(priorities, tf.float32))
 
 
 def test_rows_are_drawn_in_proportion_to_their_priority_to_the_alpha():
@@ -135,7 +135,7 @@ def test_rows_are_drawn_in_proportion_to_their_priority_to_the_alpha():
     buffer = Prioritized(capacity=400, alpha=0.7, eps=1e-3)
     state = prioritized(buffer, priorities)
     keys = rng.split(KEY, 100_000)
-    sample = lambda key: buffer.sample(state, key, 10, 1.0, progress()).place  # noqa: E731
+    sample = lambda key: buffer.sample(state, key, 10, 1.0, progress()).indices  # noqa: E731
     places = tf.vectorized_map(sample, keys, fallback_to_while_loop=False).numpy()
     share = (priorities.astype(np.float64) + 1e-3) ** 0.7
     counts = np.bincount(places.ravel(), minlength=300)
@@ -147,7 +147,7 @@ def test_rows_are_drawn_in_proportion_to_their_priority_to_the_alpha():
 def test_a_row_without_error_is_still_drawn():
     """Sizes 0.01^0.5 and 0.99^0.5 or so: about a tenth of the draws."""
     buffer = Prioritized(capacity=2, alpha=0.5, eps=0.01)
-    places = buffer.sample(prioritized(buffer, [0.0, 0.98]), KEY, 1_000, 1.0, progress()).place.numpy()
+    places = buffer.sample(prioritized(buffer, [0.0, 0.98]), KEY, 1_000, 1.0, progress()).indices.numpy()
     assert np.sum(places == 0) == pytest.approx(1_000 * 0.1 / (0.1 + 0.99**0.5), abs=2)
 
 
@@ -162,32 +162,32 @@ def test_weights_come_with_rows_of_several_steps_too():
 def test_each_draw_of_a_batch_has_its_own_part_of_the_sum():
     state = prioritized(Prioritized(capacity=64, alpha=0.0), np.ones(64))
     batch = Prioritized(capacity=64, alpha=0.0).sample(state, KEY, 64, 1.0, progress())
-    assert batch.place.numpy().tolist() == list(range(64))
+    assert batch.indices.numpy().tolist() == list(range(64))
 
 
 def test_weights_undo_the_draw_and_are_divided_by_the_largest_of_the_batch():
     """Sizes 1, 2, 5 of 8: w = (3 p) ** -1 = 8/3, 4/3, 8/15, relative to the largest that was drawn."""
     buffer = Prioritized(capacity=9, alpha=1.0, eps=1e-12)
     batch = buffer.sample(prioritized(buffer, [1.0, 2.0, 5.0]), KEY, 80, 1.0, progress())
-    assert np.bincount(batch.place).tolist() == [10, 20, 50]
-    np.testing.assert_allclose(batch.weight, np.array([1.0, 0.5, 0.2])[batch.place], rtol=1e-6)
+    assert np.bincount(batch.indices).tolist() == [10, 20, 50]
+    np.testing.assert_allclose(batch.weight, np.array([1.0, 0.5, 0.2])[batch.indices], rtol=1e-6)
 
 
 @pytest.mark.parametrize("step, beta", [(0, 0.4), (500, 0.7), (1_000, 1.0), (5_000, 1.0)])
 def test_beta_follows_its_schedule_up_to_one(step, beta):
     buffer = Prioritized(capacity=9, alpha=1.0, eps=1e-12, schedule=Linear(start=0.4, end=1.0, over=1_000))
     batch = buffer.sample(prioritized(buffer, [1.0, 2.0, 5.0]), KEY, 80, 1.0, progress(step=step))
-    np.testing.assert_allclose(batch.weight, (np.array([1.0, 0.5, 0.2]) ** beta)[batch.place], rtol=1e-6)
+    np.testing.assert_allclose(batch.weight, (np.array([1.0, 0.5, 0.2]) ** beta)[batch.indices], rtol=1e-6)
 
 
 def test_a_new_row_gets_the_largest_priority_that_any_ever_had():
     buffer = Prioritized(capacity=3, alpha=0.5, eps=1e-12)
-    sizes = lambda state: sum_tree.sizes_of(state.tree, tf.range(3), 3).numpy()  # noqa: E731
+    sizes = lambda state: sum_tree.get(state.tree, tf.range(3), 3).numpy()  # noqa: E731
     history = episodes(1, 5, ends=0.0)
     state = filled(buffer, history[:2])
     np.testing.assert_allclose(sizes(state), [1.0, 1.0, 0.0])
-    learned = lambda state, place, size: buffer.learned(  # noqa: E731
-        state, drawn(state.rows, tf.constant([place]), 3, 1, 1.0, progress()), tf.constant([size])
+    learned = lambda state, place, size: buffer.update_priorities(  # noqa: E731
+        state, gather_batch(state.rows, tf.constant([place]), 3, 1, 1.0, progress()), tf.constant([size])
     )
     state = learned(learned(state, 0, 9.0), 0, 4.0)
     np.testing.assert_allclose(sizes(state), [2.0, 1.0, 0.0])
@@ -199,9 +199,9 @@ def test_only_stored_rows_are_drawn_however_uneven_their_sizes():
     buffer = Prioritized(capacity=1_000, alpha=1.0)
     state = prioritized(buffer, [1e-6, 1e12, 1e-6, 1e6, 1e-6])
     batch = buffer.sample(state, KEY, 5_000, 1.0, progress())
-    assert set(batch.place.numpy().tolist()) <= {0, 1, 2, 3, 4}
+    assert set(batch.indices.numpy().tolist()) <= {0, 1, 2, 3, 4}
     assert np.isfinite(batch.weight).all()
-    beyond = sum_tree.find(state.tree, sum_tree.total(state.tree)[None] * [1.0, 2.0], 1_000)
+    beyond = sum_tree.search(state.tree, sum_tree.total(state.tree)[None] * [1.0, 2.0], 1_000)
     assert beyond.numpy().tolist() == [4, 4]
 
 
@@ -209,7 +209,7 @@ def test_priorities_that_an_algorithm_does_not_give_are_missed_aloud():
     buffer = Prioritized(capacity=9)
     state = prioritized(buffer, [1.0])
     with pytest.raises(TypeError, match="prioritized replay"):
-        buffer.learned(state, buffer.sample(state, KEY, 2, 1.0, progress()), None)
+        buffer.update_priorities(state, buffer.sample(state, KEY, 2, 1.0, progress()), None)
 
 
 def test_members_draw_compiled_what_they_draw_alone():
@@ -217,7 +217,7 @@ def test_members_draw_compiled_what_they_draw_alone():
 
     def used(key, state):
         batch = buffer.sample(state, key, 6, 0.9, progress(step=1))
-        state = buffer.learned(state, batch, tf.abs(batch.reward))
+        state = buffer.update_priorities(state, batch, tf.abs(batch.reward))
         return buffer.sample(state, rng.fold_in(key, 1), 6, 0.9, progress())
 
     members = [filled(buffer, episodes(2, steps, 0.1, seed)) for seed, steps in ((0, 7), (1, 30))]

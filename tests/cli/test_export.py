@@ -12,7 +12,7 @@ from conftest import make_plan
 from rlresearch import rng
 from rlresearch.cli import export
 from rlresearch.cli.stored_policy import StoredPolicy
-from rlresearch.training import state_io, state_io
+from rlresearch.training import state_io
 
 
 @pytest.fixture

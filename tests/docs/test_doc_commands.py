@@ -17,7 +17,7 @@ from support.doc_blocks import PAGES, ROOT, blocks, console_lines, own_files, sh
 from rlresearch.cli import main as entry
 from rlresearch.config.compose import compose, first_job
 from rlresearch.review import cli as review
-from rlresearch.sweeps.launchers.basic import made
+from rlresearch.sweeps.launchers.basic import create_launcher
 from rlresearch.training.experiment import plan
 
 COMMANDS = [(block.name, block.page, block.text) for block in blocks("bash")]
@@ -107,7 +107,7 @@ def train(arguments: list[str]) -> None:
         settings = dict(
             each.removeprefix("hydra.launcher.").split("=") for each in args.overrides if "hydra.launcher." in each
         )
-        kind = made(launcher, {})
+        kind = create_launcher(launcher, {})
         assert settings.keys() <= {*vars(kind)}, settings
 
 

@@ -63,7 +63,7 @@ def test_parts_of_ones_own_learn(page, overrides, lab):
         runner = made.runner.start(made.trainer, made.task, 0)
         before = leaves(runner.state().algo)
         runner.advance(ITERATIONS, True)
-        for row in runner.rows():
+        for row in runner.metrics():
             assert all(np.isfinite(row[name]) for name in made.trainer.algo.METRICS)
         assert all(np.isfinite(leaf).all() for leaf in leaves(runner.state().algo))
         assert not same_bits(before, leaves(runner.state().algo))
@@ -154,7 +154,7 @@ def test_the_own_algorithm_is_short():
 
 def test_the_own_algorithm_learns_under_every_runner(trained):
     before, runner = trained
-    for row in runner.rows():
+    for row in runner.metrics():
         assert np.isfinite(row["loss/critic"])
     after = runner.state().algo[0]
     assert all(np.isfinite(leaf).all() for leaf in leaves(after)) and not same_bits(before, after)

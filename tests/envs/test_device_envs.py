@@ -22,11 +22,11 @@ from rlresearch.config.instantiate import build
 from rlresearch.envs import bandits, tables
 from rlresearch.envs.device import DeviceEnv, episode_keys
 from rlresearch.envs.frozen_lake import FrozenLake
-from rlresearch.envs.host import HostEnv, Unit
+from rlresearch.envs.host import CheckedEnv, HostEnv
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError
 from rlresearch.runners.host import HostRunner
-from rlresearch.runners.step import Trainer
+from rlresearch.runners.step import TrainingStep
 
 FILES = sorted((config_folder() / "env").glob("*.yaml"))
 COMPILED = [path.stem for path in FILES if "physics:" in path.read_text()]
@@ -208,7 +208,7 @@ def test_whole_episodes_with_resets_are_gymnasiums(name):
     env = DeviceEnv(task)
     state, timestep = env.init(rng.key(5))
     step, keys_of = tf.function(env.step, autograph=False), tf.function(step_keys, autograph=False)
-    units = [Unit(task.make(), task.id) for _ in range(COPIES)]
+    units = [CheckedEnv(task.make(), task.id) for _ in range(COPIES)]
     for unit in units:
         unit.reset(seed=0)
     draw, elapsed, ended = np.random.default_rng(1), np.zeros(COPIES, int), 0
@@ -419,7 +419,7 @@ def test_what_is_seen_is_what_gymnasiums_wrappers_show(kind, layers, shape):
 
 
 def test_a_units_actions_are_python_integers_from_where_the_space_starts():
-    unit = Unit(Shown("discrete"), "Shown-v0")
+    unit = CheckedEnv(Shown("discrete"), "Shown-v0")
     assert unit.action_space == spaces.Discrete(3)
     unit.reset(seed=0)
     assert [unit.step(np.int32(action))[1] for action in (0, 1)] == [5.0, 6.0]
@@ -532,7 +532,7 @@ def test_any_object_that_acts_and_ends_is_an_environment():
 
 
 def random_actions(task):
-    return Trainer(RandomActions(task.spec), Uniform(64))
+    return TrainingStep(RandomActions(task.spec), Uniform(64))
 
 
 @pytest.mark.parametrize("name", COMPILED)
@@ -541,7 +541,7 @@ def test_it_runs_in_gymnasium_on_the_host(name):
     with without_xla():
         runner = HostRunner(random_actions(task), task, 0)
         runner.advance(30, True)
-    (row,) = runner.rows()
+    (row,) = runner.metrics()
     assert row["train/episodes"] >= 12 and row["train/length"] <= 5 and np.isfinite(row["train/return"])
     runner.close()
 
@@ -552,6 +552,6 @@ def test_dqn_learns_in_taxi_wherever_it_runs(runner):
     with without_xla():
         running = made.runner.start(made.trainer, made.task, 0)
         running.advance(60, True)
-        (row,) = running.rows()
+        (row,) = running.metrics()
     assert np.isfinite(row["loss/q"]) and row["loss/q"] > 0
     running.close()

@@ -18,7 +18,7 @@ from gymnasium import spaces
 from support import random_actions
 
 from rlresearch.cli.main import main
-from rlresearch.envs.host import Unit
+from rlresearch.envs.host import CheckedEnv
 from rlresearch.runtime import heartbeat
 from rlresearch.storage.jsonl import read_rows
 from rlresearch.storage.run_directory import RunDirectory
@@ -291,7 +291,7 @@ def test_a_unit_tells_where_it_is_before_it_steps_and_that_it_came_back():
             seen.append(block.copy())
             return super().step(action)
 
-    unit = Unit(Telling("nothing"), "Telling-v0")
+    unit = CheckedEnv(Telling("nothing"), "Telling-v0")
     heartbeat.tell(block)
     try:
         unit.reset(seed=5)

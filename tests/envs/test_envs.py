@@ -20,7 +20,7 @@ from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.host import HostRunner
-from rlresearch.runners.step import Trainer
+from rlresearch.runners.step import TrainingStep
 
 # The compiled Pendulum beside Gymnasium's.
 
@@ -280,7 +280,7 @@ N, CAPACITY, ROUNDS = 3, 1_000, 12
 def test_no_transition_crosses_episodes(kind):
     physics = Counting() if kind is DeviceRunner else None
     task = Task("Tagged-v0", num_envs=N, physics=physics, max_episode_steps=7)
-    runner = kind(Trainer(RandomEnds(task.spec), Uniform(CAPACITY)), task, 0)
+    runner = kind(TrainingStep(RandomEnds(task.spec), Uniform(CAPACITY)), task, 0)
     seen, ends = set(), {"terminated": 0, "truncated": 0}
     for _ in range(ROUNDS):
         runner.advance(300, True)  # 900 rows: none is overwritten unseen
@@ -296,7 +296,7 @@ def test_no_transition_crosses_episodes(kind):
         ends = {name: ends[name] + int(getattr(rows, name).sum()) for name in ends}
     assert ends["terminated"] > 500 and ends["truncated"] > 500
     assert len(seen) == N * 300 * ROUNDS >= 10_000  # every transition was stored, none twice under one tag
-    assert runner.rows()[0]["train/episodes"] > 1_500
+    assert runner.metrics()[0]["train/episodes"] > 1_500
     runner.close()
 
 
@@ -318,7 +318,7 @@ def test_lunar_lander_lands_in_gymnasium():
     made = make_plan("dqn", "env=lunar_lander")
     runner = HostRunner(replace(made.trainer, algo=RandomActions(made.task.spec)), made.task, 0)
     runner.advance(300, True)
-    assert runner.rows()[0]["train/episodes"] >= 1.0
+    assert runner.metrics()[0]["train/episodes"] >= 1.0
     runner.close()
 
 

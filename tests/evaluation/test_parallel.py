@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from rlresearch.envs.host import Unit
+from rlresearch.envs.host import CheckedEnv
 from rlresearch.envs.task import Task
 from rlresearch.errors import RunError
 from rlresearch.evaluation import parallel
@@ -37,7 +37,7 @@ class Walk(gym.Env):
 
 
 def units(count, at_end=lambda seed: None):
-    return [Unit(Walk(at_end), "Walk-v0") for _ in range(count)]
+    return [CheckedEnv(Walk(at_end), "Walk-v0") for _ in range(count)]
 
 
 def policy(obs):
@@ -109,7 +109,7 @@ def test_only_gymnasiums_own_environments_are_forked_unless_it_is_asked_for(monk
     for task, workers in ((Task("Walk-v0"), None), (Task("Walk-v0"), 3)):
         Evaluator(task, (0,), workers=workers).run(lambda obs: np.zeros((*obs.shape[:2], 1)), 1, 0)
     assert asked == [1, 3]
-    assert is_gymnasiums_own(Unit(gym.make("Pendulum-v1"), "Pendulum-v1"))
+    assert is_gymnasiums_own(CheckedEnv(gym.make("Pendulum-v1"), "Pendulum-v1"))
 
 
 def test_a_first_episode_is_kept_whole_whoever_stepped_it():

@@ -18,7 +18,7 @@ from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation import video
 from rlresearch.evaluation.evaluator import Episode, Evaluator
 from rlresearch.evaluation.video import Recorder, record
-from rlresearch.loggers.tail import Following
+from rlresearch.loggers.tail import RowFollower
 from rlresearch.loggers.wandb import client
 from rlresearch.loggers.wandb.settings import WandbSettings
 from rlresearch.storage.jsonl import read_rows
@@ -175,7 +175,7 @@ def test_wandb_gets_the_video_with_its_evaluation(tmp_path, monkeypatch):
     with fake_wandb() as server:
         for name, value in server.environment(tmp_path).items():
             monkeypatch.setenv(name, value)
-        client.fill(path, Following(path).rest(), WandbSettings(entity="lab"), 120.0)
+        client.fill(path, RowFollower(path).rest(), WandbSettings(entity="lab"), 120.0)
         first, second = server.history(path.name)
         assert "eval/video" not in first and second["eval/video"]["_type"] == "video-file"
         sent = server.runs[path.name]["files"][second["eval/video"]["path"]]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlresearch.errors import RunError
-from rlresearch.loggers.base import Offline, Several
+from rlresearch.loggers.base import CompositeLogger, FileLogger
 from rlresearch.storage.jsonl import read_rows
 from rlresearch.storage.run_directory import RunDirectory
 
@@ -43,7 +43,7 @@ def run(tmp_path):
 
 
 def test_offline_writes_rows_with_step_and_time(run):
-    offline = Offline(run)
+    offline = FileLogger(run)
     offline.metrics({"train/return": math.nan, "step": 1.0})
     offline.metrics({"step": 2, "time": 0.5, "train/return": -3.0})
     offline.evaluation({"step": 2, "returns": [1.0, 2.0], "lengths": [200, 200]})
@@ -58,12 +58,12 @@ def test_offline_writes_rows_with_step_and_time(run):
 
 def test_a_row_without_a_step_is_refused(run):
     with pytest.raises(KeyError, match="step"):
-        Offline(run).metrics({"train/return": 1.0})
+        FileLogger(run).metrics({"train/return": 1.0})
 
 
 def test_finish_records_how_the_run_ended(run):
     for_the_screen = {"next": ["type this"], "run_directory": "x"}
-    Offline(run).finish({"total_steps": 9, "final_evaluation": {"mean": 1.0}} | for_the_screen)
+    FileLogger(run).finish({"total_steps": 9, "final_evaluation": {"mean": 1.0}} | for_the_screen)
     recorded = run.recorded()
     assert (recorded["status"], recorded["total_steps"], recorded["final_evaluation"]) == ("finished", 9, {"mean": 1.0})
     assert recorded["finished_at"] >= recorded["started_at"] and recorded["wall_time_s"] >= 0
@@ -72,14 +72,14 @@ def test_finish_records_how_the_run_ended(run):
 
 def test_a_failed_run_is_recorded_as_failed_with_its_reason(run):
     reason = {"kind": "RunError", "environment": "pendulum", "step": 3, "error": "boom"}
-    Offline(run).finish({"status": "failed", "reason": reason})
+    FileLogger(run).finish({"status": "failed", "reason": reason})
     assert (run.recorded()["status"], run.recorded()["reason"]) == ("failed", reason)
 
 
 @pytest.mark.parametrize("call", ["metrics", "evaluation", "finish", "close"])
 def test_a_failing_mirror_stops_neither_the_others_nor_the_run(run, call, caplog):
     broken, sound = Mirror(fails_in=[call]), Mirror()
-    several = Several([broken, Offline(run), sound])
+    several = CompositeLogger([broken, FileLogger(run), sound])
     with caplog.at_level(logging.WARNING, logger="rlresearch"):
         several.metrics({"step": 1})
         several.evaluation({"step": 1, "returns": [], "lengths": []})
@@ -93,7 +93,7 @@ def test_a_failing_mirror_stops_neither_the_others_nor_the_run(run, call, caplog
 
 def test_a_broken_mirror_is_not_tried_again_but_closed(run):
     broken = Mirror(fails_in=["metrics"])
-    several = Several([broken])
+    several = CompositeLogger([broken])
     several.metrics({"step": 1})
     several.metrics({"step": 2})
     several.close()
@@ -104,7 +104,7 @@ def test_a_broken_mirror_is_not_tried_again_but_closed(run):
 def test_losing_the_truth_is_an_error_after_the_mirrors_had_their_turn(run):
     (run.path / "metrics.jsonl").symlink_to("/dev/full")
     mirror = Mirror()
-    several = Several([Offline(run), mirror])
+    several = CompositeLogger([FileLogger(run), mirror])
     with pytest.raises(RunError, match=r"metrics\.jsonl"):
         several.metrics({"step": 1})
     assert mirror.told == ["metrics"]
@@ -116,10 +116,10 @@ def test_interrupting_passes_through_a_mirror(run):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Several([Interrupted()]).metrics({"step": 1})
+        CompositeLogger([Interrupted()]).metrics({"step": 1})
 
 
 def test_offline_may_be_closed_again(run):
-    offline = Offline(run)
+    offline = FileLogger(run)
     offline.close()
     offline.close()

@@ -16,14 +16,15 @@ from support.fake_wandb import fake_wandb
 from support.make_runs import evaluation_rows, make_run, metrics_rows
 
 from rlresearch.cli.main import main
-from rlresearch.config.compose import changes, compose
+from rlresearch.config.changes import parse_changes
+from rlresearch.config.compose import compose
 from rlresearch.config.instantiate import make
 from rlresearch.errors import ConfigError
-from rlresearch.loggers.tail import Following, Point
+from rlresearch.loggers.tail import LoggedRow, RowFollower
 from rlresearch.loggers.tensorboard import TensorBoard
 from rlresearch.loggers.wandb import client, uploader
 from rlresearch.loggers.wandb.settings import WandbSettings, marked
-from rlresearch.loggers.wandb.supervisor import Beside
+from rlresearch.loggers.wandb.supervisor import WandbProcess
 from rlresearch.review.__main__ import main as review
 from rlresearch.review.runs import tfevents
 from rlresearch.storage.jsonl import JsonLines, read_rows
@@ -89,7 +90,7 @@ def end(path, status="finished"):
 
 def as_sent(path):
     """The rows that W&B should have, by what a person compares: metrics, and evaluations with every return."""
-    return [{"step": p.step, "time": p.time} | p.values for p in Following(path).rest()]
+    return [{"step": p.step, "time": p.time} | p.values for p in RowFollower(path).rest()]
 
 
 def as_received(server, path):
@@ -105,7 +106,7 @@ def without_times(row):
 
 def test_rows_come_in_the_order_in_which_they_were_written_and_each_once(tmp_path):
     draw, path = random.Random(0), make_run(tmp_path, rows=[], evaluations=[])
-    written, seen, following = [], [], Following(path)
+    written, seen, following = [], [], RowFollower(path)
     metrics, evaluations = JsonLines(path / "metrics.jsonl"), JsonLines(path / "evaluations.jsonl")
     for step in range(1, 300):
         if draw.random() < 0.4:
@@ -123,18 +124,18 @@ def test_rows_come_in_the_order_in_which_they_were_written_and_each_once(tmp_pat
 
 def test_a_row_that_is_half_written_is_waited_for(tmp_path):
     path = make_run(tmp_path, rows=[], evaluations=[])
-    following = Following(path)
+    following = RowFollower(path)
     with open(path / "metrics.jsonl", "ab", buffering=0) as file:
         file.write(b'{"step":1,"loss/critic":1.0}\n{"step":2,"loss/cr')
         assert [p.step for p in following.so_far()] == [1]
         file.write(b'itic":2.0}\n')
-        assert following.so_far() == [Point(4, 2, None, {"loss/critic": 2.0})]
+        assert following.so_far() == [LoggedRow(4, 2, None, {"loss/critic": 2.0})]
 
 
 def test_an_evaluation_waits_for_the_metrics_before_it(tmp_path):
     """Between the look at one file and the look at the other both have grown."""
     path = make_run(tmp_path, rows=[], evaluations=[])
-    following = Following(path)
+    following = RowFollower(path)
     write(path, [{"step": 1, "loss/critic": 1.0}], [{"step": 2, "returns": [2.0]}])
     assert [p.step for p in following.so_far()] == [1]
     write(path, [{"step": 2, "loss/critic": 2.0}, {"step": 3, "loss/critic": 3.0}])
@@ -235,7 +236,7 @@ def wait_for(what, seconds=90):
 
 def test_sync_sends_what_is_lacking_wherever_it_was_stopped_before(server, tmp_path, capsys):
     path = make_run(tmp_path / "runs", rows=metrics_rows(count=40))
-    points = Following(path).rest()
+    points = RowFollower(path).rest()
     for known in (7, 8, 30):
         connection = client.Connection(path, SETTINGS, 90.0)
         connection.send(points[:known])
@@ -262,7 +263,7 @@ def test_sync_asks_the_server_whether_it_has_everything(server, tmp_path, monkey
         return stream(name, body)
 
     monkeypatch.setattr(server, "stream", forgetful)
-    client.fill(path, Following(path).rest(), SETTINGS, 90.0)
+    client.fill(path, RowFollower(path).rest(), SETTINGS, 90.0)
     assert lost and as_received(server, path) == as_sent(path)
 
 
@@ -297,7 +298,7 @@ def test_offline_files_are_read_back_by_wandb_itself(server, tmp_path):
     answer = subprocess.run(command, capture_output=True, check=True, text=True).stdout
     records = [json.loads(line) for line in answer.splitlines()]
     rows = [each["history"]["item"] for each in records if each["type"] == "history"]
-    ours = [{"step": p.step, "time": p.time} | p.values for p in Following(path).rest()]
+    ours = [{"step": p.step, "time": p.time} | p.values for p in RowFollower(path).rest()]
     assert len(rows) == len(ours) == 16 and not told and not server.requests
     for row, own in zip(rows, ours, strict=True):
         for name, value in own.items():
@@ -321,7 +322,7 @@ def test_offline_files_become_a_run_directory_again(server, tmp_path, capsys):
 
 def test_the_process_beside_a_run_ends_in_time_though_the_server_hangs(server, tmp_path, caplog):
     server.manner, path, shown = "hang", make_run(tmp_path), []
-    beside = Beside([path], WandbSettings(exit_wait_s=1.0), shown.append)
+    beside = WandbProcess([path], WandbSettings(exit_wait_s=1.0), shown.append)
     wait_for(lambda: server.requests)
     beside.close()  # returns though no request is answered: the server hangs until it is told otherwise
     assert server.manner == "hang" and not server.runs
@@ -333,7 +334,7 @@ def test_the_process_beside_a_run_ends_in_time_though_the_server_hangs(server, t
 @pytest.mark.parametrize("python", ["/bin/false", "/nowhere/python"])
 def test_a_process_that_cannot_work_is_a_warning(tmp_path, monkeypatch, caplog, python):
     monkeypatch.setattr(sys, "executable", python)
-    beside = Beside([make_run(tmp_path)], SETTINGS, print)
+    beside = WandbProcess([make_run(tmp_path)], SETTINGS, print)
     beside.close()
     (record,) = caplog.records
     assert "W&B is not there" in record.getMessage() and "rlresearch-review sync" in record.getMessage()
@@ -343,8 +344,8 @@ def test_the_process_beside_a_run_sends_everything_though_its_parent_was_killed(
     path = make_run(tmp_path, status="running")
     code = (
         "import os, sys, pathlib; from rlresearch.loggers.wandb.settings import WandbSettings; "
-        "from rlresearch.loggers.wandb.supervisor import Beside; "
-        "Beside([pathlib.Path(sys.argv[1])], WandbSettings(entity='lab', exit_wait_s=90), print); "
+        "from rlresearch.loggers.wandb.supervisor import WandbProcess; "
+        "WandbProcess([pathlib.Path(sys.argv[1])], WandbSettings(entity='lab', exit_wait_s=90), print); "
         "os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, check=False, timeout=30)
@@ -383,7 +384,7 @@ def expected_in_tensorboard(path):
     began = client.started(path)
     return {
         (name, p.step, round(began + p.time, 2)): np.float32(value)
-        for p in Following(path).rest()
+        for p in RowFollower(path).rest()
         for name, value in p.values.items()
         if isinstance(value, int | float)
     }
@@ -438,7 +439,7 @@ def test_loggers_that_are_not_there_are_refused(words, said):
 
 @pytest.mark.parametrize("words", [["logger=[wandb,tensorboard]"], ["logger=wandb"], ["logger=quiet"]])
 def test_a_run_that_goes_on_may_have_other_loggers(words):
-    (change,) = changes(words, None, SAFE_GROUPS)
+    (change,) = parse_changes(words, None, SAFE_GROUPS)
     assert change.settings == compose(words).config["logger"]
 
 
@@ -475,7 +476,7 @@ def test_sync_leaves_a_run_alone_that_is_still_running(tmp_path, capsys):
 def test_without_a_key_the_run_goes_on_and_says_what_is_missing(server, tmp_path, monkeypatch, caplog):
     """pytest -m slow -k without_a_key tests/loggers/test_wandb.py"""
     monkeypatch.delenv("WANDB_API_KEY")
-    beside = Beside([make_run(tmp_path)], SETTINGS, print)
+    beside = WandbProcess([make_run(tmp_path)], SETTINGS, print)
     wait_for(lambda: caplog.records)
     beside.close()
     (record,) = caplog.records

@@ -10,9 +10,9 @@ from conftest import RandomActions, leaves, make_plan, same_bits, spec_of
 
 from rlresearch import rng
 from rlresearch.buffers import Rollout, Uniform
-from rlresearch.normalize import AsIs, Moments, Running, deviation, merged, moments_of, no_moments
-from rlresearch.runners.step import Trainer
-from rlresearch.types import Outcome, TimeStep
+from rlresearch.normalize import Identity, Moments, Running, deviation, merge, moments_of, no_moments
+from rlresearch.runners.step import TrainingStep
+from rlresearch.types import StepResult, TimeStep
 
 SPEC = spec_of(3, 1, 2)
 STEPS = 4
@@ -30,7 +30,7 @@ def test_moments_are_numpys_however_the_rows_were_split(cuts):
     rows = np.random.default_rng(0).normal([100.0, -3.0, 0.0], [0.5, 7.0, 1e-3], (40, 3)).astype(np.float32)
     moments = no_moments((3,))
     for part in np.split(rows, cuts):
-        moments = merged(moments, moments_of(number(part)) if len(part) else no_moments((3,)))
+        moments = merge(moments, moments_of(number(part)) if len(part) else no_moments((3,)))
     assert moments.count == 40.0
     np.testing.assert_allclose(moments.mean, rows.mean(0, np.float64), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(deviation(moments), np.sqrt(rows.var(0, dtype=np.float64) + 1e-8), rtol=1e-3)
@@ -39,7 +39,7 @@ def test_moments_are_numpys_however_the_rows_were_split(cuts):
 def test_merging_has_no_order():
     draw = np.random.default_rng(1)
     one, two = (moments_of(number(draw.normal(mean, 2.0, (rows, 3)))) for mean, rows in ((0.0, 7), (5.0, 30)))
-    for ours, theirs in zip(merged(one, two), merged(two, one)):
+    for ours, theirs in zip(merge(one, two), merge(two, one)):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
@@ -76,7 +76,7 @@ def test_each_can_be_left_out():
     assert not same_bits(only_obs.observations(having(normalizer=only_obs), raw), raw)
 
 
-@pytest.mark.parametrize("normalizer", [AsIs(), Running()])
+@pytest.mark.parametrize("normalizer", [Identity(), Running()])
 def test_nothing_is_changed_before_anything_counts(normalizer):
     state, raw = normalizer.init(SPEC), number([[1000.0, -1000.0, 3.0]])
     assert same_bits(normalizer.observations(state, raw), raw) and same_bits(normalizer.rewards(state, raw), raw)
@@ -146,9 +146,9 @@ def lived(trainer, there, steps):
     states = [trainer.init(rng.key(0), (), timestep(0))]
     for t in range(steps):
         action, state = trainer.act(states[-1], tf.constant(t, tf.int64), True)
-        outcome = Outcome(*(tf.constant(part[t]) for part in there[1:]))
+        outcome = StepResult(*(tf.constant(part[t]) for part in there[1:]))
         state = trainer.collect(state, action, outcome, timestep(t + 1), ())
-        if t >= trainer.silent_iterations:
+        if t >= trainer.learning_start_iteration:
             state = trainer.learn(state, tf.constant(t, tf.int64))
         states.append(state)
     return states
@@ -156,7 +156,7 @@ def lived(trainer, there, steps):
 
 def watching(**settings):
     algo = Watcher(SPEC, **dict(learning_starts=0, update_every=STEPS, batch_size=2 * STEPS, gamma=0.8) | settings)
-    return Trainer(algo, Rollout(2 * STEPS), Running())
+    return TrainingStep(algo, Rollout(2 * STEPS), Running())
 
 
 def returns_of(there, steps, gamma):
@@ -230,7 +230,7 @@ def test_evaluation_sees_the_statistics_and_does_not_move_them():
 def test_replay_is_seen_through_the_newest_statistics():
     """Without rollouts every round moves them, and old rows are shown anew."""
     trainer = make_plan("ddpg", "normalize=running", "env.num_envs=2", learning_starts=0).trainer
-    trainer = Trainer(trainer.algo, Uniform(100), Running())
+    trainer = TrainingStep(trainer.algo, Uniform(100), Running())
     there = world(6)
     now = lived(trainer, there, 6)[-1].normalizer
     assert now.observations.count == now.returns.count == 12.0 and now.pending_observations.count == 0.0

@@ -13,8 +13,8 @@ from rlresearch import ops
 
 def test_chosen_takes_each_rows_own_action_from_values_and_from_distributions():
     values = tf.reshape(tf.range(24.0), (2, 3, 4))
-    np.testing.assert_array_equal(ops.chosen(values, tf.constant([2, 0])), [[8, 9, 10, 11], [12, 13, 14, 15]])
-    np.testing.assert_array_equal(ops.chosen(values[:, :, 0], tf.constant([2, 0])), [8, 12])
+    np.testing.assert_array_equal(ops.index_by_action(values, tf.constant([2, 0])), [[8, 9, 10, 11], [12, 13, 14, 15]])
+    np.testing.assert_array_equal(ops.index_by_action(values[:, :, 0], tf.constant([2, 0])), [8, 12])
 
 
 @pytest.mark.parametrize(

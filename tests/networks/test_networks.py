@@ -9,7 +9,7 @@ from conftest import apart, leaves, progress, same_bits
 
 from rlresearch import networks, ops, rng
 from rlresearch.errors import ConfigError
-from rlresearch.networks import MLP, QMLP, bind
+from rlresearch.networks import MLP, QNetwork, bind
 
 OBS = tf.constant(np.random.default_rng(0).normal(size=(5, 3)), tf.float32)
 FAN_IN = 50
@@ -182,7 +182,7 @@ def test_statistics_stand_still_outside_training():
         MLP(hidden=(4,)),
         MLP(hidden=(4,), layer_norm=True),
         MLP(hidden=(4,), spectral_norm=True),
-        QMLP(hidden=(4,), dueling=True, noisy=True),
+        QNetwork(hidden=(4,), dueling=True, noisy=True),
     ],
 )
 def test_eager_compiled_and_mapped_agree(part):
@@ -254,7 +254,7 @@ def numbers(params, draw=np.random.default_rng(4)):
 
 
 def test_dueling_values_are_the_value_and_centred_advantages():
-    net, params = built(QMLP(hidden=(6, 5), dueling=True), outputs=3)
+    net, params = built(QNetwork(hidden=(6, 5), dueling=True), outputs=3)
     params = numbers(params)
     w, b, *streams = params.trainable
     kernels = {tuple(kernel.shape) for kernel in streams[::2]}
@@ -276,7 +276,7 @@ def test_dueling_values_are_the_value_and_centred_advantages():
 
 def test_dueling_distributions_are_centred_over_actions():
     """A change of all advantages alike changes nothing; of the value, every action's atoms alike."""
-    net, params = built(QMLP(hidden=(6,), dueling=True), outputs=(3, 4))
+    net, params = built(QNetwork(hidden=(6,), dueling=True), outputs=(3, 4))
     out = net.apply(params, OBS)
     assert out.shape == (5, 3, 4)
     biases = {w.shape[0]: i for i, w in enumerate(params.trainable) if w.shape.rank == 1}
@@ -288,13 +288,13 @@ def test_dueling_distributions_are_centred_over_actions():
 
 
 def test_outputs_of_several_axes_are_the_same_numbers():
-    for part in (MLP(hidden=(4,)), QMLP(hidden=(4,))):
+    for part in (MLP(hidden=(4,)), QNetwork(hidden=(4,))):
         (flat, params), (shaped, _) = built(part, outputs=6), built(part, outputs=(2, 3))
         np.testing.assert_array_equal(tf.reshape(flat.apply(params, OBS), (5, 2, 3)), shaped.apply(params, OBS))
 
 
 def test_a_noisy_layer_is_the_formula_of_its_paper():
-    net, params = built(QMLP(hidden=(), noisy=True, sigma0=0.5))
+    net, params = built(QNetwork(hidden=(), noisy=True, sigma0=0.5))
     kernel, bias, kernel_sigma, bias_sigma = params.trainable
     np.testing.assert_allclose(kernel_sigma, np.full((3, 2), 0.5 / math.sqrt(3)), rtol=1e-6)
     np.testing.assert_allclose(bias_sigma, np.full(2, 0.5 / math.sqrt(3)), rtol=1e-6)
@@ -308,7 +308,7 @@ def test_a_noisy_layer_is_the_formula_of_its_paper():
 
 
 def test_noise_is_fresh_with_each_key_differs_between_layers_and_is_never_kept():
-    net, params = built(QMLP(hidden=(3, 3, 3), noisy=True, dueling=True), outputs=3)
+    net, params = built(QNetwork(hidden=(3, 3, 3), noisy=True, dueling=True), outputs=3)
     assert params.frozen == []
     one, again, two = (net.noise(rng.key(seed), progress()) for seed in (1, 1, 2))
     assert same_bits(one, again) and not set(one.numpy()) & set(two.numpy())
@@ -326,4 +326,4 @@ def test_networks_without_noisy_layers_draw_none():
 
 def test_dueling_without_a_hidden_layer_is_refused():
     with pytest.raises(ConfigError, match="hidden=.*: dueling needs at least one layer"):
-        QMLP(hidden=(), dueling=True)
+        QNetwork(hidden=(), dueling=True)

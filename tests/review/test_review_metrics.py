@@ -14,7 +14,10 @@ from rlresearch import rng
 from rlresearch.config.compose import config_folder
 from rlresearch.review.__main__ import main
 from rlresearch.review.commands import metrics
-from rlresearch.training.loop import train
+from rlresearch.runners.runner import Runner
+from rlresearch.training.callbacks import Members
+from rlresearch.training.loop import LoopSettings, TrainingLoop
+from rlresearch.training.reporting import LoggerCallback
 from rlresearch.training.settings import EvalSettings
 from rlresearch.types import TimeStep
 
@@ -36,20 +39,21 @@ def test_the_metrics_of_every_run_have_units(name):
 
 
 def test_a_row_has_no_undocumented_metric():
-    class Runner:
+    class Numbers(Runner):
         """Rows as the trainer makes them; what training adds to them comes from the real loop."""
 
-        iteration, members, silent = 0, [0], 0
+        iteration, members, learning_start_iteration = 0, [0], 0
 
-        def advance(self, iterations, fresh):
+        def advance(self, iterations, reset_metrics):
             self.iteration += iterations
 
         def state(self):
             return state
 
-        held = state
+        def restore(self, iteration, state, extra_state):
+            raise NotImplementedError
 
-        def rows(self):
+        def metrics(self):
             return [plan.trainer.row(state)]
 
         def policy(self, obs):
@@ -59,7 +63,8 @@ def test_a_row_has_no_undocumented_metric():
     size = plan.task.spec.observation_space.shape
     state = plan.trainer.init(rng.key(0), (), TimeStep(tf.zeros((1, *size)), tf.constant([True])))
     kept = SimpleNamespace(metrics=rows.append, evaluation=rows.append)
-    train(Runner(), plan.task, 20, EvalSettings(episodes=1, final_episodes=1), 10, [kept])
+    settings = LoopSettings(20, 10, EvalSettings(episodes=1, final_episodes=1))
+    TrainingLoop(Numbers(), plan.task, settings, [LoggerCallback(Members(1), [kept])]).run()
     known = set(metrics.documented("q_learning")) | {"step", "returns", "lengths"}
     assert len(rows) == 3 and set().union(*rows) <= known
 

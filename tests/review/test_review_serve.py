@@ -159,7 +159,7 @@ TOKENS = [None, "", "t", TOKEN[:-1], TOKEN + "t", TOKEN.upper(), "%00", "null", 
 @pytest.mark.parametrize("token", TOKENS)
 @pytest.mark.parametrize("where", ["query", "cookie", "bearer"])
 def test_without_the_token_there_is_nothing(port, token, where):
-    name = serve.Guard(None, TOKEN).cookie_name
+    name = serve.AuthMiddleware(None, TOKEN).cookie_name
     if where == "query":
         found = ask(port, "/" if token is None else f"/?token={urllib.parse.quote(token)}")
     elif where == "cookie":

@@ -114,7 +114,7 @@ def test_a_population_that_was_killed_chooses_and_explores_as_it_would_have(tmp_
     """Also where the checkpoint was made after replays had been copied over others."""
     own = ["runner=pbt", "runner.seeds=4", "checkpoint.every_steps=50", "checkpoint.keep_last=10"]
     config = compose.compose([*own, *TINY, "buffer.capacity=120", f"runs_dir={tmp_path}/whole"]).config
-    request = launch.Request(config=config, algo="ddpg", env="pendulum", argv=[], overrides=[])
+    request = launch.RunRequest(config=config, algo="ddpg", env="pendulum", argv=[], overrides=[])
     launch.launch(plan(config), request)
     whole = min(path.parent for path in (tmp_path / "whole").glob("*/*/checkpoints"))
     before = (whole / "lineage.jsonl").read_text()
@@ -126,7 +126,7 @@ def test_a_population_that_was_killed_chooses_and_explores_as_it_would_have(tmp_
             shutil.rmtree(path)
     for run in killed.parent.iterdir():
         RunDirectory(run).record(status="running")
-    made, resumption = resume.resumption(str(killed), [], [])
+    made, resumption = resume.load_resume_point(str(killed), [], [])
     assert resumption.loaded.about.step == 150
     launch.launch(made, request._replace(config=resumption.config), resumption)
     assert (killed / "lineage.jsonl").read_text() == before

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rlresearch.runners.placement import Places
+from rlresearch.runners.placement import MemberPlacement
 from rlresearch.runners.store import Store
 
 SIZES = {"even": [4, 4, 4], "uneven": [5, 4, 4], "one": [6]}
@@ -31,7 +31,7 @@ def concatenated(stores):
 def test_whoever_ends_stands_still_and_no_share_runs_for_nobody(sizes, seed):
     rng, members = np.random.default_rng(seed), sum(sizes)
     stores = [Store(state_of(range(share.start, share.stop))) for share in slices(sizes)]
-    places, going, ran = Places(slices(sizes)), [True] * members, np.zeros(members)
+    places, going, ran = MemberPlacement(slices(sizes)), [True] * members, np.zeros(members)
     while any(going):
         for index in places.running:
             state = stores[index].read()
@@ -56,7 +56,7 @@ def test_whoever_ends_stands_still_and_no_share_runs_for_nobody(sizes, seed):
 
 def test_values_follow_their_member():
     stores = [Store(state_of(range(4))), Store(state_of(range(4, 8)))]
-    places = Places(slices([4, 4]))
+    places = MemberPlacement(slices([4, 4]))
     going = [False, True, True, True, False, False, True, False]
     places.set_active(going, stores)
     assert places.running == [0]

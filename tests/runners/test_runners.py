@@ -20,7 +20,7 @@ from rlresearch.runners.device import DeviceRunner, device_collect, device_init
 from rlresearch.runners.host import HostRunner
 from rlresearch.runners.loop import CompiledLoop
 from rlresearch.runners.population import PopulationRunner, check_values, float_paths, shares, with_values
-from rlresearch.runners.step import Trainer
+from rlresearch.runners.step import TrainingStep
 from rlresearch.runners.store import LARGE, Store
 
 ENVS, LIMIT, SEED, ITERATIONS = 2, 40, 3, 216  # 200 of which learn
@@ -108,11 +108,11 @@ def test_the_policy_of_a_runner_is_the_algorithms(both):
         np.testing.assert_allclose(runner.policy(obs)[0], expected, atol=1e-6)
 
 
-def test_a_fresh_row_forgets_sums_and_keeps_running_episodes(both):
+def test_reset_metrics_forgets_sums_and_keeps_running_episodes(both):
     _, device = both
     before = device.state().episodes
     with without_xla():
-        emptied = plan_of("ddpg", f"env.num_envs={ENVS}")[0].fresh_row(device.state())
+        emptied = plan_of("ddpg", f"env.num_envs={ENVS}")[0].reset_metrics(device.state())
     assert emptied.totals.count.numpy() == 0 and not any(np.any(x) for x in leaves(emptied.totals.sums))
     assert [emptied.episodes[i].numpy() for i in (3, 4, 5)] == [0.0, 0.0, 0.0]
     assert same_bits(emptied.episodes[:3], before[:3])
@@ -151,7 +151,7 @@ def solo():
             state = device_collect(member, env, learning, state, t)
             return member.learn(state, t) if learning else state
 
-        begin, end, silent = (tf.constant(n, tf.int64) for n in (0, ITERATIONS, trainer.silent_iterations))
+        begin, end, silent = (tf.constant(n, tf.int64) for n in (0, ITERATIONS, trainer.learning_start_iteration))
         for learning, first, last in ((False, begin, silent), (True, silent, end)):
             body = lambda t, state, on=learning: (t + 1, steps(on, state, t))  # noqa: E731
             _, state = tf.while_loop(lambda t, _, last=last: t < last, body, (first, state), parallel_iterations=1)
@@ -172,7 +172,7 @@ def check_member(population, member, expected):
             assert apart(getattr(state.algo, field), getattr(expected.algo, field)) < 1e-4, field
     for ours, theirs in zip(leaves(state.algo), leaves(expected.algo), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
-    row, theirs = population.metrics()[member], device_plan()[0].row(expected)
+    row, theirs = population.metrics()[member], device_plan()[0].metrics(expected)
     for metric in row:
         assert row[metric] == pytest.approx(float(theirs[metric]), rel=1e-3, abs=1e-4, nan_ok=True), metric
 
@@ -225,7 +225,7 @@ def test_members_whose_others_have_ended_compute_the_same_bits_elsewhere(populat
 
 def test_a_member_begins_from_its_own_seed_whatever_its_place():
     task = Task("Pendulum-v1", num_envs=2, physics=Pendulum())
-    trainer, seeds = Trainer(RandomActions(task.spec), Uniform(10)), (7, 3)
+    trainer, seeds = TrainingStep(RandomActions(task.spec), Uniform(10)), (7, 3)
     with without_xla():
         members = PopulationRunner(trainer, task, seeds).state()
     for member, seed in enumerate(seeds):
@@ -277,7 +277,7 @@ def test_the_same_seed_gives_the_same_bits_wherever_calls_end(both, again):
     _, once = both
     assert once.iteration == again.iteration == ITERATIONS
     assert same_bits(once.state(), again.state())
-    np.testing.assert_array_equal(list(once.rows()[0].values()), list(again.rows()[0].values()))
+    np.testing.assert_array_equal(list(once.metrics()[0].values()), list(again.metrics()[0].values()))
 
 
 def test_compiled_and_eager_steps_agree(again):
@@ -421,7 +421,7 @@ def test_values_that_do_not_fit_are_refused(values, said):
 def test_returns_and_lengths_are_those_of_whole_episodes():
     task = Task("Pendulum-v1", num_envs=3, max_episode_steps=5, physics=Pendulum())
     with without_xla():
-        runner = DeviceRunner(Trainer(RandomActions(task.spec), Uniform(100)), task, 0)
+        runner = DeviceRunner(TrainingStep(RandomActions(task.spec), Uniform(100)), task, 0)
         runner.advance(4, True)
         assert np.isnan(runner.metrics()[0]["train/return"]) and runner.metrics()[0]["train/episodes"] == 0.0
         runner.advance(8, False)

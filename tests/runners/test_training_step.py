@@ -9,8 +9,8 @@ from conftest import ALGORITHMS, RandomActions, batch_for, make_algo, make_plan,
 
 from rlresearch import rng
 from rlresearch.buffers import Prioritized, Uniform, sum_tree
-from rlresearch.runners.step import Trainer
-from rlresearch.types import Outcome, TimeStep
+from rlresearch.runners.step import TrainingStep
+from rlresearch.types import StepResult, TimeStep
 
 KEY = rng.key(7)
 
@@ -20,9 +20,9 @@ def lived(trainer, rows, iterations):
     timestep = TimeStep(rows.obs, tf.zeros(rows.reward.shape, tf.bool))
     state = trainer.init(KEY, (), timestep)
     for t in range(iterations):
-        iteration, learning = tf.constant(t, tf.int64), t >= trainer.silent_iterations
+        iteration, learning = tf.constant(t, tf.int64), t >= trainer.learning_start_iteration
         action, state = trainer.act(state, iteration, learning)
-        state = trainer.collect(state, action, Outcome(*rows[2:6]), timestep, ())
+        state = trainer.collect(state, action, StepResult(*rows[2:6]), timestep, ())
         state = trainer.learn(state, iteration) if learning else state
     return state
 
@@ -56,7 +56,7 @@ def test_progress_counts_transitions_and_episodes_of_all_environments(envs):
     """After the fifth iteration, all of which end: four came before it acted, five before it learned."""
     algo = Told(spec_of(3, 1, envs), learning_starts=0)
     rows = rows_of(algo, envs)._replace(truncated=tf.ones(envs, tf.bool))
-    state = lived(Trainer(algo, Uniform(100)), rows, 5)
+    state = lived(TrainingStep(algo, Uniform(100)), rows, 5)
     assert state.algo.numpy().tolist() == [[4 * envs] * 2, [5 * envs] * 2]
 
 
@@ -75,7 +75,7 @@ def test_sums_of_several_steps_are_discounted_as_the_algorithm_says():
     """Rewards of 1, gamma 1/2: a row has up to three of them."""
     algo = Shown(spec_of(3, 1, 1), learning_starts=0, gamma=0.5, batch_size=200)
     rows = rows_of(algo, 1)._replace(reward=tf.ones(1))
-    state = lived(Trainer(algo, Uniform(100, n_step=3)), rows, 6)
+    state = lived(TrainingStep(algo, Uniform(100, n_step=3)), rows, 6)
     assert set(state.algo.numpy().tolist()) == {1.0, 1.5, 1.75}
 
 
@@ -83,8 +83,8 @@ def test_the_replay_learns_how_wrong_its_rows_were():
     algo = Shown(spec_of(3, 1, 3), learning_starts=0, batch_size=64)
     rows = rows_of(algo, 3)._replace(reward=tf.constant([0.25, 4.0, 1.0]))
     buffer = Prioritized(capacity=3, alpha=1.0, eps=1e-12)
-    state = lived(Trainer(algo, buffer), rows, 1).buffer
-    np.testing.assert_allclose(sum_tree.sizes_of(state.tree, tf.range(3), 3), [0.25, 4.0, 1.0])
+    state = lived(TrainingStep(algo, buffer), rows, 1).buffer
+    np.testing.assert_allclose(sum_tree.get(state.tree, tf.range(3), 3), [0.25, 4.0, 1.0])
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

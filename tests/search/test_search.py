@@ -21,7 +21,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from rlresearch.cli.main import main
-from rlresearch.config import compose
+from rlresearch.config import compose, overrides
 from rlresearch.envs.pendulum import Pendulum
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, RunError
@@ -77,7 +77,7 @@ DEFAULTS = yaml.safe_load((compose.config_folder() / "hydra/sweeper/optuna.yaml"
 
 
 def asked(*words):
-    """What `compose.sought` makes of a command line, without composing what stands beside it."""
+    """What `overrides.parse_search` makes of a command line, without composing what stands beside it."""
     settings, fixed, swept = copy.deepcopy(DEFAULTS), [], []
     for each in OverridesParser.create().parse_overrides(list(words)):
         name = each.key_or_group.removeprefix("hydra.sweeper.")
@@ -85,7 +85,7 @@ def asked(*words):
             settings[name] = each.value()
         else:
             (swept.append(each) if each.is_sweep_override() else fixed.append(each.input_line))
-    return compose.Sought(settings, fixed, swept)
+    return overrides.SearchSpec(settings, fixed, swept)
 
 
 @cache
@@ -307,7 +307,7 @@ def test_two_controllers_share_a_study_and_its_budget(tmp_path):
         threading.Thread(target=_control, args=(prepared, tmp_path / name, wait(launcher)))
         for name, launcher in (("a", one), ("b", other))
     ]
-    with driver.open_study(prepared, tmp_path):  # SQLite's tables are made by one
+    with driver.study_of(prepared, tmp_path):  # SQLite's tables are made by one
         pass
     for each in ends:
         each.start()
@@ -321,7 +321,7 @@ def test_two_controllers_share_a_study_and_its_budget(tmp_path):
 
 def test_who_asks_for_one_more_than_the_budget_gives_it_back(tmp_path, monkeypatch):
     prepared = search.prepare(asked(*SHORT, *shared(tmp_path)))
-    with driver.open_study(prepared, tmp_path / "a") as one, driver.open_study(prepared, tmp_path / "b") as other:
+    with driver.study_of(prepared, tmp_path / "a") as one, driver.study_of(prepared, tmp_path / "b") as other:
         monkeypatch.setattr(other, "counted", lambda: 0)  # it looked a moment before the first one asked
         assert len(one.batch(1, 1)) == 1 and other.batch(1, 1) == []
         assert one.counts() == {"running": 1} and len(one.optuna.trials) == 2
@@ -329,7 +329,7 @@ def test_who_asks_for_one_more_than_the_budget_gives_it_back(tmp_path, monkeypat
 
 def _control(prepared, folder, launch):
     folder.mkdir()
-    with driver.open_study(prepared, folder) as study:
+    with driver.study_of(prepared, folder) as study:
         driver.Controller(prepared, study, launch).run(folder)
 
 
@@ -355,7 +355,7 @@ def test_a_trial_that_goes_on_keeps_its_scores_and_what_it_was_told(tmp_path, mo
     words = [LR, "hydra.sweeper.pruner=median", "hydra.sweeper.objective=auc", "hydra.sweeper.n_trials=1"]
     answers, scores = iter([False, False, True]), {100: -3.0, 200: -2.0, 300: -1.0}
     monkeypatch.setattr(optuna.pruners.MedianPruner, "prune", lambda *_: next(answers))
-    with driver.open_study(search.prepare(asked(*SHORT, *words)), tmp_path) as study:
+    with driver.study_of(search.prepare(asked(*SHORT, *words)), tmp_path) as study:
         (trial_,) = study.batch(1, 1)
         own = TrialMembers(Trial(study.storage, study.name, trial_.number), (0,))
 
@@ -454,7 +454,7 @@ def test_ranges_are_read_as_hydra_writes_them():
 
 def test_ranges_may_stand_in_yaml_below_what_the_command_says():
     settings = {"params": {"optimizer.lr": "interval(0.1,0.2)", "algo.gamma": "0.9,0.95", "algo.tau": 0.01}}
-    found = compose.sought(settings, [LR])
+    found = overrides.parse_search(settings, [LR])
     assert search.space(found.swept) == {
         "algo.gamma": Choice(("0.9", "0.95")),
         "optimizer.lr": Number(1e-5, 1e-1, log=True),
@@ -516,13 +516,13 @@ def test_both_ends_are_checked_before_the_first_run_with_exit_code_2(capsys, tmp
 def test_a_search_is_gone_on_with_by_its_directory(tmp_path, monkeypatch):
     """`resume=DIRECTORY` asks for what was asked for before, with what is new."""
     made = driver.own_directory(str(tmp_path), ["algo=td3", LR, "hydra/sweeper=optuna"], "lab")
-    command = driver.again(str(made), ["hydra.sweeper.n_trials=9"], "lab")
+    command = driver.resume_arguments(str(made), ["hydra.sweeper.n_trials=9"], "lab")
     own = ["algo=td3", LR, "hydra/sweeper=optuna"]
     assert command[:-1] == ["-m", "--config-dir=lab", *own, "hydra.sweeper.n_trials=9"]
     assert command[-1] == f"hydra.sweeper.directory='{made}'" and driver.is_search(str(made))
     (made / "search.json").write_text("{")
     with pytest.raises(ConfigError, match=r"resume=.*: its search.json cannot be read"):
-        driver.again(str(made), [])
+        driver.resume_arguments(str(made), [])
 
 
 HARMLESS = ["hydra/launcher=fused", "hydra.launcher.members=4", "hydra.sweeper.seed=3", "hydra.sweep.dir=x", "algo=td3"]
@@ -536,15 +536,15 @@ NOT_TAKEN += ["hydra.launcher.a.b=1", "hydra.sweeper.x=1"]
 
 def test_nothing_that_runs_code_or_reaches_out_is_taken_from_a_stored_search(tmp_path):
     made = driver.own_directory(str(tmp_path), [*HARMLESS, "packages=[evil]"], None)
-    assert driver.again(str(made), [])[1:-1] == HARMLESS
+    assert driver.resume_arguments(str(made), [])[1:-1] == HARMLESS
     for word in NOT_TAKEN:
         made = driver.own_directory(str(tmp_path), [word], None)
         with pytest.raises(ConfigError, match="not taken from a file; say it again"):
-            driver.again(str(made), [])
-        assert driver.again(str(made), [word])[1:-1] == [word]
+            driver.resume_arguments(str(made), [])
+        assert driver.resume_arguments(str(made), [word])[1:-1] == [word]
     made = driver.own_directory(str(tmp_path), ["algo=td3"], "lab")
     with pytest.raises(ConfigError, match="was begun with --config-dir=lab"):
-        driver.again(str(made), [])
+        driver.resume_arguments(str(made), [])
 
 
 def test_runs_are_told_of_a_database_in_words_that_no_redaction_changes():

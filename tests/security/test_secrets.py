@@ -10,9 +10,10 @@ import yaml
 from support.fake_wandb import KEY, fake_wandb
 from support.make_runs import evaluation_rows, metrics_rows
 
-from rlresearch.config.compose import Change, compose
+from rlresearch.config.changes import Change
+from rlresearch.config.compose import compose
 from rlresearch.errors import ConfigError
-from rlresearch.loggers.tail import Following
+from rlresearch.loggers.tail import RowFollower
 from rlresearch.loggers.tensorboard import TensorBoard
 from rlresearch.loggers.wandb import client
 from rlresearch.loggers.wandb.settings import WandbSettings
@@ -115,7 +116,7 @@ def test_no_page_and_no_mirror_is_given_a_secret(run, tmp_path, monkeypatch, cap
     with fake_wandb() as server:
         for name, value in server.environment(tmp_path).items():
             monkeypatch.setenv(name, value)
-        client.fill(run, Following(run).rest(), WandbSettings(entity="lab"), 120.0)
+        client.fill(run, RowFollower(run).rest(), WandbSettings(entity="lab"), 120.0)
         assert len(server.history(run.name)) == 15
         for path, headers, body in server.requests:
             assert not found(f"{path}{headers}{body.decode(errors='replace')}")
@@ -135,7 +136,7 @@ def test_wandbs_own_files_hold_no_secret_either(run, tmp_path, monkeypatch):
         for name, value in server.environment(tmp_path).items():
             monkeypatch.setenv(name, value)
         connection = client.Connection(run, WandbSettings(mode="offline"), 120.0)
-        connection.send(Following(run).rest())
+        connection.send(RowFollower(run).rest())
         connection.finish()
     kept = [file for file in (run / "wandb").rglob("*") if file.is_file()]
     assert any(file.suffix == ".wandb" for file in kept)
@@ -160,7 +161,7 @@ def test_a_configuration_without_its_secrets_asks_for_them_again():
 
 def test_a_run_that_goes_on_takes_its_secrets_again_and_writes_them_nowhere():
     config = {"total_steps": 5, "env": {"kwargs": {"api_key": "***", "url": "https://***@example.org", "size": 3}}}
-    stored = resume.Stored(None, [], 0, config, {})
+    stored = resume.StoredRun(None, [], 0, config, {})
     given = {"env.kwargs.api_key": "canary00xyzzy", "env.kwargs.url": "https://me:canary01xyzzy@example.org"}
     again, changed = resume.apply_changes(stored, [Change(key, value) for key, value in given.items()])
     assert again["env"]["kwargs"] == {"api_key": given["env.kwargs.api_key"], "url": given["env.kwargs.url"], "size": 3}

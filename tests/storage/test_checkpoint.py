@@ -12,8 +12,9 @@ import pytest
 from support.failing_disks import Disk, PowerGone, tampered
 
 from rlresearch.storage import atomic, checkpoint, tensor_files
-from rlresearch.storage.checkpoint import About, Writer, load, names, newest
-from rlresearch.storage.tensor_files import Damaged, Ring
+from rlresearch.storage.checkpoint import Writer, load, names, newest
+from rlresearch.storage.manifest import CheckpointMetadata
+from rlresearch.storage.tensor_files import CorruptCheckpointError, Ring
 
 CAPACITY, WIDTH = 40, 3
 
@@ -47,7 +48,7 @@ class Run:
         own = dict(step=self.saves * 10, iteration=self.saves * 10, members=[0], position={}, logs=[], times={})
         rings = self.rings()
         rows = self.writer.unwritten(rings)
-        path = self.writer.save(self.arrays(), rings, rows, About(**own | about), {"numpy": "2"}, "now")
+        path = self.writer.save(self.arrays(), rings, rows, CheckpointMetadata(**own | about), {"numpy": "2"}, "now")
         self.writer.rotate()
         return path
 
@@ -119,7 +120,7 @@ def test_bytes_of_a_save_are_those_of_the_new_rows_and_the_state(tmp_path):
         ring = {"replay": Ring(20_000, save * rows, lambda a, b: {"float32": column[np.arange(a, b) % 20_000]})}
         own = dict(step=save, iteration=save, members=[0], position={}, logs=[], times={})
         before = {file: file.stat().st_size for file in files_of(path)}
-        writer.save(state, ring, writer.unwritten(ring), About(**own), {}, "now")
+        writer.save(state, ring, writer.unwritten(ring), CheckpointMetadata(**own), {}, "now")
         grown = sum(file.stat().st_size - before.get(file, 0) for file in files_of(path))
         writer.rotate()
         assert grown <= 1.2 * (rows * wide * 4 + 40_000)
@@ -135,8 +136,8 @@ def test_the_newest_the_best_and_every_third_planned_one_stay(tmp_path):
         run.save(score=score, serial=serial)
     assert [int(name) // 10 for name in names(run.path)] == [8, 7, 6, 3, 2]
     assert run.writer.best_score() == 9.0 and run.writer.last_serial() == 8
-    assert checkpoint.chosen(run.path, "best", "x").about.step == 20
-    assert checkpoint.chosen(run.path, "30", "x").about.step == 30
+    assert checkpoint.load_named(run.path, "best", "x").about.step == 20
+    assert checkpoint.load_named(run.path, "30", "x").about.step == 30
     assert newest(run.path)[0].about.step == 80
 
 
@@ -145,7 +146,7 @@ def test_a_place_that_nobody_can_go_on_from_is_passed_over(run):
     run.save()
     run.save(exact=False)
     assert newest(run.path)[0].about.step == 20
-    assert checkpoint.chosen(run.path, "last", "x").about.step == 30
+    assert checkpoint.load_named(run.path, "last", "x").about.step == 30
     run.save(exact=False)
     assert [int(name) // 10 for name in names(run.path)] == [4, 2, 1]
 
@@ -233,7 +234,7 @@ def test_a_manifest_cannot_lead_out_of_its_run(run, name):
     fields["rings"]["replay"]["files"][0]["name"] = name
     fields.pop("digest")
     path.write_bytes(checkpoint.signed(fields))
-    with pytest.raises(Damaged, match="manifest.json cannot be read"):
+    with pytest.raises(CorruptCheckpointError, match="manifest.json cannot be read"):
         load(run.path, names(run.path)[0])
 
 
@@ -307,7 +308,7 @@ def check_crash_states(tmp_path):
             for name in names(run.path):  # what has a name is whole, also what was about to be removed
                 try:
                     load(run.path, name)
-                except Damaged as error:
+                except CorruptCheckpointError as error:
                     pytest.fail(f"call {at}: {name}: {error}")
     assert run.check(found) == 3 and at > 15
 
@@ -436,5 +437,5 @@ def rows_laid_out_wrongly(patch):
 )
 def test_a_planted_bug_in_what_is_written_is_caught(run, monkeypatch, bug, test):
     bug(monkeypatch)
-    with pytest.raises((AssertionError, Damaged)):
+    with pytest.raises((AssertionError, CorruptCheckpointError)):
         test(run)

@@ -12,7 +12,7 @@ from conftest import without_xla
 
 from rlresearch.errors import RunError
 from rlresearch.loggers import base
-from rlresearch.loggers.base import Offline, Several
+from rlresearch.loggers.base import CompositeLogger, FileLogger
 from rlresearch.review.runs import reader
 from rlresearch.storage.jsonl import read_rows
 from rlresearch.storage.run_directory import RunDirectory
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 # Python that never loads TensorFlow, so that 50 writers can be forked in about a second.
 KILLS = """
 import json, os, random, signal, sys, time
-from rlresearch.loggers.base import Offline
+from rlresearch.loggers.base import FileLogger
 from rlresearch.storage.jsonl import read_rows
 from rlresearch.storage.run_directory import RunDirectory
 draw, root, lost, torn, total = random.Random(0), sys.argv[1], 0, 0, 0
@@ -31,7 +31,7 @@ for trial in range(50):
     ours, theirs = os.pipe()
     writer = os.fork()
     if writer == 0:
-        offline, step = Offline(run), 0
+        offline, step = FileLogger(run), 0
         while True:
             step += 1
             offline.metrics({"step": step, **{f"loss/part{i}": step / 7 for i in range(draw.randint(1, 40))}})
@@ -59,7 +59,7 @@ print(json.dumps({"lost": lost, "torn": torn, "acknowledged": total}))
 
 READERS = """
 import json, os, random, sys, time
-from rlresearch.loggers.tail import Following
+from rlresearch.loggers.tail import RowFollower
 from rlresearch.review.runs import reader
 from rlresearch.storage.jsonl import JsonLines, read_rows
 from rlresearch.storage.run_directory import RunDirectory
@@ -72,7 +72,7 @@ if writer == 0:
         values = {f"loss/part{i}": step for i in range(draw.randint(1, 60))}
         file.write({"step": step, **values, "loss/last": len(values)})
     os._exit(0)
-wrong, looks, follower, followed = [], 0, Following(run.path), []
+wrong, looks, follower, followed = [], 0, RowFollower(run.path), []
 whole = lambda row: row.get("loss/last") == sum(name.startswith("loss/part") for name in row)
 own = os.fork()  # of the two readers one goes on in this process, one in the child
 while True:
@@ -120,7 +120,7 @@ def test_a_disk_that_is_full_is_named_and_earlier_rows_stay_readable(tmp_path, m
         return write(file, content)
 
     with RunDirectory.create(tmp_path, "ddpg", "pendulum", 0) as run:
-        offline = Several([Offline(run)])
+        offline = CompositeLogger([FileLogger(run)])
         monkeypatch.setattr(os, "write", full)
         with pytest.raises(RunError, match=rf"metrics\.jsonl cannot be written: {os.strerror(kind)}"):
             for step in range(100):

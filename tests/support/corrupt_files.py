@@ -19,8 +19,9 @@ from support.make_runs import evaluation_rows, metrics_rows
 
 from rlresearch.config.compose import compose
 from rlresearch.storage import checkpoint, tensor_files
-from rlresearch.storage.checkpoint import About, Writer
+from rlresearch.storage.checkpoint import Writer
 from rlresearch.storage.jsonl import JsonLines
+from rlresearch.storage.manifest import CheckpointMetadata
 from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.storage.tensor_files import Ring
 from rlresearch.training import opening, resume
@@ -66,7 +67,7 @@ def _save(path: Path) -> None:
     column = np.zeros((STEP, 8), np.float32)
     rows = lambda begin, end: {"float32": column[begin:end]}  # noqa: E731
     rings = {"state.buffer": Ring(100_000, STEP, rows)}
-    about = About(
+    about = CheckpointMetadata(
         step=STEP,
         iteration=STEP,
         members=[0],

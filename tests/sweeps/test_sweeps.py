@@ -19,6 +19,7 @@ from support.counting_runner import QUICK, folder_with
 
 from rlresearch.cli.main import main
 from rlresearch.config import compose
+from rlresearch.config.overrides import sweep_jobs
 from rlresearch.storage import checkpoint, jsonl, run_directory
 from rlresearch.sweeps import jobs, ledger
 from rlresearch.sweeps.ledger import FAILED, FINISHED, INTERRUPTED, KILLED, PENDING, PRUNED, RUNNING, TIMED_OUT
@@ -61,7 +62,7 @@ def swept(folder, runs, *overrides, code=0):
 )
 def test_a_frozen_job_is_what_hydra_composes(sweep):
     composer = jobs.Composer()
-    batch = compose.sweep_jobs(sweep)
+    batch = sweep_jobs(sweep)
     planned = composer.jobs(batch)
     for job in planned[:: max(1, len(planned) // 4)]:
         alone = compose.compose(job.overrides)
@@ -117,7 +118,7 @@ def test_64_processes_of_the_same_instant_make_64_directories(tmp_path, monkeypa
                 os.close(go)
                 os.read(begin, 1)  # all at once, when the other end closes
                 ledger.create(tmp_path / "sweeps")
-                run_directory.exclusive(tmp_path / "runs", "000000_ddpg_pendulum_s0")
+                run_directory.make_unique_dir(tmp_path / "runs", "000000_ddpg_pendulum_s0")
                 os._exit(0)
             finally:
                 os._exit(1)
@@ -292,7 +293,7 @@ def test_a_sweep_told_to_stop_says_how_to_go_on_and_goes_on_at_the_checkpoint(fo
 def test_a_job_whose_process_is_told_to_leave_has_not_failed_and_goes_on(folder, tmp_path, monkeypatch):
     """As Ray ends the jobs of a controller that was killed, before a run hears of signals itself."""
     with monkeypatch.context() as patched:
-        patched.setattr("rlresearch.sweeps.attempt.carried_out", lambda *_: sys.exit(1))
+        patched.setattr("rlresearch.sweeps.attempt.execute", lambda *_: sys.exit(1))
         with pytest.raises(SystemExit):
             swept(folder, tmp_path / "runs", "seed=0,1")
     path = sweep_in(tmp_path / "runs")
@@ -349,7 +350,7 @@ def test_no_secret_is_written_and_a_sweep_that_goes_on_asks_for_it(folder, tmp_p
 
 def test_two_controllers_do_not_meet(folder, tmp_path, capsys):
     path = made_ledger(tmp_path / "sweep")
-    held = ledger.held(path)
+    held = ledger.locked(path)
     assert main([f"--config-dir={folder}", f"resume={path}"]) == 2
     assert "another process is at work on this sweep" in capsys.readouterr().err
     os.close(held)

@@ -13,18 +13,18 @@ import pytest
 import tensorflow as tf
 from conftest import RandomActions, leaves, make_plan, same_bits, without_xla
 
-from rlresearch.buffers import Uniform, lay_out
+from rlresearch.buffers import Uniform, pack
 from rlresearch.cli.evaluate import main as evaluate
 from rlresearch.cli.export import main as export
 from rlresearch.cli.main import main
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation.evaluator import Evaluator
-from rlresearch.loggers.base import Offline
+from rlresearch.loggers.base import FileLogger
 from rlresearch.runners import Device, Host, Population
 from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.host import HostRunner
-from rlresearch.runners.step import Trainer
-from rlresearch.runtime.signals import Watch
+from rlresearch.runners.step import TrainingStep
+from rlresearch.runtime.signals import SignalHandler
 from rlresearch.storage import checkpoint, rollback
 from rlresearch.storage.jsonl import JsonLines, read_rows
 from rlresearch.storage.run_directory import RunDirectory
@@ -32,7 +32,7 @@ from rlresearch.training import checkpointing, resume, state_io
 from rlresearch.training.callbacks import LoopPosition, Milestone
 from rlresearch.training.checkpointing import Checkpointer, CheckpointFacts
 from rlresearch.training.loop import LoopSettings, TrainingLoop
-from rlresearch.training.outcome import Outcome
+from rlresearch.training.outcome import RunRecorder
 from rlresearch.training.state_io import begin_from, restore, state_digest
 
 SMALL = ["network.actor.hidden=[8]", "network.critic.hidden=[8]", "tuned=none", "device=cpu", "compile_cache=false"]
@@ -238,14 +238,14 @@ def test_a_signal_saves_the_exact_step_in_training_and_in_evaluation(pair, tmp_p
 
 
 def test_a_signal_of_the_last_moments_ends_a_sweep_after_a_run_that_has_finished(tmp_path, capsys):
-    real = Outcome.finish
+    real = RunRecorder.finish
 
     def finish(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
         real(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Outcome, "finish", finish)
+        patch.setattr(RunRecorder, "finish", finish)
         ran("-m", "seed=0,1", *REPLAY, *SMALL, f"runs_dir={tmp_path}", code=143)
     (run,) = runs_in(tmp_path)
     assert record(run)["status"] == "finished" and "interrupted by SIGTERM; to go on: " in capsys.readouterr().err
@@ -255,7 +255,7 @@ def test_a_signal_that_a_process_was_told_to_ignore_stays_ignored():
     """As Ctrl-C is by what a shell script runs in the background."""
     before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
-        with Watch() as watch:
+        with SignalHandler() as watch:
             os.kill(os.getpid(), signal.SIGUSR1)
         watch.check()
     finally:
@@ -333,7 +333,7 @@ def test_rows_that_come_out_otherwise_are_reported(tmp_path, caplog):
     """Also after a second cut: what the first took off, and was not written again, is still compared."""
     row = {"step": 8, "time": 1.0, "loss/critic": 0.5, "train/return": math.nan}
     with RunDirectory.create(tmp_path, "ddpg", "pendulum", 0) as run:
-        logs = Offline(run)
+        logs = FileLogger(run)
         for step in (8, 16, 24):
             logs.metrics(row | {"step": step})
         logs.evaluation({"step": 8, "returns": [1.0, 2.0], "lengths": [5, 5]})
@@ -342,7 +342,7 @@ def test_rows_that_come_out_otherwise_are_reported(tmp_path, caplog):
         rollback.cut(run.path, {"metrics": 2 * first + 1, "evaluations": 0})
         cut = rollback.cut(run.path, {"metrics": first})
         assert [each["step"] for each in cut["metrics"]] == [24, 16] and len(cut["evaluations"]) == 1
-        logs = Offline(run, 5.0, cut)
+        logs = FileLogger(run, 5.0, cut)
         logs.evaluation({"step": 8, "returns": [1.0, 2.0, 3.0], "lengths": [5, 5, 5]})
         logs.metrics(row | {"step": 16, "time": 7.0})
         assert run.recorded()["nondeterminism"] is None
@@ -463,7 +463,7 @@ def test_an_exported_policy_acts_in_the_environments_own_units(pair, tmp_path, c
     assert export([str(pair[0]), str(tmp_path / "policy")]) == 0
     copy = tf.saved_model.load(str(tmp_path / "policy")).signatures["serving_default"]
     obs = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-    loaded = checkpoint.chosen(pair[0], "last", "")
+    loaded = checkpoint.load_named(pair[0], "last", "")
     plan = make_plan("ddpg", "env=pendulum")
     state = state_io.learned(plan.trainer, loaded, None)
     np.testing.assert_allclose(copy(obs=obs)["action"], 2.0 * plan.trainer.policy(state, obs), rtol=1e-5)
@@ -478,7 +478,7 @@ def small_runner(seed=0, *overrides):
 
 
 def test_a_new_run_begins_with_what_another_has_learned(pair):
-    loaded = checkpoint.chosen(pair[0], "last", "")
+    loaded = checkpoint.load_named(pair[0], "last", "")
     _, runner = small_runner(seed=5)
     before = runner.state()
     begin_from(runner, loaded, None)
@@ -552,7 +552,7 @@ gym.register("Moody-v0", Moody, max_episode_steps=1_000)
 def host_runner(name, *overrides):
     """(plan, runner) of random actions in Gymnasium, which are soon compiled."""
     plan = make_plan("ddpg", "env=gym", f"env.id={name}", *overrides)
-    trainer = Trainer(RandomActions(plan.task.spec), Uniform(20))
+    trainer = TrainingStep(RandomActions(plan.task.spec), Uniform(20))
     return plan, HostRunner(trainer, plan.task, 3)
 
 
@@ -572,7 +572,7 @@ def test_an_environment_that_does_not_replay_is_named_and_waited_for(tmp_path, c
         saver.on_end(loop.position)
         saver.close()
         assert checkpoint.newest(tmp_path)[0].about.step == 10  # the last state is there, but not to go on from
-        last = checkpoint.chosen(tmp_path, "last", "")
+        last = checkpoint.load_named(tmp_path, "last", "")
         assert last.about.step == 25
         with pytest.raises(RunError, match="environment 'Moody-v0' does not replay: the 5 actions of episode 2"):
             restore(runner, plan.trainer.buffer, last)
@@ -602,8 +602,8 @@ def test_environments_come_back_into_the_middle_of_their_episodes(vectorization,
 
 def test_what_is_typed_to_go_on_names_the_folder_of_own_components(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert resume.command(tmp_path / "runs/a", None) == "python -m rlresearch resume=runs/a"
-    told = resume.command(Path("/elsewhere/a b"), str(tmp_path / "own"), "retry=failed")
+    assert resume.resume_command(tmp_path / "runs/a", None) == "python -m rlresearch resume=runs/a"
+    told = resume.resume_command(Path("/elsewhere/a b"), str(tmp_path / "own"), "retry=failed")
     assert told == "python -m rlresearch --config-dir=own 'resume=/elsewhere/a b' retry=failed"
 
 
@@ -612,7 +612,7 @@ class Reservoir(Uniform):
 
     def add(self, state, rows):
         place = tf.cast(state.added * 7 % self.capacity, tf.int32)[None, None]
-        laid = {dtype: part[:1] for dtype, part in lay_out(rows).items()}
+        laid = {dtype: part[:1] for dtype, part in pack(rows).items()}
         columns = {name: tf.tensor_scatter_nd_update(c, place, laid[name]) for name, c in state.columns.items()}
         return state._replace(columns=columns, added=state.added + 1)
 
@@ -628,7 +628,7 @@ class OwnReservoir(Reservoir):
 def test_rows_that_change_in_place_are_noticed_and_saved_whole(buffer, tmp_path, caplog):
     """A reservoir made of the shipped ring: resumed, it holds what it held."""
     plan = make_plan("ddpg", "env.max_episode_steps=13")
-    trainer = Trainer(RandomActions(plan.task.spec), buffer)
+    trainer = TrainingStep(RandomActions(plan.task.spec), buffer)
     with without_xla():
         one, two = (DeviceRunner(trainer, plan.task, 3) for _ in range(2))
         saver = Checkpointer(one, plan.task, plan.checkpoint, tmp_path, CheckpointFacts(buffer, [Logs()]))

@@ -24,11 +24,11 @@ from typing import Any
 import requests
 
 from rlresearch.errors import RunError, one_line
-from rlresearch.loggers.tail import Point, started
+from rlresearch.loggers.tail import LoggedRow, started
 from rlresearch.loggers.wandb.figure import learning_curve
 from rlresearch.loggers.wandb.settings import WandbSettings, configuration, mark, marked, run_id
 from rlresearch.storage import redaction
-from rlresearch.storage.atomic import hold
+from rlresearch.storage.atomic import lock
 from rlresearch.storage.run_directory import RunDirectory
 
 CONNECT_S = 10.0  # a server that has not answered by then is taken as not there
@@ -66,7 +66,7 @@ class Connection:
         self.path, self.settings = path, settings
         self._folder = path / "wandb"
         self._folder.mkdir(exist_ok=True)
-        self._held = hold(self._folder)
+        self._held = lock(self._folder)
         if self._held is None:
             raise Busy(f"{path} is being mirrored by another process")
         try:
@@ -88,14 +88,14 @@ class Connection:
         """Where a browser finds the run; None offline."""
         return self._run.url if self.online else None
 
-    def send(self, points: Iterable[Point]) -> None:
+    def send(self, points: Iterable[LoggedRow]) -> None:
         """Hands on the points that W&B lacks; it sends them by itself."""
         for point in points:
             if point.position > self.last:
                 self._run.log(self._row(point), step=point.position)
                 self.last = point.position
 
-    def send_last(self, points: Sequence[Point], every: Sequence[Point]) -> None:
+    def send_last(self, points: Sequence[LoggedRow], every: Sequence[LoggedRow]) -> None:
         """As `send`, and with the last row the learning curve of `every` point, as a picture."""
         import wandb
 
@@ -157,7 +157,7 @@ class Connection:
         run.define_metric("*", step_metric="step")
         return run
 
-    def _row(self, point: Point) -> dict[str, Any]:
+    def _row(self, point: LoggedRow) -> dict[str, Any]:
         import wandb
 
         row = {"step": point.step} | point.values
@@ -186,7 +186,7 @@ class Connection:
             os.close(held)
 
 
-def fill(path: Path, points: Sequence[Point], settings: WandbSettings, patience_s: float) -> tuple[int, str | None]:
+def fill(path: Path, points: Sequence[LoggedRow], settings: WandbSettings, patience_s: float) -> tuple[int, str | None]:
     """Sends what W&B lacks of a run that has ended; returns how many rows that were, and its page.
 
     Errors: Busy; NoAnswer, also where not all has arrived within `patience_s`; RunError where W&B will not have it.

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rlresearch.loggers.tail import Point
+from rlresearch.loggers.tail import LoggedRow
 
 
-def learning_curve(points: Sequence[Point], path: Path) -> bool:
+def learning_curve(points: Sequence[LoggedRow], path: Path) -> bool:
     """Draws mean return and its standard deviation over evaluation episodes into a PNG file; whether there was
     anything to draw, and to draw it with: matplotlib may have been taken away. Errors: OSError.
     """

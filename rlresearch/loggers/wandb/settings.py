@@ -20,7 +20,7 @@ import yaml
 
 from rlresearch.errors import ConfigError, shown
 from rlresearch.storage.atomic import read_file
-from rlresearch.storage.run_directory import write_whole
+from rlresearch.storage.run_directory import atomic_write
 
 MARKER = "mirrors.json"  # what of a run directory stands in which mirror
 FOLDERS = ("wandb", "tensorboard")  # in a run directory, for what mirrors keep; never the only copy of anything
@@ -85,4 +85,4 @@ def marked(path: Path, mirror: str) -> dict[str, Any]:
 def mark(path: Path, mirror: str, about: Mapping[str, Any]) -> None:
     """Writes down what stands in a mirror. Errors: RunError where it cannot be written."""
     every = {name: found for name in FOLDERS if (found := marked(path, name))} | {mirror: dict(about)}
-    write_whole(path / MARKER, json.dumps(every, indent=2) + "\n")
+    atomic_write(path / MARKER, json.dumps(every, indent=2) + "\n")

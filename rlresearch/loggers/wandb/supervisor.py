@@ -23,7 +23,7 @@ _GONE = "W&B is not there: %s. The run goes on, its rows are in its files; to se
 _LACKS = "W&B has not taken every row; to send the rest: %s"
 
 
-class Beside:
+class WandbProcess:
     """Mirrors the directories `runs` until `close`; whatever happens to it, or to W&B, is a warning and no error.
 
     show: prints a line for the person in front of the terminal.

@@ -21,7 +21,7 @@ from typing import Any
 
 from rlresearch import forget_deferred
 from rlresearch.errors import RunError, one_line
-from rlresearch.loggers.tail import Following
+from rlresearch.loggers.tail import RowFollower
 from rlresearch.loggers.wandb import client
 from rlresearch.loggers.wandb.client import Connection, confirmed
 from rlresearch.loggers.wandb.settings import WandbSettings
@@ -74,7 +74,7 @@ class _Member:
     def __init__(self, path: Path, settings: WandbSettings) -> None:
         self.path, self._settings = path, settings
         self._connection: Connection | None = None
-        self._following = Following(path)
+        self._following = RowFollower(path)
         self.complete = False
 
     def go_on(self) -> str | None:
@@ -87,7 +87,7 @@ class _Member:
     def end(self, until: float) -> str | None:
         """Sends the rest, waits for it, and makes sure that the server has it."""
         connection = self._connected()
-        connection.send_last(self._following.rest(), Following(self.path).rest())
+        connection.send_last(self._following.rest(), RowFollower(self.path).rest())
         connection.finish()
         self._connection, page = None, connection.page
         self.complete = not connection.online or confirmed(self.path, self._settings, connection.last, until)
@@ -102,7 +102,7 @@ class _Member:
 
     def _connected(self) -> Connection:
         if self._connection is None:
-            self._following = Following(self.path)
+            self._following = RowFollower(self.path)
             self._connection = Connection(self.path, self._settings, self._settings.exit_wait_s)
         return self._connection
 

@@ -26,7 +26,7 @@ EVALUATION_METRICS = {
     "eval/episodes": "how many episodes an evaluation has, in episodes",
 }
 _PACKAGE = Path(__file__).resolve().parents[2]
-_EVERYWHERE = {"runners/step.py": "EPISODE_METRICS", "training/loop.py": "SPEED_METRICS"}
+_EVERYWHERE = {"runners/metrics.py": "EPISODE_METRICS", "training/loop.py": "SPEED_METRICS"}
 
 
 class Metric(NamedTuple):

@@ -55,7 +55,7 @@ def everything(index: Index, runs: Sequence[Run], arguments: argparse.Namespace)
     made = payload.overview(result, runs, arguments)
     made["metrics"] = [payload.meaning(name, runs) for name in names]
     made["episodes"] = payload.episodes(runs)
-    for metric, course in zip(made["metrics"], payload.courses(index, names, result, runs, arguments.statistic)):
+    for metric, course in zip(made["metrics"], payload.metric_curves(index, names, result, runs, arguments.statistic)):
         metric |= course
     return made
 

@@ -14,7 +14,7 @@ from typing import Any
 import rlresearch
 from rlresearch.config.instantiate import make
 from rlresearch.errors import ConfigError, RunError, one_line
-from rlresearch.loggers.tail import Following
+from rlresearch.loggers.tail import RowFollower
 from rlresearch.loggers.wandb import client
 from rlresearch.loggers.wandb.settings import WandbSettings, marked
 from rlresearch.review import tables
@@ -96,7 +96,7 @@ def _to_tensorboard(run: Run, _: argparse.Namespace) -> str:
 def _points(run: Run) -> Sequence[Any]:
     if run.values.get("status") == "running":
         raise RunError("is still running; sync it when it has ended.")
-    return Following(run.path).rest()
+    return RowFollower(run.path).rest()
 
 
 def _environment() -> dict[str, str]:

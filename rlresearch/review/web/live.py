@@ -22,7 +22,7 @@ _VIEWS, _BANDS = 8, 500  # how many are kept
 _LONGEST = 500  # letters of a filter, and of the keys to group by
 
 
-class Asked(NamedTuple):
+class PageQuery(NamedTuple):
     """by: keys to group by, comma-separated, "" for those of the command line; words: filters and parts of names;
     unfinished: whether runs that did not finish count, too.
     """
@@ -67,32 +67,32 @@ class Source:
     def prepare(self) -> None:
         """Makes what a page asks for first."""
         with self._lock, self._index() as index:
-            view = self._view(index, Asked())
+            view = self._view(index, PageQuery())
             names = payload.metric_names(index, view.runs)
         if names:
-            self.course(Asked(), names[0])
+            self.metric_curve(PageQuery(), names[0])
 
-    def overview(self, asked: Asked, have: str = "") -> bytes | None:
-        """As `contents.overview`; None where it is still what has the mark `have`. ConfigError for a wrong wish."""
+    def overview(self, wanted: PageQuery, have: str = "") -> bytes | None:
+        """As `payload.overview`; None where it is still what has the mark `have`. ConfigError for a wrong wish."""
         with self._lock, self._index() as index:
-            view = self._view(index, asked)
+            view = self._view(index, wanted)
         return None if view.mark == have else view.overview
 
-    def course(self, asked: Asked, name: str) -> bytes | None:
-        """As `contents.course`; None for a metric that no run has."""
+    def metric_curve(self, wanted: PageQuery, name: str) -> bytes | None:
+        """As `payload.metric_curve`; None for a metric that no run has."""
         with self._lock, self._index() as index:
-            view = self._view(index, asked)
+            view = self._view(index, wanted)
             if name not in payload.metric_names(index, view.runs):
                 return None
             statistic = self._arguments.statistic
-            made = payload.course(index, name, view.result, view.runs, statistic, self._bands)
+            made = payload.metric_curve(index, name, view.result, view.runs, statistic, self._bands)
         return _json(made | {"shape": view.shape})
 
-    def closely(self, identity: str) -> bytes | None:
-        """As `contents.closely`; None where there is no such run."""
+    def run_detail(self, identity: str) -> bytes | None:
+        """As `payload.run_detail`; None where there is no such run."""
         with self._lock, self._index() as index:
             run = _named(index, identity)
-            return None if run is None else _json(payload.closely(index, run))
+            return None if run is None else _json(payload.run_detail(index, run))
 
     def video(self, identity: str, number: str) -> tuple[int, int] | None:
         """A descriptor and the size of one of a run's videos; None where there is none."""
@@ -109,19 +109,19 @@ class Source:
     def _index(self) -> Index:
         return Index(self._arguments.runs_dir, self._arguments.cache)
 
-    def _view(self, index: Index, asked: Asked) -> View:
-        wanted = self._arguments
-        runs = query.choose(index, wanted.runs, wanted.since, wanted.status).runs
+    def _view(self, index: Index, wanted: PageQuery) -> View:
+        arguments = self._arguments
+        runs = query.choose(index, arguments.runs, arguments.since, arguments.status).runs
         mark = _digest(index, runs)
-        known = self._views.get(asked)
+        known = self._views.get(wanted)
         if known is None or known.mark != mark:
-            known = self._views[asked] = self._made(index, runs, asked, mark)
+            known = self._views[wanted] = self._made(index, runs, wanted, mark)
         return known
 
-    def _made(self, index: Index, everything: list[Run], asked: Asked, mark: str) -> View:
-        runs = _meant(everything, asked.words)
+    def _made(self, index: Index, everything: list[Run], wanted: PageQuery, mark: str) -> View:
+        runs = _meant(everything, wanted.words)
         arguments = argparse.Namespace(**vars(self._arguments))
-        arguments.by, arguments.all = asked.by or arguments.by, asked.unfinished or arguments.all
+        arguments.by, arguments.all = wanted.by or arguments.by, wanted.unfinished or arguments.all
         result = compare.summarize(index, runs, arguments)
         made = payload.overview(result, runs, arguments)
         made["metrics"] = [payload.meaning(name, runs) for name in payload.metric_names(index, runs)]
@@ -130,11 +130,11 @@ class Source:
         return View(mark, shape, runs, result, whole)
 
 
-def asked(by: str, words: str, unfinished: str) -> Asked:
+def page_query(by: str, words: str, unfinished: str) -> PageQuery:
     """What an address says. ConfigError where it says too much."""
     if len(by) > _LONGEST or len(words) > _LONGEST:
         raise ConfigError(f"a filter of more than {_LONGEST} letters.")
-    return Asked(by, tuple(words.split()), unfinished == "1")
+    return PageQuery(by, tuple(words.split()), unfinished == "1")
 
 
 def _meant(runs: list[Run], words: tuple[str, ...]) -> list[Run]:

@@ -85,7 +85,7 @@ def meaning(name: str, runs: Sequence[Run]) -> dict[str, str]:
     return {"name": name, "unit": "", "meaning": "; ".join(told)}
 
 
-def course(
+def metric_curve(
     index: Index, name: str, result: Result, runs: Sequence[Run], statistic: str, memory: Memory
 ) -> dict[str, Any]:
     """A metric by steps: each group's centre and band, and the own curves of the newest runs, finished or not.
@@ -104,7 +104,7 @@ def course(
     return {"groups": bands, "runs": _thin(runs[:_MOST_OWN], lines, _MOST_SINGLE)}
 
 
-def courses(
+def metric_curves(
     index: Index, names: Sequence[str], result: Result, runs: Sequence[Run], statistic: str
 ) -> Iterator[dict[str, Any]]:
     """`course` of each metric with every run's own curve, as finely as a file has room for."""
@@ -115,7 +115,7 @@ def courses(
         yield {"groups": bands, "runs": _thin(runs, lines, points) if points >= _FEWEST_SINGLE else {}}
 
 
-def closely(index: Index, run: Run) -> dict[str, Any]:
+def run_detail(index: Index, run: Run) -> dict[str, Any]:
     """One run: all its metrics by step, and every episode of its evaluations."""
     made = {}
     for evaluated in (True, False):

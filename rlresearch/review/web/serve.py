@@ -89,7 +89,7 @@ def application(source: Source, title: str, token: str, names: Sequence[str] = N
         def endpoint(request: Any) -> Any:
             given = request.query_params
             try:
-                return ask(live.asked(*(given.get(name, "") for name in ("by", "filter", "all"))), given)
+                return ask(live.page_query(*(given.get(name, "") for name in ("by", "filter", "all"))), given)
             except ConfigError as error:
                 return responses.JSONResponse({"problem": one_line(str(error))}, 422)
 
@@ -98,13 +98,13 @@ def application(source: Source, title: str, token: str, names: Sequence[str] = N
     routes = {
         "/": lambda _: responses.HTMLResponse(whole_page),
         "/data.json": answered(lambda asked, given: answer(source.overview(asked, given.get("have", "")), 204)),
-        "/metric.json": answered(lambda asked, given: answer(source.course(asked, given.get("name", "")))),
-        "/run.json": lambda request: answer(source.closely(request.query_params.get("run", ""))),
+        "/metric.json": answered(lambda asked, given: answer(source.metric_curve(asked, given.get("name", "")))),
+        "/run.json": lambda request: answer(source.run_detail(request.query_params.get("run", ""))),
         "/video": lambda request: _video(source, request),
     }
     app = applications.Starlette(routes=[routing.Route(path, get, methods=["GET"]) for path, get in routes.items()])
     app.router.redirect_slashes = False  # a redirection would repeat the address, token and all
-    return Guard(app, token, names)
+    return AuthMiddleware(app, token, names)
 
 
 def _video(source: Source, request: Any) -> Any:
@@ -138,7 +138,7 @@ def _pieces(file: BinaryIO, begin: int, end: int) -> Iterator[bytes]:
             yield piece
 
 
-class Guard:
+class AuthMiddleware:
     """Lets through what is asked with the token, under one of `names` and by no foreign page; answers everything else
     in a word.
     """

@@ -36,12 +36,12 @@ def check_outward(name: str, stored: Mapping[str, Any], said: Collection[str]) -
             raise ConfigError(f"hydra.launcher.{key}={shown(stored[key])}: {why}.")
 
 
-def made(name: str, settings: Mapping[str, Any]) -> Launcher:
+def create_launcher(name: str, settings: Mapping[str, Any]) -> Launcher:
     """The launcher `hydra/launcher=name` with its settings. ConfigError, one line, on a wrong one."""
     if name not in PLACES:
         raise ConfigError(f"hydra/launcher={shown(name)}: there is no such launcher{alternatives(name, PLACES)}")
     module, _, kind = PLACES[name].rpartition(".")
-    return make(getattr(import_module(f"{__package__}.{module}"), kind), dict(settings), "hydra.launcher")
+    return make(getattr(import_module(f"rlresearch.sweeps.launchers.{module}"), kind), dict(settings), "hydra.launcher")
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,7 @@ def _fork(message: Mapping[str, Any], preloaded: bool, sockets: Sequence[socket.
         os.environ |= message["environment"]
         _print_to(message["log"])
         if preloaded:
-            code = carry_out(message)
+            code = run_job(message)
         else:
             _exec(message)
     except BaseException as error:  # noqa: BLE001 (the child must never return into the server's loop)
@@ -219,12 +219,12 @@ def _print_to(log: str) -> None:
     faulthandler.enable(sys.stderr)
 
 
-def carry_out(message: Mapping[str, Any]) -> int:
+def run_job(message: Mapping[str, Any]) -> int:
     """The jobs of a message, in this process; returns its exit code."""
-    from rlresearch.sweeps.attempt import Task, attempt
+    from rlresearch.sweeps.attempt import AttemptTask, attempt
     from rlresearch.sweeps.ledger import Ledger
 
-    tasks = [Task(**task) for task in message["jobs"]]
+    tasks = [AttemptTask(**task) for task in message["jobs"]]
     book = Ledger(Path(tasks[0].sweep))
     try:
         outcomes = attempt(tasks, book)
@@ -247,4 +247,4 @@ if __name__ == "__main__":
     else:
         faulthandler.enable()
         with os.fdopen(int(sys.argv[2])) as given:
-            sys.exit(carry_out(json.load(given)))
+            sys.exit(run_job(json.load(given)))

@@ -16,12 +16,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rlresearch.runtime.signals import Interrupted, Watch
+from rlresearch.runtime.signals import Interrupted, SignalHandler
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps.ledger import INTERRUPTED, KILLED, PENDING, RUNNING
 
 if TYPE_CHECKING:
-    from rlresearch.sweeps.attempt import Task
+    from rlresearch.sweeps.attempt import AttemptTask
     from rlresearch.sweeps.controller import Sweep
     from rlresearch.sweeps.ledger import Job
 
@@ -53,9 +53,9 @@ def work(tasks: Sequence[Mapping[str, Any]], place: str = "", gone: Any = None) 
     one that is not has died by its own doing and is not begun again. Without `gone` an attempt that somebody has
     claimed is left to them: a queue may hold a job twice, of a controller that was killed and of the next one.
     """
-    from rlresearch.sweeps.attempt import Task, attempt
+    from rlresearch.sweeps.attempt import AttemptTask, attempt
 
-    own = [Task(**task) for task in tasks]
+    own = [AttemptTask(**task) for task in tasks]
     book = ledger.Ledger.elsewhere(Path(own[0].sweep))
     try:
         claimed = []
@@ -94,8 +94,8 @@ def _claimed(sweep: Path, job: int, attempt: int, place: str) -> tuple[int, str 
 def run(sweep: Sweep, units: Sequence[Sequence[Job]], queue: Queue, at_once: int | None) -> None:
     """Submits jobs, at most so many at once, and waits for their ends. Interrupted once all were told to stop."""
     waiting = deque(units)
-    running: dict[int, tuple[Any, list[Task]]] = {}
-    with Watch() as watch:
+    running: dict[int, tuple[Any, list[AttemptTask]]] = {}
+    with SignalHandler() as watch:
         try:
             while waiting or running:
                 watch.check()

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 import annotated_types as at
 
 from rlresearch.errors import ConfigError, RunError
-from rlresearch.runtime.signals import Interrupted, Watch
+from rlresearch.runtime.signals import Interrupted, SignalHandler
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps.launchers.fork_server import COULD_NOT_WRITE, Server
 from rlresearch.sweeps.ledger import FAILED, INTERRUPTED, KILLED, RUNNING, TIMED_OUT
 
 if TYPE_CHECKING:
-    from rlresearch.sweeps.attempt import Task
+    from rlresearch.sweeps.attempt import AttemptTask
     from rlresearch.sweeps.controller import Sweep
     from rlresearch.sweeps.ledger import Job
 
@@ -37,7 +37,7 @@ _STARTS = 3  # of the server, with nothing done in between, before the sweep is 
 class _Running:
     """An attempt that has a process. slot: its place among the workers; verdict: why it was told to end."""
 
-    tasks: list[Task]
+    tasks: list[AttemptTask]
     slot: int
     began: float
     pid: int | None = None
@@ -118,7 +118,7 @@ class _Workers:
 
     def run(self) -> None:
         """Until every job has an end. Interrupted once all were told to stop, and have."""
-        with Watch() as watch:
+        with SignalHandler() as watch:
             try:
                 while self._waiting or self._running:
                     watch.check()
@@ -176,7 +176,7 @@ class _Workers:
             elif job.attempts == task.attempt and job.status == RUNNING:
                 ledger.ended(self._sweep.book, task.job, task.attempt, *_death(code, self._log(task)))
 
-    def _log(self, task: Task) -> Path:
+    def _log(self, task: AttemptTask) -> Path:
         return self._sweep.directory / ledger.LOGS / f"{task.job}.{task.attempt}.log"
 
     def _look_after(self) -> None:

@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 
 from rlresearch.storage import atomic, checkpoint, tensor_files
-from rlresearch.storage.checkpoint import Loaded, Writer
+from rlresearch.storage.checkpoint import Checkpoint, Writer
 from rlresearch.storage.jsonl import read_rows
 from rlresearch.storage.run_directory import RunDirectory
-from rlresearch.storage.tensor_files import Damaged, Ring, RowFile
+from rlresearch.storage.tensor_files import CorruptCheckpointError, Ring, RowFile
 from rlresearch.training.resume import POPULATION, lasting_digest, read_config
 
 _HELD, _MOST_HELD = 1 << 28, 4  # bytes of a checkpoint, and how many of them
 _REPLACEMENT = f"{atomic.TEMPORARY}parted"
 
 
-def part(runs: Sequence[Path]) -> None:
+def split(runs: Sequence[Path]) -> None:
     """Takes the population in these directories, one a member, apart. Errors: OSError, Damaged, RunError."""
     home = runs[0]
     every = [_loaded(home, name) for name in reversed(checkpoint.names(home))]
@@ -43,15 +43,15 @@ def part(runs: Sequence[Path]) -> None:
         RunDirectory(run).record(population=None)
 
 
-def _loaded(home: Path, name: str) -> tuple[Loaded, bool]:
+def _loaded(home: Path, name: str) -> tuple[Checkpoint, bool]:
     """A checkpoint, and whether its replay is there: what is kept for its policy alone has none."""
     try:
         return checkpoint.load(home, name), True
-    except Damaged:
+    except CorruptCheckpointError:
         return checkpoint.load(home, name, replay=False), False
 
 
-def _write(into: Path, run: Path, place: int, every: Sequence[tuple[Loaded, bool]]) -> None:
+def _write(into: Path, run: Path, place: int, every: Sequence[tuple[Checkpoint, bool]]) -> None:
     """One member's part of each checkpoint, the oldest first."""
     config = read_config(run / "config.yaml")
     every = _of_its_life(every, run)
@@ -80,7 +80,7 @@ def _write(into: Path, run: Path, place: int, every: Sequence[tuple[Loaded, bool
         writer.close()
 
 
-def _of_its_life(every: Sequence[tuple[Loaded, bool]], run: Path) -> list[tuple[Loaded, bool]]:
+def _of_its_life(every: Sequence[tuple[Checkpoint, bool]], run: Path) -> list[tuple[Checkpoint, bool]]:
     """The checkpoints that tell of a member. From where it failed its place holds another's state; from where it was
     pruned the state that it ended with, which belongs to that step.
     """
@@ -95,7 +95,7 @@ def _of_its_life(every: Sequence[tuple[Loaded, bool]], run: Path) -> list[tuple[
     return before + [(_as_of(loaded, ended, rows), replay) for loaded, replay in every[len(before) :][:1]]
 
 
-def _as_of(loaded: Loaded, step: int, row: int | None) -> Loaded:
+def _as_of(loaded: Checkpoint, step: int, row: int | None) -> Checkpoint:
     """A checkpoint as it would have been saved at an earlier step, at which a member stood still. row: the last step
     of its metrics.
     """
@@ -106,7 +106,7 @@ def _as_of(loaded: Loaded, step: int, row: int | None) -> Loaded:
     return loaded._replace(manifest=loaded.manifest.model_copy(update={"about": about}))
 
 
-def _overtaken(loaded: Loaded, added: Mapping[str, int]) -> bool:
+def _overtaken(loaded: Checkpoint, added: Mapping[str, int]) -> bool:
     """Whether the others went round a ring after a member had ended: its rows are not where their numbers say."""
     return any(max(added[name], ring.capacity) < ring.added for name, ring in loaded.manifest.rings.items())
 
@@ -115,7 +115,7 @@ def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: settings[key] for key in ("keep_last", "keep_best", "keep_every")}
 
 
-def _ring(loaded: Loaded, name: str, place: int, added: int, replay: bool) -> Ring:
+def _ring(loaded: Checkpoint, name: str, place: int, added: int, replay: bool) -> Ring:
     """A member's ring as it was saved; its rows are read when they are asked for. added: those of the member."""
     saved = loaded.manifest.rings[name]
     files = tuple(RowFile(**each.model_dump()) for each in saved.files)

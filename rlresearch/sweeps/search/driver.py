@@ -14,16 +14,17 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlresearch.config.compose import Sought, compose
+from rlresearch.config.compose import compose
+from rlresearch.config.overrides import SearchSpec
 from rlresearch.errors import ConfigError, RunError, one_line, shown
 from rlresearch.runtime.signals import Interrupted
 from rlresearch.storage import atomic
-from rlresearch.storage.run_directory import exclusive, timestamp
+from rlresearch.storage.run_directory import make_unique_dir, timestamp
 from rlresearch.sweeps.launchers.basic import OUTWARD, PLACES
 from rlresearch.sweeps.search import report
 from rlresearch.sweeps.search.settings import WHERE, Prepared, SearchSettings, prepare, samples
 from rlresearch.sweeps.search.space import typed
-from rlresearch.sweeps.search.study import JOURNAL, Study, Terms, opened
+from rlresearch.sweeps.search.study import JOURNAL, Study, StudySpec, open_study
 from rlresearch.training import resume
 from rlresearch.training.experiment import plan
 from rlresearch.training.pruning import aggregated
@@ -35,7 +36,7 @@ Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Any]]
 TakeUp = Callable[[Path, str, Collection[int]], int]
 
 
-class Done(NamedTuple):
+class SearchResult(NamedTuple):
     """What a search has come to. counts: trials by state; best: frozen trials; folder: where its findings are."""
 
     counts: dict[str, int]
@@ -43,7 +44,7 @@ class Done(NamedTuple):
     folder: Path
 
 
-def checked(asked: Sought, extra_folder: str | None = None) -> Prepared:
+def checked(asked: SearchSpec, extra_folder: str | None = None) -> Prepared:
     """A search that can begin: both ends of each range, each choice and each environment make a run that can be begun.
 
     ConfigError, one line, where they do not.
@@ -54,7 +55,7 @@ def checked(asked: Sought, extra_folder: str | None = None) -> Prepared:
     return prepared
 
 
-def search(prepared: Prepared, launch: Launch, folder: Path, take_up: TakeUp | None = None) -> Done:
+def search(prepared: Prepared, launch: Launch, folder: Path, take_up: TakeUp | None = None) -> SearchResult:
     """Runs a search to its end, in its directory.
 
     launch(job_overrides, initial_job_idx): trains, as Hydra's launchers do. take_up(folder, storage, trials): goes
@@ -66,7 +67,7 @@ def search(prepared: Prepared, launch: Launch, folder: Path, take_up: TakeUp | N
     """
     folder = folder.absolute()
     try:
-        with open_study(prepared, folder) as study:
+        with study_of(prepared, folder) as study:
             done = Controller(prepared, study, launch, take_up).run(folder)
             failure = study.first_failure()
     except Interrupted as interrupted:
@@ -76,7 +77,7 @@ def search(prepared: Prepared, launch: Launch, folder: Path, take_up: TakeUp | N
     if failure is not None:
         (number, why), failed = failure, done.counts["fail"]
         raise RunError(f"{failed} of {sum(done.counts.values())} trials failed; trial {number}: {why}")
-    print(f"train further trials\n  {resume.command(folder, prepared.config_dir, f'{WHERE}.n_trials=MORE')}")
+    print(f"train further trials\n  {resume.resume_command(folder, prepared.config_dir, f'{WHERE}.n_trials=MORE')}")
     return done
 
 
@@ -84,7 +85,7 @@ def own_directory(root: str, overrides: Sequence[str], config_dir: str | None) -
     """A directory under `root` for one search alone, with what is asked for in it. ConfigError where it cannot be."""
     asked = {"overrides": list(overrides), "config_dir": config_dir, "cwd": str(Path.cwd())}
     try:
-        folder = exclusive(Path(root), timestamp()[:19].replace("T", "_").replace(":", ""))
+        folder = make_unique_dir(Path(root), timestamp()[:19].replace("T", "_").replace(":", ""))
         atomic.write_file(folder / ASKED, json.dumps(asked, indent=2).encode())
     except OSError as error:
         raise ConfigError(f"hydra.sweep.dir={root}: cannot be written: {error.strerror or error}.") from error
@@ -102,7 +103,7 @@ def is_search(path: str) -> bool:
     return (Path(path) / ASKED).is_file()
 
 
-def again(path: str, changes: Sequence[str], config_dir: str | None = None) -> list[str]:
+def resume_arguments(path: str, changes: Sequence[str], config_dir: str | None = None) -> list[str]:
     """The command line that goes on with the search at `path`. changes: overrides beside those that it was begun with;
     config_dir: of this command.
 
@@ -144,9 +145,9 @@ def _is_harmless(override: str) -> bool:
     ) or key.removeprefix(f"{WHERE}.").partition(".")[0] in known  # fmt: skip
 
 
-def open_study(prepared: Prepared, folder: Path) -> AbstractContextManager[Study]:
+def study_of(prepared: Prepared, folder: Path) -> AbstractContextManager[Study]:
     settings = prepared.settings
-    terms = Terms(
+    terms = StudySpec(
         space=prepared.space,
         fixed=prepared.fixed,
         parts=prepared.parts,
@@ -160,7 +161,7 @@ def open_study(prepared: Prepared, folder: Path) -> AbstractContextManager[Study
         pruner_options=prepared.pruner_options,
     )
     storage = settings.storage or str(folder / JOURNAL)
-    return opened(terms, storage, settings.study_name or "search", str(folder), settings.heartbeat_s)
+    return open_study(terms, storage, settings.study_name or "search", str(folder), settings.heartbeat_s)
 
 
 class Controller:
@@ -170,7 +171,7 @@ class Controller:
         self._prepared, self._settings, self._study, self._launch = prepared, prepared.settings, study, launch
         self._take_up, self._launched = take_up, 0
 
-    def run(self, folder: Path) -> Done:
+    def run(self, folder: Path) -> SearchResult:
         """Until the study has its trials."""
         settings = self._settings
         while batch := self._study.batch(settings.n_jobs, settings.n_trials):
@@ -184,7 +185,7 @@ class Controller:
                 reason = self._study.reason(batch[states.index("FAIL")].number)
                 raise RunError(f"{states.count('FAIL')} of {len(states)} trials of a batch failed: {reason}")
         report.write(self._study.optuna, settings.objectives, folder)
-        return Done(self._study.counts(), self._study.best(), folder)
+        return SearchResult(self._study.counts(), self._study.best(), folder)
 
     def _train(self, batch: Sequence[Any]) -> None:
         """Every trial of the batch, one part after the other."""

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from rlresearch.errors import ConfigError
 from rlresearch.sweeps.search.space import Choice, Range, distributions
-from rlresearch.training.pruning import made
+from rlresearch.training.pruning import create_from_options
 
 SamplerName = Literal["tpe", "random", "grid", "qmc", "gp", "cmaes"]
 SAMPLERS = get_args(SamplerName)
@@ -88,17 +88,17 @@ def _sampler(name: str, options: Mapping[str, Any], seed: int, space: Mapping[st
     rest = samplers.RandomSampler(seed=own + 1)  # for what a sampler of numbers alone does not choose
     if name == "grid":
         axes = dict(zip(space, _grid(space), strict=True))
-        return made(samplers.GridSampler, options, _OPTIONS, search_space=axes, seed=seed)
+        return create_from_options(samplers.GridSampler, options, _OPTIONS, search_space=axes, seed=seed)
     if name == "qmc":  # one sequence of the whole study: a number's place in it is kept there
         fixed = {"seed": seed, "independent_sampler": rest, "warn_independent_sampling": False}
-        return made(_known_space(distributions(space)), {"scramble": True, **options}, _OPTIONS, **fixed)
+        return create_from_options(_known_space(distributions(space)), {"scramble": True, **options}, _OPTIONS, **fixed)
     if name == "cmaes":
         fixed = {"seed": own, "independent_sampler": rest, "warn_independent_sampling": False}
-        return made(samplers.CmaEsSampler, options, _OPTIONS, **fixed)
+        return create_from_options(samplers.CmaEsSampler, options, _OPTIONS, **fixed)
     if name == "gp":
-        return made(samplers.GPSampler, options, _OPTIONS, seed=own, independent_sampler=rest)
+        return create_from_options(samplers.GPSampler, options, _OPTIONS, seed=own, independent_sampler=rest)
     classes = {"tpe": samplers.TPESampler, "random": samplers.RandomSampler}
-    return made(classes[name], options, _OPTIONS, seed=own)
+    return create_from_options(classes[name], options, _OPTIONS, seed=own)
 
 
 def _known_space(space: dict[str, Any]) -> type:

@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import annotated_types as at
 
-from rlresearch.config.compose import Sought, compose
+from rlresearch.config.compose import compose
 from rlresearch.config.instantiate import make
+from rlresearch.config.overrides import SearchSpec
 from rlresearch.errors import ConfigError, alternatives, shown
-from rlresearch.runners.step import EPISODE_METRICS
+from rlresearch.runners.metrics import EPISODE_METRICS
 from rlresearch.sweeps.search.samplers import SamplerName, check_sampler
 from rlresearch.sweeps.search.space import Range, space
 from rlresearch.training.experiment import Plan, plan
@@ -106,7 +107,7 @@ def settings_of(values: Mapping[str, Any]) -> SearchSettings:
     return make(SearchSettings, {key: each for key, each in values.items() if key != "_target_"}, WHERE)
 
 
-def prepare(asked: Sought, extra_folder: str | None = None) -> Prepared:
+def prepare(asked: SearchSpec, extra_folder: str | None = None) -> Prepared:
     """What was asked for, checked. ConfigError, one line, where no run of it should begin."""
     settings = settings_of(asked.settings)
     ranges = space(asked.swept)

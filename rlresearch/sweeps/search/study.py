@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlresearch.errors import ConfigError, shown
-from rlresearch.storage.atomic import hold
+from rlresearch.storage.atomic import lock
 from rlresearch.storage.jsonl import JsonLines
 from rlresearch.sweeps.search.samplers import seeded_sampler, size_of_grid
 from rlresearch.sweeps.search.space import Range, described, distributions
@@ -29,7 +29,7 @@ _UNBORN_BEATS = 10  # proposing takes seconds: who has not ended by then is dead
 _CONTROLLER, _SURPLUS, _REASON = "controller", "surplus", "reason"
 
 
-class Terms(NamedTuple):
+class StudySpec(NamedTuple):
     """What a study is about, and must stay as it is. space: by key; fixed: overrides of every run; parts: the runs of a
     trial, see `search.parts`.
     """
@@ -53,7 +53,7 @@ class Terms(NamedTuple):
 
 
 @contextmanager
-def opened(terms: Terms, storage: str, name: str, controller: str, heartbeat_s: int) -> Iterator[Study]:
+def open_study(terms: StudySpec, storage: str, name: str, controller: str, heartbeat_s: int) -> Iterator[Study]:
     """A study, kept from other controllers where it is a journal file, and with signs of life where it is a database.
 
     storage: the file, or a URL; name: of the study in it; controller: who asks; heartbeat_s: seconds between signs.
@@ -65,7 +65,7 @@ def opened(terms: Terms, storage: str, name: str, controller: str, heartbeat_s: 
             yield study
         return
     folder = Path(storage).parent
-    file = hold(folder)
+    file = lock(folder)
     if file is None:
         why = "another process is at this search; several need a database, hydra.sweeper.storage=URL"
         raise ConfigError(f"resume={folder}: {why}.")
@@ -79,7 +79,7 @@ def opened(terms: Terms, storage: str, name: str, controller: str, heartbeat_s: 
 class Study:
     """Asks and tells; made by `opened`."""
 
-    def __init__(self, terms: Terms, storage: str, name: str, controller: str, heartbeat_s: int) -> None:
+    def __init__(self, terms: StudySpec, storage: str, name: str, controller: str, heartbeat_s: int) -> None:
         import optuna
 
         self._terms, self.storage, self.name, self._controller = terms, storage, name, controller
@@ -98,7 +98,7 @@ class Study:
         except Exception as error:
             raise ConfigError(f"hydra.sweeper.storage={shown(storage)}: {_short(error)}") from error
         self.optuna = study
-        self.heart = Heart(self._storage)
+        self.heart = Heartbeat(self._storage)
         self._agree()
 
     def batch(self, size: int, budget: int) -> list[Any]:
@@ -283,7 +283,7 @@ class Study:
         return self._storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, number)
 
 
-class Heart:
+class Heartbeat:
     """A thread that shows signs of life for trials."""
 
     def __init__(self, storage: Any) -> None:
@@ -303,7 +303,7 @@ class Heart:
         with self._lock:
             self._trials.discard(trial)
 
-    def __enter__(self) -> Heart:
+    def __enter__(self) -> Heartbeat:
         self._thread.start()
         return self
 

@@ -45,7 +45,7 @@ from rlresearch.optim import Adam
 from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.host import HostRunner
 from rlresearch.runners.population import PopulationRunner
-from rlresearch.runners.step import Trainer
+from rlresearch.runners.step import TrainingStep
 from rlresearch.runtime import devices
 
 ROW_EVERY = 1_000  # iterations between metrics rows, made up to whole rounds of learning
@@ -82,7 +82,7 @@ def measure(options: argparse.Namespace) -> dict:
     }
 
 
-def ddpg(given: work.DDPG) -> tuple[Trainer, Task]:
+def ddpg(given: work.DDPG) -> tuple[TrainingStep, Task]:
     task = Task(given.env, physics=Pendulum())
     algo = DDPG(
         task.spec,
@@ -95,10 +95,10 @@ def ddpg(given: work.DDPG) -> tuple[Trainer, Task]:
         batch_size=given.batch,
         learning_starts=given.learning_starts,
     )
-    return Trainer(algo, Uniform(given.capacity)), task
+    return TrainingStep(algo, Uniform(given.capacity)), task
 
 
-def ppo(given: work.PPO) -> tuple[Trainer, Task]:
+def ppo(given: work.PPO) -> tuple[TrainingStep, Task]:
     task = Task(given.env, physics=CartPole(), num_envs=given.num_envs)
     net = {"hidden": given.hidden, "activation": "tanh", "kernel_initializer": "orthogonal(1.4142)"}
     algo = PPO(
@@ -116,10 +116,10 @@ def ppo(given: work.PPO) -> tuple[Trainer, Task]:
         value_weight=given.value_weight,
         entropy_weight=given.entropy_weight,
     )
-    return Trainer(algo, Rollout(algo.batch_size)), task
+    return TrainingStep(algo, Rollout(algo.batch_size)), task
 
 
-def dqn(given: work.DQN) -> tuple[Trainer, Task]:
+def dqn(given: work.DQN) -> tuple[TrainingStep, Task]:
     task = Task(given.env, physics=CartPole())
     algo = DQN(
         task.spec,
@@ -133,7 +133,7 @@ def dqn(given: work.DQN) -> tuple[Trainer, Task]:
         update_every=given.update_every,
         updates=given.updates,
     )
-    return Trainer(algo, Uniform(given.capacity)), task
+    return TrainingStep(algo, Uniform(given.capacity)), task
 
 
 MADE_BY = {work.DDPG: ddpg, work.PPO: ppo, work.DQN: dqn}

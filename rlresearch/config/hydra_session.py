@@ -1,0 +1,81 @@
+"""Hydra over the shipped `conf` and a folder of the user's own; what it raises, and what the two add to each other."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from rlresearch.config import config_source
+from rlresearch.errors import ConfigError, shown
+
+HYDRA_VERSION = "1.3"
+MAIN_CONFIG = "config"  # conf/config.yaml
+# What Hydra raises for a wrong command.
+REFUSED = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
+
+
+def config_folder() -> Path:
+    """The shipped `conf`: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+@contextlib.contextmanager
+def open_hydra(config_dir: str | None, scheme: str = config_source.SCHEME) -> Iterator[Hydra]:
+    """Hydra over the shipped folder and, with precedence, the user's: as Hydra's own --config-dir.
+
+    scheme: of the user's folder; by default one whose files are checked before Hydra reads them.
+    """
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise ConfigError(f"--config-dir={shown(config_dir)}: must be a folder that exists.")
+    GlobalHydra.instance().clear()
+    version.setbase(HYDRA_VERSION)
+    override_plugin_defaults()
+    path = create_config_search_path(str(config_folder()))
+    if config_dir is not None:
+        config_source.register()
+        folder = f"{scheme}://{os.path.abspath(config_dir)}"
+        path.prepend(provider="command-line", path=folder, anchor=SearchPathQuery(provider="schema"))
+    try:
+        yield Hydra.create_main_hydra2("rlresearch", path)
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def override_plugin_defaults() -> None:
+    """Removes Hydra's and its plugins' launchers and sweepers that have the name of one in `conf`.
+
+    Hydra would take theirs for the schema of ours.
+    """
+    Plugins.instance()  # they register themselves when it is made
+    for group, options in ConfigStore.instance().repo.get("hydra", {}).items():
+        if isinstance(options, dict):
+            for name in [name for name in options if (config_folder() / "hydra" / group / name).is_file()]:
+                del options[name]
+
+
+def to_container(config: Any, resolve: bool = False) -> dict[str, Any]:
+    """A configuration as dicts and lists."""
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=resolve))
+
+
+def config_dir_of(config: DictConfig) -> str | None:
+    """The folder that --config-dir named, of a configuration with Hydra's own settings."""
+    sources = config.hydra.runtime.config_sources
+    return next((each.path for each in sources if each.provider == "command-line"), None)

@@ -1,0 +1,182 @@
+"""Overrides, the words `KEY=VALUE` of a command: parsed by Hydra, checked, and spread over the jobs of a sweep."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+
+from rlresearch.config.hydra_session import REFUSED, open_hydra
+from rlresearch.errors import ConfigError, alternatives, shown
+
+MULTIPLE_CHOICE = ("experiment", "logger")  # groups of which more than one option may be chosen
+LONGEST, DEEPEST = 50_000, 24  # characters of a word of the command; brackets within brackets, names within names
+_QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
+
+
+def parse(overrides: Sequence[str], loader: ConfigLoader) -> list[Override]:
+    parser = OverridesParser.create(config_loader=loader)
+    parsed = []
+    for text in overrides:
+        _check_size(text)
+        try:
+            parsed += parser.parse_overrides([text])
+        except (HydraException, RecursionError):
+            foreign = [letter for letter in text.partition("=")[0] if not letter.isascii()]
+            name = unicodedata.name(foreign[0], "not ASCII").lower() if foreign else ""
+            hint = f"; '{foreign[0]}' in the key is {name}" if foreign else ""
+            key, _, value = text.partition("=")
+            if value.endswith(")") and "(" in value:
+                hint = f"; text with parentheses needs quotes of its own: \"{key}='{value}'\""
+            raise ConfigError(
+                f"{shown(text)}: must be KEY=VALUE, with nothing around '=' and lists as KEY=[1,2]{hint}."
+            ) from None
+    return parsed
+
+
+def _check_size(text: str) -> None:
+    """ConfigError where a word of the command is so long or deep that parsing it would take minutes, or end Python."""
+    key, _, value = text.partition("=")
+    if len(text) > LONGEST:
+        raise ConfigError(f"{shown(text)}: has {len(text):,} characters, of at most {LONGEST:,}.")
+    if key.count(".") + key.count("/") > DEEPEST:
+        raise ConfigError(f"{shown(key)}: there is no such setting; no key has more than {DEEPEST} parts.")
+    depth = deepest = 0
+    for letter in _QUOTED.sub("", value):
+        depth += (letter in "[{(") - (letter in "]})")
+        deepest = max(deepest, depth)
+    if deepest > DEEPEST:
+        raise ConfigError(f"{shown(text)}: is nested {deepest} deep, of at most {DEEPEST}.")
+
+
+def check_overrides(parsed: Sequence[Override], groups: Sequence[str], loader: ConfigLoader) -> None:
+    """ConfigError if an override has several values, or a group no such option; Hydra lets some of those through."""
+    for each in parsed:
+        if each.is_sweep_override():
+            raise ConfigError(f"{each.input_line}: several values need -m, which runs each of them; a list: [1,2].")
+    for each in parsed:
+        if each.key_or_group in groups and not each.is_delete():
+            _check_options(each, loader)
+
+
+def _check_options(override: Override, loader: ConfigLoader) -> None:
+    group, value, typed = override.key_or_group, override.value(), format_override(override)
+    if isinstance(value, list) and group not in MULTIPLE_CHOICE:
+        raise ConfigError(f"{typed}: must be one option; -m {group}=A,B runs both.")
+    for option in value if isinstance(value, list) else [value]:
+        folder, _, name = str(option).rpartition("/")
+        if ".." in folder or str(option).startswith("/"):
+            raise ConfigError(f"{typed}: must be the name of an option, and lead nowhere else.")
+        known = loader.get_group_options(f"{group}/{folder}".rstrip("/"))
+        if name not in known and "${" not in name:
+            raise ConfigError(f"{typed}: there is no such option{alternatives(name, known)}")
+
+
+def group_names(loader: ConfigLoader) -> list[str]:
+    """Every group, Hydra's own by their path: hydra/launcher."""
+    hydras = [f"hydra/{name}" for name in loader.list_groups("hydra")]
+    return [name for name in loader.list_groups("") if name != "hydra"] + hydras
+
+
+def typed_text(override: Override) -> str:
+    """An override as the user typed it."""
+    assert override.input_line is not None  # Hydra's parser keeps it
+    return override.input_line
+
+
+def format_override(override: Override) -> str:
+    """`key=value` as it was typed."""
+    if override.is_delete():
+        return shown(override.input_line)
+    return f"{shown(override.get_key_element().lstrip('+'))}={shown(override.value())}"
+
+
+def set_values(overrides: Sequence[str], config_dir: str | None = None) -> dict[str, tuple[str, Any] | None]:
+    """The key and the value of each override that does nothing but set one, by the override as it was typed.
+
+    None for those that do more: choose a group's option, add, delete, refer to something, or set a mapping.
+    """
+    with open_hydra(config_dir) as hydra:
+        groups = set(group_names(hydra.config_loader))
+        return {text: _set_value(text, hydra.config_loader, groups) for text in overrides}
+
+
+_WHOLE_NUMBER = re.compile(r"([A-Za-z_][\w.]*)=(0|-?[1-9]\d{0,17})")
+
+
+def _set_value(text: str, loader: ConfigLoader, groups: set[str]) -> tuple[str, Any] | None:
+    if (number := _WHOLE_NUMBER.fullmatch(text)) and number[1] not in groups:
+        return number[1], int(number[2])  # ten thousand seeds would take the parser a minute
+    (override,) = parse([text], loader)
+    key = override.key_or_group
+    if override.type != OverrideType.CHANGE or override.package is not None or key in groups or "${" in text:
+        return None
+    value = override.value()
+    plain = isinstance(value, list) and not any(isinstance(each, dict | list) for each in value)
+    return (key, value) if plain or not isinstance(value, dict | list) else None
+
+
+def representative_job(overrides: Sequence[str], config_dir: str | None = None) -> list[str]:
+    """The command line of one job of a sweep, whatever sweeps it: what is swept over an interval is left out."""
+    with open_hydra(config_dir) as hydra:
+        parsed = parse(overrides, hydra.config_loader)
+        return [_values(each)[0] for each in parsed if not each.is_sweep_override() or each.is_discrete_sweep()]
+
+
+class SearchSpec(NamedTuple):
+    """What a search is asked for. settings: of the sweeper, plain; fixed: what holds for every run, as typed; swept:
+    Hydra's overrides with several values.
+    """
+
+    settings: dict[str, Any]
+    fixed: list[str]
+    swept: list[Override]
+
+
+def parse_search(settings: dict[str, Any], overrides: Sequence[str], config_dir: str | None = None) -> SearchSpec:
+    """What a sweeper with these settings is asked for. What the command says stands above its `params`."""
+    with open_hydra(config_dir) as hydra:
+        return _parse_search(settings, overrides, hydra.config_loader)
+
+
+def _parse_search(settings: dict[str, Any], overrides: Sequence[str], loader: ConfigLoader) -> SearchSpec:
+    own = parse(overrides, loader)
+    given = {each.get_key_element() for each in own}
+    params = settings.get("params") or {}
+    if not isinstance(params, dict):
+        raise ConfigError(f"hydra.sweeper.params={shown(params)}: must be a mapping, like {{KEY:interval(0,1)}}.")
+    lines = [f"{key}={value if isinstance(value, str) else shown(value)}" for key, value in params.items()]
+    parsed = [each for each in parse(lines, loader) if each.get_key_element() not in given] + own
+    fixed = [typed_text(each) for each in parsed if not each.is_sweep_override()]
+    return SearchSpec(settings, fixed, [each for each in parsed if each.is_sweep_override()])
+
+
+def sweep_jobs(overrides: Sequence[str], config_dir: str | None = None) -> list[list[str]]:
+    """The command line of every job of a sweep."""
+    with open_hydra(config_dir) as hydra:
+        values = {
+            each.get_key_element(): _values(each) for each in parse(overrides, hydra.config_loader)
+        }  # the last of a key
+    return [list(job) for job in itertools.product(*values.values())]
+
+
+def _values(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [typed_text(override)]
+    if not override.is_discrete_sweep():
+        raise ConfigError(f"{override.input_line}: must be a list or a range; the basic sweeper knows no intervals.")
+    key = override.get_key_element()
+    try:
+        values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+    except REFUSED as error:
+        raise ConfigError(f"{override.input_line}: {error}") from None
+    if not values:
+        raise ConfigError(f"{override.input_line}: must have at least one value to sweep over.")
+    return values

@@ -1,0 +1,70 @@
+"""The answer to a command that Hydra refuses: which override is wrong, and what exists instead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra.core.override_parser.types import Override
+
+from rlresearch.config import messages
+from rlresearch.config.dotted import flattened
+from rlresearch.config.hydra_session import MAIN_CONFIG, REFUSED, to_container
+from rlresearch.config.overrides import format_override, typed_text
+from rlresearch.errors import alternatives, closest, ending
+
+
+def explain_refusal(error: Exception, parsed: Sequence[Override], groups: Sequence[str]) -> str:
+    """One line for what Hydra refuses in several, with the nearest name that exists."""
+    tree, choices = _without_settings(parsed, groups)
+    for each in parsed:
+        key, group = each.key_or_group, each.get_key_element().lstrip("+~")
+        if key not in groups:
+            why = None if each.is_add() else _explain_missing_setting(each, tree, choices)
+        elif each.is_delete():
+            why = f"{format_override(each)}: a run cannot do without it; choose one with {key}=OPTION."
+        else:
+            places = [name for name in choices if name.partition("@")[0] == key]
+            misplaced = f"{format_override(each)}: has no place here{alternatives(group, places)}"
+            why = None if group in choices else misplaced
+        if why is not None:
+            return why
+    return messages.translate_hydra_error(error, parsed)
+
+
+def _without_settings(parsed: Sequence[Override], groups: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the choices of groups, or if they do not fit none of them, compose: the tree of keys, and the choices."""
+    chosen = [typed_text(each) for each in parsed if each.key_or_group in groups and not each.is_delete()]
+    try:
+        config = hydra_compose(MAIN_CONFIG, overrides=chosen, return_hydra_config=True)
+    except REFUSED:
+        config = hydra_compose(MAIN_CONFIG, overrides=[], return_hydra_config=True)
+    return to_container(config), dict(config.hydra.runtime.choices)
+
+
+def _explain_missing_setting(override: Override, tree: dict[str, Any], choices: dict[str, Any]) -> str | None:
+    """What stands beside a misspelt key: the settings of its group, or what there is at the top. None if it exists."""
+    node, path, names = tree, "", override.key_or_group.split(".")
+    while names and names[0] in node:
+        name = names.pop(0)
+        if names and node[name] is None:
+            return f"{format_override(override)}: must be given whole, as {path}{name}={{{'.'.join(names)}:...}}."
+        if not names:
+            return None
+        if not isinstance(node[name], dict):
+            return f"{format_override(override)}: {path}{name} has no settings of its own."
+        node, path = node[name], f"{path}{name}."
+    groups = [] if path else [name for name in choices if name.isidentifier() and name not in tree]
+    here = [name for name in [*node, *groups] if name not in ("_target_", "hydra")]
+    place = [name for name in choices if name.rpartition("@")[2] == path[:-1]] or [path.partition(".")[0]]
+    where = f" in {place[0]}={choices[place[0]]}" if place[0] in choices else ""
+    known = list(flattened({key: value for key, value in tree.items() if key != "hydra"}))
+    near = {name.rpartition(".")[2]: name for name in reversed(known)}
+    if path:  # in a group, a name from another only if it is the same
+        near = {name: full for name, full in near.items() if name == names[-1]}
+    near |= {name: f"{path}{name}" for name in here}
+    close = near.get(closest(names[0], near) or "")
+    if close and (longer := ".".join([close, *names[1:]])) in known:
+        close = longer
+    return f"{format_override(override)}: there is no such setting{where}{ending(close, here)}"
