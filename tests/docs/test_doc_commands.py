@@ -96,7 +96,7 @@ def accepted(program: str, arguments: list[str], capsys) -> None:
 
 def train(arguments: list[str]) -> None:
     """Checks a command as it is checked before it runs; of a sweep also its first job and its launcher."""
-    args = entry._arguments(sorted(arguments, key=lambda word: word != "-m"))
+    args = entry.parse_arguments(sorted(arguments, key=lambda word: word != "-m"))
     entry.check(args)
     if args.multirun:
         composed = compose(first_job(args.overrides, args.config_dir), args.config_dir)
