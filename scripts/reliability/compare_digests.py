@@ -2,7 +2,7 @@
 
     git worktree add ../old COMMIT
     python scripts/reliability/compare_digests.py ../old .                      all, 2,000 steps each
-    python scripts/reliability/compare_digests.py ../old . --only td3 ppo_host  those with either in their name
+    python scripts/reliability/compare_digests.py ../old . --only td3 ppo_host  an algorithm, a run; or a runner
     python scripts/reliability/compare_digests.py ../old . --plain              loops as plain graphs, not by XLA
 
 What a program computes depends on the processor, to the last bits. So both checkouts train on this machine, each in one
@@ -34,13 +34,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old", type=_checkout)
     parser.add_argument("new", type=_checkout)
-    parser.add_argument("--only", nargs="+", metavar="WORD", default=[""], help="in a run's name, as ppo or td3_host")
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="an algorithm, a runner or both: td3, host, td3_host")
     parser.add_argument("--plain", action="store_true", help="loops as plain graphs")
     parser.add_argument("--one-by-one", action="store_true", help="the second checkout after the first")
     options = parser.parse_args(argv)
-    names = [name for name in commands() if any(word in name for word in options.only)]
+    names = [name for name in commands() if not options.only or {name, *name.rsplit("_", 1)} & set(options.only)]
     if not names:
-        parser.error(f"--only {' '.join(options.only)}: no run is called so; there are {', '.join(commands())}")
+        parser.error(f"--only {' '.join(options.only)}: there are {', '.join(commands())}")
     with tempfile.TemporaryDirectory(prefix="compare_digests_") as folder:
         started = []
         for place, checkout in (("old", options.old), ("new", options.new)):
