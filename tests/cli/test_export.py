@@ -12,7 +12,7 @@ from conftest import make_plan
 from rlresearch import rng
 from rlresearch.cli import export
 from rlresearch.cli.stored_policy import StoredPolicy
-from rlresearch.training import checkpointing, state_io
+from rlresearch.training import state_io
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def stored(monkeypatch):
         )
         loaded = SimpleNamespace(about=SimpleNamespace(step=7))
         monkeypatch.setattr(export, "stored_policy", lambda _: StoredPolicy(plan, loaded, None, "the run"))
-        monkeypatch.setattr(checkpointing, "learned", lambda *_: state)
+        monkeypatch.setattr(state_io, "learned", lambda *_: state)
         return lambda obs: plan.trainer.policy(state, tf.constant(obs)).numpy()
 
     return stored
