@@ -15,10 +15,14 @@ import pytest
 from support.doc_blocks import PAGES, ROOT, blocks, console_lines, own_files, shell_words
 
 from rlresearch.cli import main as entry
-from rlresearch.config.compose import compose, first_job
+from rlresearch.cli.arguments import names_resume, only_shows, parse_arguments
+from rlresearch.config.changes import parse_changes
+from rlresearch.config.compose import compose
+from rlresearch.config.overrides import representative_job, sweep_jobs
 from rlresearch.review import cli as review
 from rlresearch.sweeps.launchers.basic import create_launcher
 from rlresearch.training.experiment import plan
+from rlresearch.training.resume import SAFE_GROUPS
 
 COMMANDS = [(block.name, block.page, block.text) for block in blocks("bash")]
 COMMANDS += [
@@ -96,11 +100,20 @@ def accepted(program: str, arguments: list[str], capsys) -> None:
 
 def train(arguments: list[str]) -> None:
     """Checks a command as it is checked before it runs; of a sweep also its first job and its launcher."""
-    args = entry.parse_arguments(sorted(arguments, key=lambda word: word != "-m"))
-    entry.check(args)
-    if args.multirun:
-        composed = compose(first_job(args.overrides, args.config_dir), args.config_dir)
+    args = parse_arguments(sorted(arguments, key=lambda word: word != "-m"))
+    if args.config_dir is not None:
+        sys.path.insert(0, os.path.abspath(args.config_dir))
+    if args.hydra_help or args.shell_completion:
+        return
+    if names_resume(args) and not only_shows(args):
+        for overrides in sweep_jobs(args.overrides, args.config_dir) if args.multirun else [args.overrides]:
+            parse_changes(overrides, args.config_dir, SAFE_GROUPS)
+        return
+    overrides = representative_job(args.overrides, args.config_dir) if args.multirun else args.overrides
+    composed = compose(overrides, args.config_dir)
+    if not only_shows(args):
         plan(composed.config)
+    if args.multirun:
         launcher = next(
             (each.partition("=")[2] for each in args.overrides if each.startswith("hydra/launcher=")), "basic"
         )
