@@ -26,8 +26,9 @@ Differences from Keras:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import annotated_types as at
 import tensorflow as tf
@@ -97,7 +98,9 @@ class Adam:
         self, grads: Tree, state: AdamState, params: Tree, progress: Progress, lr_scale: float | tf.Tensor = 1.0
     ) -> tuple[Tree, AdamState]:
         """One step down `grads`. lr_scale: number or float32 scalar that multiplies `lr`."""
-        return _adam_step(self, _shaped(self, grads, params), state, params, _rate(self, progress, lr_scale))
+        return _adam_step(
+            self, effective_gradients(self, grads, params), state, params, _rate(self, progress, lr_scale)
+        )
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class AdamW:
     ) -> tuple[Tree, AdamState]:
         """One step down `grads`. lr_scale: number or float32 scalar that multiplies `lr`, and so the decay."""
         lr = _rate(self, progress, lr_scale)
-        grads = _shaped(self, grads, params)
+        grads = effective_gradients(self, grads, params)
         if not _is_zero(self.weight_decay):
             params = _map(lambda p: p - p * self.weight_decay * lr if _is_kernel(p) else p, params)
         return _adam_step(self, grads, state, params, lr)
@@ -156,7 +159,7 @@ class RMSProp:
     ) -> tuple[Tree, RMSPropState]:
         """One step down `grads`. lr_scale: number or float32 scalar that multiplies `lr`."""
         lr, rho = _rate(self, progress, lr_scale), _f32(self.rho)
-        grads = _shaped(self, grads, params)
+        grads = effective_gradients(self, grads, params)
         v = _map(lambda v, g: rho * v + (1.0 - rho) * tf.square(g), state.v, grads)
         mean, variance = (), v
         if self.centered:
@@ -190,7 +193,7 @@ class SGD:
     ) -> tuple[Tree, SGDState]:
         """One step down `grads`. lr_scale: number or float32 scalar that multiplies `lr`."""
         lr = _rate(self, progress, lr_scale)
-        grads = _shaped(self, grads, params)
+        grads = effective_gradients(self, grads, params)
         if _is_zero(self.momentum):
             return _map(lambda p, g: p - lr * g, params, grads), state
         trace = _map(lambda t, g: self.momentum * t - lr * g, state.trace, grads)
@@ -226,11 +229,11 @@ def _adam_step(
     return params, AdamState(count, m, v)
 
 
-def _rate(optimizer, progress: Progress, lr_scale: float | tf.Tensor) -> tf.Tensor:
+def _rate(optimizer: Any, progress: Progress, lr_scale: float | tf.Tensor) -> tf.Tensor:
     return optimizer.lr * optimizer.schedule(progress) * lr_scale
 
 
-def _shaped(optimizer, grads: Tree, params: Tree) -> Tree:
+def effective_gradients(optimizer: Any, grads: Tree, params: Tree) -> Tree:
     """The gradients for the update rule: with l2 added, then clipped."""
     if not _is_zero(optimizer.l2):
         twice = 2.0 * _f32(optimizer.l2)
@@ -267,5 +270,5 @@ def _zeros(params: Tree) -> Tree:
     return _map(tf.zeros_like, params)
 
 
-def _map(function, *trees: Tree) -> Tree:
+def _map(function: Callable[..., tf.Tensor], *trees: Tree) -> Tree:
     return tf.nest.map_structure(function, *trees)

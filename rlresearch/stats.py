@@ -166,7 +166,7 @@ def probability_interval(
     z = -NormalDist().inv_cdf((1.0 - level) / 2.0)
 
     def outside(true: float) -> bool:
-        spread = [_variance(true, n, m) for n, m in zip(first, second, strict=True)]
+        spread = [improvement_variance(true, n, m) for n, m in zip(first, second, strict=True)]
         return abs(share - true) > z * math.sqrt(sum(spread)) / len(spread)
 
     return _edge(outside, 0.0, share), _edge(outside, 1.0, share)
@@ -251,7 +251,7 @@ def _resamples_of_a_band(runs: int, count: int) -> int:
     return max(200, min(count, _MOST_DRAWN // 10 // runs))
 
 
-def _variance(share: float, first: int, second: int) -> float:
+def improvement_variance(share: float, first: int, second: int) -> float:
     """Of an estimated probability of improvement (Hanley and McNeil), where `share` is the true one."""
     runs = (first + second) / 2.0
     shape = (1.0 - share) / (2.0 - share) + share / (1.0 + share)

@@ -117,7 +117,7 @@ class A2C:
         obs, action = flat(batch.obs), flat(batch.action)
         v_t = tf.reshape(self.critic_net.apply(state.critic, flat(batch.next_obs)), batch.reward.shape)
 
-        def loss(weights: tuple) -> tuple[tf.Tensor, tuple]:
+        def loss(weights: tuple[list[tf.Tensor], ...]) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
             actor, critic, log_std = weights
             outputs, actor_frozen = self.actor_net.apply_training(state.actor._replace(trainable=actor), obs)
             values, critic_frozen = self.critic_net.apply_training(state.critic._replace(trainable=critic), obs)

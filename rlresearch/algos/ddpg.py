@@ -113,7 +113,7 @@ class DDPG:
         q_t = self.critic_net.apply(state.target_critic, batch.next_obs, next_action)[:, 0]
         target = ops.td_target(batch.reward, ops.discount(self.gamma, batch.terminated, batch.steps), q_t)
 
-        def critic_loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, tuple]:
+        def critic_loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
             params = state.critic._replace(trainable=trainable)
             q_tm1, frozen = self.critic_net.apply_training(params, batch.obs, batch.action)
             td_error = target - q_tm1[:, 0]

@@ -172,7 +172,7 @@ class DiscreteSAC:
         """(the state after the policy's step down (12), its loss, its entropy): the latter two float32 scalars."""
         q = ensemble.minimum(self.critic_net, state.critics, batch.obs)
 
-        def loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, tuple]:
+        def loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
             logits, frozen = self.actor_net.apply_training(state.actor._replace(trainable=trainable), batch.obs)
             pi = Categorical(logits)
             value = ops.expected_soft_value(q, pi.log_probs(), temperature)

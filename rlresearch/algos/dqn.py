@@ -103,7 +103,7 @@ class DQN:
         online_noise, *others = (self.q_net.noise(each, progress) for each in tf.unstack(rng.split(key, 3)))
         target = self._target(state, batch, *others)
 
-        def loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, tuple]:
+        def loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
             values, frozen = self.q_net.apply_training(
                 state.q._replace(trainable=trainable), batch.obs, noise=online_noise
             )

@@ -21,7 +21,7 @@ Differences from the paper:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
@@ -147,7 +147,7 @@ class PPO:
         orders = tf.vectorized_map(deal, rng.split(key, self.epochs), fallback_to_while_loop=False)
         orders = tf.reshape(orders, (steps, -1))  # each minibatch's rows: one loop compiles sooner than two nested ones
 
-        def minibatch(index: tf.Tensor, state: PPOState, sums: dict[str, tf.Tensor]) -> tuple:
+        def minibatch(index: tf.Tensor, state: PPOState, sums: dict[str, tf.Tensor]) -> tuple[Any, ...]:
             dealt = tf.nest.map_structure(lambda leaf: tf.gather(leaf, orders[index]), rows)
             state, metrics = self._step(state, dealt, progress)
             return index + 1, state, {name: total + metrics[name] for name, total in sums.items()}
@@ -172,7 +172,7 @@ class PPO:
         clip = self.clip * self.clip_schedule(progress)
         advantage = ops.standardized(rows.advantage) if self.normalize_advantages else rows.advantage
 
-        def loss(weights: tuple) -> tuple[tf.Tensor, tuple]:
+        def loss(weights: tuple[list[tf.Tensor], ...]) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
             actor, critic, log_std = weights
             outputs, actor_frozen = self.actor_net.apply_training(state.actor._replace(trainable=actor), rows.obs)
             values, critic_frozen = self.critic_net.apply_training(state.critic._replace(trainable=critic), rows.obs)

@@ -169,7 +169,7 @@ class SAC:
     ) -> tuple[SACState, tf.Tensor, tf.Tensor]:
         """(the state after the policy's step down (9), its loss, its entropy): the latter two float32 scalars."""
 
-        def loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, tuple]:
+        def loss(trainable: list[tf.Tensor]) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
             output, frozen = self.actor_net.apply_training(state.actor._replace(trainable=trainable), batch.obs)
             action, log_prob = _distribution(output).sample(key)
             q = ensemble.minimum(self.critic_net, state.critics, batch.obs, action)[:, 0]

@@ -61,7 +61,7 @@ def _export(options: argparse.Namespace) -> None:
     obs = tf.TensorSpec((None, *policy.plan.task.spec.observation_space.shape), tf.float32, "obs")
     try:
         made.mkdir(parents=True)
-        copy = (_onnx if options.format == "onnx" else _saved_model)(module, obs, made)
+        copy = (_onnx if options.format == "onnx" else to_saved_model)(module, obs, made)
         (made / "policy.json").write_text(json.dumps(_described(policy), indent=2) + "\n")
         _compare(policy, state, copy)
         made.rename(folder)
@@ -72,7 +72,7 @@ def _export(options: argparse.Namespace) -> None:
     print(f"{folder}: acts as {policy.run} did at step {policy.loaded.about.step:,}")
 
 
-def _saved_model(module: Any, obs: tf.TensorSpec, made: Path) -> Callable[[np.ndarray], np.ndarray]:
+def to_saved_model(module: Any, obs: tf.TensorSpec, made: Path) -> Callable[[np.ndarray], np.ndarray]:
     """Writes a SavedModel; returns how what was written acts."""
     import tensorflow as tf
 

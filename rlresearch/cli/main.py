@@ -59,11 +59,11 @@ def _run(argv: Sequence[str]) -> int:
 def _explain_interruption(interrupted: Interrupted, config_dir: str | None) -> str:
     """The signal, the step, and the command that resumes."""
     line = f"interrupted by {interrupted.name}"
-    sweep, run = (getattr(interrupted, name, None) for name in ("sweep_directory", "run_directory"))
+    sweep, run = interrupted.sweep_directory, interrupted.run_directory
     if sweep is not None:
         return f"{line}; to go on: {resume.resume_command(sweep, config_dir)}"
     if run is not None:
-        return f"{line} at step {getattr(interrupted, 'step', 0)}; to go on: {resume.resume_command(run, config_dir)}"
+        return f"{line} at step {interrupted.step}; to go on: {resume.resume_command(run, config_dir)}"
     return line
 
 

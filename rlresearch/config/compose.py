@@ -38,7 +38,7 @@ class Composed(NamedTuple):
 
     def referenced(self) -> frozenset[str]:
         """The keys that interpolations refer to, with an empty one where an interpolation is more than a key."""
-        own = to_container(_without_hydra(self.whole))
+        own = to_plain(self.whole, resolve=False)
         texts = [str(value) for value in flattened(own).values() if "${" in str(value)]
         found = [name for text in texts for name in re.findall(r"\$\{([^}]*)\}?", text)]
         return frozenset(name if re.fullmatch(r"[A-Za-z_][\w.]*", name) else "" for name in found)
@@ -79,13 +79,10 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
     return config
 
 
-def to_plain(config: DictConfig) -> dict[str, Any]:
-    """Dicts, lists and numbers without Hydra's own; interpolations resolved, a missing value stays '???'."""
-    return to_container(_without_hydra(config), resolve=True)
-
-
-def _without_hydra(config: DictConfig) -> DictConfig:
-    return OmegaConf.masked_copy(config, [cast(str, key) for key in config if key != "hydra"])
+def to_plain(config: DictConfig, resolve: bool = True) -> dict[str, Any]:
+    """Dicts, lists and numbers, without Hydra's own settings. A missing value stays '???'."""
+    own = OmegaConf.masked_copy(config, [cast(str, key) for key in config if key != "hydra"])
+    return to_container(own, resolve)
 
 
 def tuned_values(name: str | None, config: dict[str, Any], config_dir: str | None) -> dict[str, Any]:

@@ -62,21 +62,22 @@ def check_overrides(parsed: Sequence[Override], groups: Sequence[str], loader: C
         if each.is_sweep_override():
             raise ConfigError(f"{each.input_line}: several values need -m, which runs each of them; a list: [1,2].")
     for each in parsed:
-        if each.key_or_group in groups and not each.is_delete():
-            _check_options(each, loader)
+        if each.key_or_group in groups and not each.is_delete() and (why := _wrong_option(each, loader)):
+            raise ConfigError(f"{format_override(each)}: {why}")
 
 
-def _check_options(override: Override, loader: ConfigLoader) -> None:
-    group, value, typed = override.key_or_group, override.value(), format_override(override)
+def _wrong_option(override: Override, loader: ConfigLoader) -> str | None:
+    group, value = override.key_or_group, override.value()
     if isinstance(value, list) and group not in MULTIPLE_CHOICE:
-        raise ConfigError(f"{typed}: must be one option; -m {group}=A,B runs both.")
+        return f"must be one option; -m {group}=A,B runs both."
     for option in value if isinstance(value, list) else [value]:
         folder, _, name = str(option).rpartition("/")
         if ".." in folder or str(option).startswith("/"):
-            raise ConfigError(f"{typed}: must be the name of an option, and lead nowhere else.")
+            return "must be the name of an option, and lead nowhere else."
         known = loader.get_group_options(f"{group}/{folder}".rstrip("/"))
         if name not in known and "${" not in name:
-            raise ConfigError(f"{typed}: there is no such option{alternatives(name, known)}")
+            return f"there is no such option{alternatives(name, known)}"
+    return None
 
 
 def group_names(loader: ConfigLoader) -> list[str]:

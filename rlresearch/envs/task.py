@@ -83,7 +83,7 @@ class Task:
 
     def make(self, render_mode: str | None = None) -> gym.Env:
         """Gymnasium's own environment, with its time limit and its own actions, seen as this task says."""
-        env = self._original(render_mode)
+        env = self.gymnasium_env(render_mode)
         if self.flatten or isinstance(env.observation_space, (gym.spaces.Discrete, gym.spaces.MultiDiscrete)):
             env = gym.wrappers.FlattenObservation(env)
         if self.time_aware:
@@ -103,7 +103,7 @@ class Task:
             raise ConfigError(f"env.time_aware=true: {wrong}")
         return env
 
-    def _original(self, render_mode: str | None) -> gym.Env:
+    def gymnasium_env(self, render_mode: str | None) -> gym.Env:
         arguments = dict(self.kwargs or {}) if self.physics is None else dataclasses.asdict(self.physics)
         registered = self._registered
         if render_mode is not None:
@@ -141,7 +141,7 @@ class Task:
     @cached_property
     def original_observation_space(self) -> gym.Space:
         """What the environment itself gives, before this task has it seen otherwise."""
-        env = self._original(None)
+        env = self.gymnasium_env(None)
         env.close()
         return env.observation_space
 

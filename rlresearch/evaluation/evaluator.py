@@ -72,7 +72,7 @@ class Evaluator:
         evaluated, None for all; what the others see is zeros, and their Evaluation UNSEEN.
         """
         members = [m for m in range(len(self._seeds)) if going is None or going[m]]
-        seeds = [_episode_seeds(self._seeds[m], step, episodes) for m in members]
+        seeds = [evaluation_seeds(self._seeds[m], step, episodes) for m in members]
         results = [Evaluation([], []) for _ in members]
         self.firsts = []
         for begin in range(0, episodes, AT_ONCE):
@@ -103,7 +103,7 @@ class Evaluator:
             return actions.reshape(len(obs), *actions.shape[2:])
 
         units = [unit for each in envs for unit in each]
-        workers = self._workers or (cpu.available() if _is_gymnasiums_own(units[0]) else 1)
+        workers = self._workers or (cpu.available() if is_gymnasiums_own(units[0]) else 1)
         returns, lengths = parallel.run(units, [seed for each in seeds for seed in each], flat, workers)
         own = [slice(m * count, (m + 1) * count) for m in range(len(members))]
         results = [Evaluation(returns[each], lengths[each]) for each in own]
@@ -120,11 +120,11 @@ class Evaluator:
         return [self._envs[m][:count] for m in members]
 
 
-def _is_gymnasiums_own(unit: CheckedEnv) -> bool:
+def is_gymnasiums_own(unit: CheckedEnv) -> bool:
     return type(unit.unwrapped).__module__.startswith("gymnasium.envs.") and sys.platform == "linux"
 
 
-def _episode_seeds(seed: int, step: int, episodes: int) -> list[int]:
+def evaluation_seeds(seed: int, step: int, episodes: int) -> list[int]:
     key = rng.key(seed).numpy()[None]
     for number in (0x6576616C, step):  # "eval": no training key has this tag
         key = rng.folded_in(key, np.array([number]))

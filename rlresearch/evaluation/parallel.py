@@ -25,7 +25,7 @@ from rlresearch.envs.worker import ignore_signals
 from rlresearch.errors import RunError
 from rlresearch.runtime import heartbeat
 
-_LEAST = 64  # environments of a process: with fewer, forking costs more than it saves
+LEAST = 64  # environments of a process: with fewer, forking costs more than it saves
 
 
 def run(
@@ -40,7 +40,7 @@ def run(
     returns, lengths = _shared(np.zeros(len(units))), _shared(np.zeros(len(units), np.int64))
     actions = policy(obs)
     shared_actions = _shared(actions)
-    parts = max(1, min(workers, len(units) // _LEAST))
+    parts = max(1, min(workers, len(units) // LEAST))
     ends = [index * len(units) // parts for index in range(parts + 1)]
     shares = [_LocalEpisodes(units, begin, end, obs, returns, lengths) for begin, end in pairwise(ends)]
     beside: list[_ForkedWorker] = []

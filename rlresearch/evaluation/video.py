@@ -59,7 +59,7 @@ def record(task: Task, episode: Episode, path: Path, check: Callable[[], None] =
     fresh = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.mp4")
     env = CheckedEnv(task.make(render_mode="rgb_array"), task.id)
     try:
-        returned = _write(fresh, env, episode, check)
+        returned = write_video(fresh, env, episode, check)
         os.replace(fresh, path)
     except gym.error.Error as error:
         raise RunError(f"environment '{task.id}' cannot be rendered: {error}") from error
@@ -105,7 +105,7 @@ def _without_screen() -> None:
         os.environ.setdefault("MUJOCO_GL", "egl")
 
 
-def _write(path: Path, env: CheckedEnv, episode: Episode, check: Callable[[], None]) -> float | None:
+def write_video(path: Path, env: CheckedEnv, episode: Episode, check: Callable[[], None]) -> float | None:
     """The return of what was shown; None where not all was."""
     import imageio_ffmpeg
 

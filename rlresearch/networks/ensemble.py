@@ -57,7 +57,7 @@ def fit(
     would alone.
     """
 
-    def loss(weights: list[list[tf.Tensor]]) -> tuple[tf.Tensor, tuple]:
+    def loss(weights: list[list[tf.Tensor]]) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
         params = [critic._replace(trainable=trainable) for critic, trainable in zip(critics, weights, strict=True)]
         q_tm1, frozen = zip(*map(value, params), strict=True)
         td_errors = target - tf.stack(q_tm1)

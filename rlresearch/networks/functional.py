@@ -72,15 +72,15 @@ class Network:
 
     def apply(self, params: Params, *inputs: tf.Tensor, noise: tf.Tensor | None = None) -> tf.Tensor:
         """The output float32[B, outputs] for inputs [B, ...], as in evaluation: statistics do not change."""
-        return self._call(params, inputs, noise, training=False)[0]
+        return self.call(params, inputs, noise, training=False)[0]
 
     def apply_training(
         self, params: Params, *inputs: tf.Tensor, noise: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """(the output float32[B, outputs] for inputs [B, ...], the new `frozen`), as in training."""
-        return self._call(params, inputs, noise, training=True)
+        return self.call(params, inputs, noise, training=True)
 
-    def _call(
+    def call(
         self, params: Params, inputs: tuple[tf.Tensor, ...], noise: tf.Tensor | None, training: bool
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         arguments = inputs[0] if len(inputs) == 1 else list(inputs)

@@ -71,7 +71,9 @@ def polyak(target: Tree, online: Tree, tau: tf.Tensor | float) -> Tree:
     return tf.nest.map_structure(lambda old, new: (1.0 - tau) * old + tau * new, target, online)
 
 
-def value_and_grad(function: Callable, variables: Tree) -> tuple[tuple[tf.Tensor, Tree], Tree]:
+def value_and_grad(
+    function: Callable[[Tree], tuple[tf.Tensor, Tree]], variables: Tree
+) -> tuple[tuple[tf.Tensor, Tree], Tree]:
     """((scalar, extra), gradients) of `function(variables) -> (scalar, extra)`.
 
     Gradients have the structure and shapes of `variables`; a variable without effect has gradient 0.

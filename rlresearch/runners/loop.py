@@ -10,6 +10,8 @@ import tensorflow as tf
 from rlresearch.runners.store import Store
 from rlresearch.types import Tree
 
+Step = Callable[..., Tree]  # see CompiledLoop
+
 
 class CompiledLoop:
     """One XLA program that applies `collect(learning, state, iteration, *own) -> state` until it is told to stop, and
@@ -22,9 +24,7 @@ class CompiledLoop:
     "is it time to learn" stays one scalar condition outside the map.
     """
 
-    def __init__(
-        self, state: Tree, collect: Callable, learn: Callable, silent: int, every: int, reset_metrics: Callable
-    ) -> None:
+    def __init__(self, state: Tree, collect: Step, learn: Step, silent: int, every: int, reset_metrics: Step) -> None:
         self.iteration = 0
         self._iteration = tf.Variable(0, dtype=tf.int64)
         self.store = Store(state)
@@ -65,7 +65,7 @@ class CompiledLoop:
         counter.assign_add(iterations)
         store.write(state)
 
-    def _learned(self, begin: tf.Tensor, end: tf.Tensor, state: Tree, own: tuple) -> Tree:
+    def _learned(self, begin: tf.Tensor, end: tf.Tensor, state: Tree, own: tuple[Tree, ...]) -> Tree:
         """The state at `end`, rounds of learning included."""
         if self._every == 1:
 
@@ -82,9 +82,9 @@ class CompiledLoop:
 
         return _loop(begin, end, state, round_of_learning)
 
-    def _collected(self, learning: bool, begin: tf.Tensor, end: tf.Tensor, state: Tree, own: tuple) -> Tree:
+    def _collected(self, learning: bool, begin: tf.Tensor, end: tf.Tensor, state: Tree, own: tuple[Tree, ...]) -> Tree:
         return _loop(begin, end, state, lambda t, state: (t + 1, self._collect(learning, state, t, *own)))
 
 
-def _loop(begin: tf.Tensor, end: tf.Tensor, state: Tree, body: Callable) -> Tree:
+def _loop(begin: tf.Tensor, end: tf.Tensor, state: Tree, body: Step) -> Tree:
     return tf.while_loop(lambda t, _: t < end, body, (begin, state), parallel_iterations=1)[1]

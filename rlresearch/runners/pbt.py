@@ -27,6 +27,7 @@ from rlresearch.envs.task import Task
 from rlresearch.runners.population import PopulationRunner
 from rlresearch.runners.step import TrainingStep, TrainState
 
+Arrays = Mapping[str, np.ndarray]
 _DRAWS = 0x504254  # folded into the run's key: no other draw of it begins like this
 
 
@@ -83,7 +84,7 @@ class PBTRunner(PopulationRunner):
             loop.store.write(tf.nest.map_structure(lambda leaf, own=share: leaf[own], new))
 
     def _row_of(
-        self, step: int, index: int, source: int, scores: Sequence[float], before: Mapping, after: Mapping
+        self, step: int, index: int, source: int, scores: Sequence[float], before: Arrays, after: Arrays
     ) -> dict[str, Any]:
         keys = {path: key for path, (key, _, _) in self._bounds.items()}
         return {

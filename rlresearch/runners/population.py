@@ -29,8 +29,9 @@ from rlresearch.runners.placement import MemberPlacement
 from rlresearch.runners.runner import Runner
 from rlresearch.runners.step import TrainingStep, TrainState
 from rlresearch.runtime import cpu
+from rlresearch.types import Tree
 
-_SHARE = 4  # members: measured, smaller shares compute no faster
+SHARE = 4  # members: measured, smaller shares compute no faster
 _MOST_SHARES = 32  # each has a call of its own
 
 
@@ -160,8 +161,8 @@ def shares(members: int, on_gpu: bool) -> list[slice]:
     """Which members are computed together. It does not depend on how many cores there are: their number should not
     change a result, and in smaller shares products are added up in another order.
     """
-    most = 1 if on_gpu else min(max(members // _SHARE, 1), _MOST_SHARES)
-    even = [count for count in range(most, 0, -1) if members % count == 0 and members // count <= 2 * _SHARE]
+    most = 1 if on_gpu else min(max(members // SHARE, 1), _MOST_SHARES)
+    even = [count for count in range(most, 0, -1) if members % count == 0 and members // count <= 2 * SHARE]
     count = (even or [most])[0]  # even ones, if there are some, share one program
     ends = [index * members // count for index in range(count + 1)]
     return [slice(begin, end) for begin, end in pairwise(ends)]
@@ -209,13 +210,13 @@ def _with(trainer: TrainingStep, own: Mapping[str, tf.Tensor]) -> TrainingStep:
     return dataclasses.replace(trainer, algo=with_values(trainer.algo, own))
 
 
-def _mapped(function):
+def _mapped(function: Callable[..., Tree]) -> Callable[..., Tree]:
     """`function(member's state, member's values, *shared)` over all members at once, or an error.
 
     Never a silent loop one by one: an operation without a converter raises.
     """
 
-    def over_members(states, values, *shared):
+    def over_members(states: Tree, values: Tree, *shared: Tree) -> Tree:
         return tf.vectorized_map(
             lambda row: function(row[0], row[1], *shared), (states, values), fallback_to_while_loop=False
         )

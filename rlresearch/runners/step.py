@@ -74,7 +74,7 @@ class TrainingStep:
         return TrainState(
             key=run_key,
             algo=self.algo.init(algo_key),
-            buffer=self.buffer.init(self._example_row(), self.algo.spec.num_envs),
+            buffer=self.buffer.init(self.example_row(), self.algo.spec.num_envs),
             normalizer=self.normalizer.init(self.algo.spec),
             env=env,
             timestep=timestep,
@@ -91,7 +91,7 @@ class TrainingStep:
         if self.algo.random_start and not learning:
             return self._random_action(key), state
         timestep = state.timestep._replace(obs=self.normalizer.observations(state.normalizer, state.timestep.obs))
-        action, algo = self.algo.act(state.algo, timestep, key, self._progress(state, iteration))
+        action, algo = self.algo.act(state.algo, timestep, key, self.progress(state, iteration))
         return action, state._replace(algo=algo)
 
     def collect(
@@ -155,7 +155,7 @@ class TrainingStep:
     def _update(self, state: TrainState, iteration: tf.Tensor, key: Key, i: tf.Tensor | int) -> TrainState:
         """The state after gradient step i of the round, on a new batch."""
         sample_key, update_key = tf.unstack(rng.split(key, 2))
-        progress = self._progress(state, iteration)
+        progress = self.progress(state, iteration)
         before = progress.update - self.algo.updates  # `iteration` includes this round
         progress = progress._replace(update=before + tf.cast(i, tf.int64))
         batch = self.buffer.sample(state.buffer, sample_key, self.algo.batch_size, self.algo.gamma, progress)
@@ -172,7 +172,7 @@ class TrainingStep:
             reward=self.normalizer.rewards(state.normalizer, batch.reward),
         )
 
-    def _progress(self, state: TrainState, iteration: tf.Tensor) -> Progress:
+    def progress(self, state: TrainState, iteration: tf.Tensor) -> Progress:
         """What schedules see at this iteration."""
         every = self.algo.update_every
         rounds = tf.maximum(iteration // every - self.learning_start_iteration // every, 0)
@@ -181,7 +181,7 @@ class TrainingStep:
     def _key(self, state: TrainState, iteration: tf.Tensor) -> Key:
         return rng.fold_in(state.key, iteration)
 
-    def _example_row(self) -> Tree:
+    def example_row(self) -> Tree:
         """A transition without leading axis, from which the buffer takes shapes and types."""
         spec = self.algo.spec
         obs = tf.zeros(spec.observation_space.shape)

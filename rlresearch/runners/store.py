@@ -36,7 +36,7 @@ class Store:
         return other
 
     def read(self) -> Tree:
-        leaves: list = [None] * len(self._kinds)
+        leaves: list[tf.Tensor | None] = [None] * len(self._kinds)
         for group, variable in zip(self._groups, self.variables, strict=True):
             if len(group) == 1:
                 parts = [variable.read_value()]

@@ -22,7 +22,7 @@ _NOISE = re.compile(
 # as programs then copy less between the iterations of a loop.
 XLA_FLAGS = ("--xla_cpu_prefer_vector_width=512", "--xla_cpu_enable_concurrency_optimized_scheduler=false")
 
-_MOST_CACHED = 2**31  # bytes; a program takes 0.1 to 5 MB
+MOST_CACHED = 2**31  # bytes; a program takes 0.1 to 5 MB
 
 
 def prepare(device: str, threads: int | None, deterministic: bool, compile_cache: bool) -> str:
@@ -67,7 +67,7 @@ def cache_folder() -> Path:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlresearch" / "xla"
     with contextlib.suppress(OSError):  # without it everything works; another process may be at it
         folder.mkdir(parents=True, exist_ok=True)
-        _thin_out(folder, _MOST_CACHED)
+        _thin_out(folder, MOST_CACHED)
     return folder
 
 

@@ -217,7 +217,7 @@ class Writer:
                 "tensors": {name: (each.dtype.name, list(each.shape)) for name, each in arrays.items()},
                 "rings": {name: self._described(name, ring) for name, ring in rings.items()},
             }
-            atomic.write_file(made / MANIFEST, _signed(fields))
+            atomic.write_file(made / MANIFEST, signed(fields))
             atomic.sync_folder(made)
             made = made.rename(self._free_name(about.step))
             atomic.sync_folder(self.folder)
@@ -246,7 +246,7 @@ class Writer:
                 atomic.discard(self.folder / name)
         self._manifests = {name: each for name, each in manifests.items() if name in kept}
         if all(name in manifests for name in newest):
-            self._remove_rows([manifests[name] for name in newest])
+            self.remove_rows([manifests[name] for name in newest])
         atomic.remove_leftovers(self.folder, self.folder / REPLAY)
 
     def best_score(self) -> float | None:
@@ -292,7 +292,7 @@ class Writer:
                 self._manifests[name] = read_manifest(self.folder / name)
         return self._manifests.get(name)
 
-    def _remove_rows(self, manifests: list[Manifest]) -> None:
+    def remove_rows(self, manifests: list[Manifest]) -> None:
         needed = {file.name for each in manifests for ring in each.rings.values() for file in ring.files}
         needed |= {file.name for writer in self._writers.values() for file in writer.files}
         for path in (self.folder / REPLAY).glob("*.rows"):
@@ -331,7 +331,7 @@ def _order(name: str) -> tuple[int, int]:
     return int(match[1]), int(match[2] or 0)
 
 
-def _signed(fields: Mapping[str, Any]) -> bytes:
+def signed(fields: Mapping[str, Any]) -> bytes:
     """The manifest, whose first field is the digest of the whole file as it is with zeros in the digest's place."""
     text = json.dumps({"digest": _UNSIGNED.decode(), **fields}, indent=1, allow_nan=False).encode()
     signature = hashlib.blake2b(text, digest_size=32).hexdigest().encode()

@@ -33,14 +33,14 @@ class JsonLines:
         self._lock = threading.Lock()
         self._synced = time.monotonic()
         self._file: int | None = None
-        with self._named_errors():
+        with self.named_errors():
             self._file = os.open(self.path, _APPENDED, 0o666)
             _end_with_whole_row(self._file)
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends one row; NumPy numbers and arrays become plain ones."""
         line = json.dumps(encodable(row), separators=(",", ":"), allow_nan=False).encode() + b"\n"
-        with self._lock, self._named_errors():
+        with self._lock, self.named_errors():
             if self._file is None:
                 raise RunError(f"{self.path} is closed: no row can follow.")
             written = os.write(self._file, line)
@@ -54,19 +54,19 @@ class JsonLines:
     @property
     def size(self) -> int:
         """Bytes in the file so far."""
-        with self._lock, self._named_errors():
+        with self._lock, self.named_errors():
             return self.path.stat().st_size if self._file is None else os.fstat(self._file).st_size
 
     def sync(self) -> None:
         """Brings the rows to the disk."""
-        with self._lock, self._named_errors():
+        with self._lock, self.named_errors():
             if self._file is not None:
                 os.fsync(self._file)
                 self._synced = time.monotonic()
 
     def close(self) -> None:
         """Brings the rows to the disk and closes the file; may be called again."""
-        with self._lock, self._named_errors():
+        with self._lock, self.named_errors():
             file, self._file = self._file, None
             if file is not None:
                 try:
@@ -75,7 +75,7 @@ class JsonLines:
                     os.close(file)
 
     @contextlib.contextmanager
-    def _named_errors(self) -> Iterator[None]:
+    def named_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:

@@ -35,7 +35,7 @@ SCHEMA_VERSION = 1
 STATUSES = ("running", "finished", "pruned", "failed", "interrupted")
 
 # All present from the first moment, so that a reader never asks whether a field exists.
-_FIELDS = (
+FIELDS = (
     *("schema_version", "status", "command", "overrides", "algo", "env", "seed", "started_at", "finished_at"),
     *("wall_time_s", "host", "pid", "device", "python", "packages", "git", "package_git", "total_steps"),
     *("final_evaluation", "reason", "state_digest", "choices", "population", "trial", "resumes", "nondeterminism"),
@@ -59,7 +59,7 @@ class RunDirectory:
 
         Errors: ConfigError naming `runs_dir` where `root` cannot be written.
         """
-        started = _utc_now()
+        started = utc_now()
         name = f"{started:%H%M%S}_{_safe(algo)}_{_safe(env)}_s{_safe(str(seed))}"
         try:
             run = cls(make_unique_dir(Path(root) / f"{started:%Y-%m-%d}", name))
@@ -69,7 +69,7 @@ class RunDirectory:
             raise ConfigError(message) from error
         known = {"schema_version": SCHEMA_VERSION, "status": "running", "algo": algo, "env": env, "seed": seed}
         known |= {"started_at": timestamp(started), "host": socket.gethostname(), "pid": os.getpid()}
-        run.record(**(dict.fromkeys(_FIELDS) | known | {"resumes": []}))
+        run.record(**(dict.fromkeys(FIELDS) | known | {"resumes": []}))
         run.open_log()
         return run
 
@@ -112,7 +112,7 @@ class RunDirectory:
         if self._log is not None:
             return
         try:
-            self._log = _LogFile(self.path / "log.txt", encoding="utf-8")
+            self._log = LogFile(self.path / "log.txt", encoding="utf-8")
         except OSError as error:
             raise RunError(f"{self.path / 'log.txt'} cannot be written: {error.strerror or error}") from error
         logger = logging.getLogger("rlresearch")
@@ -139,7 +139,7 @@ class RunDirectory:
 
 def timestamp(moment: datetime | None = None) -> str:
     """`moment` (default: now) in UTC, to the millisecond, as in 2026-11-21T11:04:56.123Z."""
-    moment = _utc_now() if moment is None else moment.astimezone(UTC)
+    moment = utc_now() if moment is None else moment.astimezone(UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -148,7 +148,7 @@ class _WithoutSecrets(logging.Formatter):
         return redaction.text(super().format(record))
 
 
-class _LogFile(logging.FileHandler):
+class LogFile(logging.FileHandler):
     """A log that cannot be written never stops the run, nor prints tracebacks over the display."""
 
     def __init__(self, path: Path, encoding: str) -> None:
@@ -165,7 +165,7 @@ class _LogFile(logging.FileHandler):
             super().close()
 
 
-def _utc_now() -> datetime:
+def utc_now() -> datetime:
     return datetime.now(UTC)
 
 

@@ -65,7 +65,7 @@ def attempt(tasks: Sequence[AttemptTask], book: Ledger, fused: Mapping[str, Any]
     """
     outcomes = [AttemptResult(FAILED, "it left without a word")] * len(tasks)
     try:
-        outcomes = _execute(tasks, book, fused)
+        outcomes = execute(tasks, book, fused)
     except KeyboardInterrupt as interrupted:
         outcomes = [AttemptResult(INTERRUPTED, f"told to stop by {getattr(interrupted, 'name', 'SIGINT')}")] * len(
             tasks
@@ -82,7 +82,7 @@ def attempt(tasks: Sequence[AttemptTask], book: Ledger, fused: Mapping[str, Any]
     return outcomes
 
 
-def _execute(tasks: Sequence[AttemptTask], book: Ledger, fused: Mapping[str, Any] | None) -> list[AttemptResult]:
+def execute(tasks: Sequence[AttemptTask], book: Ledger, fused: Mapping[str, Any] | None) -> list[AttemptResult]:
     first = tasks[0]
     runs: list[Path] = []
     if first.folder is not None and first.folder not in sys.path:

@@ -23,6 +23,7 @@ from rlresearch.storage import run_directory
 from rlresearch.storage.checkpoint import Checkpoint, Writer
 from rlresearch.storage.manifest import CheckpointMetadata
 from rlresearch.storage.provenance import versions
+from rlresearch.storage.tensor_files import Arrays, Ring
 from rlresearch.training.callbacks import Callback, LoopPosition, Milestone
 from rlresearch.training.finite_check import FiniteCheck
 from rlresearch.training.settings import CheckpointSettings
@@ -76,7 +77,7 @@ class Checkpointer(Callback):
         self._writer = Writer(folder, settings.keep_last, settings.keep_best, settings.keep_every)
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._finite_check = finite_check or FiniteCheck(runner)
-        self._writing: Future | None = None
+        self._writing: Future[None] | None = None
         self._saved: tuple[int, LoopPosition] | None = None
         self._replacements = 0
         self._samples: Mapping[str, Sample] = {}
@@ -187,7 +188,13 @@ class Checkpointer(Callback):
         self._replacements, self._samples = self._runner.replacements, taken.samples
         return taken
 
-    def _write(self, arrays: Mapping, rings: Mapping, rows: Mapping, about: CheckpointMetadata) -> None:
+    def _write(
+        self,
+        arrays: Arrays,
+        rings: Mapping[str, Ring],
+        rows: Mapping[str, tuple[int, Arrays]],
+        about: CheckpointMetadata,
+    ) -> None:
         try:
             for log in self._facts.logs:
                 log.sync()

@@ -33,7 +33,7 @@ class Plan(NamedTuple):
     settings: Settings
     task: Task
     trainer: TrainingStep
-    runner: Any
+    runner: RunnerPart
     eval: EvalSettings
     logger: LoggerSettings
     checkpoint: CheckpointSettings
@@ -48,14 +48,7 @@ def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None) -> Pl
         if not isinstance(config.get(name), Mapping):
             raise ConfigError(f"{name}={shown(config.get(name))}: must be a group of settings; choose {name}=OPTION.")
     _refuse_masked(config)
-    own = {key: value for key, value in config.items() if key not in GROUPS}
-    _refuse_unknown(own, [field.name for field in fields(Settings)] + list(GROUPS))
-    settings = make(Settings, own, "")
-    _check_writable(settings.runs_dir)
-    if make(Trial, settings.trial or {}, "trial").study is None and trial_of(config) is not None:
-        raise ConfigError("trial.study: must be the study's name, where trial.storage is set; a search sets both.")
-    if settings.resume is not None:
-        raise ConfigError(f"resume={shown(settings.resume)}: must stand on the command line, it makes no new run.")
+    settings = _settings(config)
     task = _task(config["env"], packages)
     trainer = _trainer(config, task, packages)
     runner = build(config["runner"], "runner", packages=packages)
@@ -79,7 +72,20 @@ def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None) -> Pl
     return made
 
 
-def member_configs(runner: Any, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _settings(config: Mapping[str, Any]) -> Settings:
+    """The settings at the top of the configuration."""
+    own = {key: value for key, value in config.items() if key not in GROUPS}
+    _refuse_unknown(own, [field.name for field in fields(Settings)] + list(GROUPS))
+    settings = make(Settings, own, "")
+    _check_writable(settings.runs_dir)
+    if make(Trial, settings.trial or {}, "trial").study is None and trial_of(config) is not None:
+        raise ConfigError("trial.study: must be the study's name, where trial.storage is set; a search sets both.")
+    if settings.resume is not None:
+        raise ConfigError(f"resume={shown(settings.resume)}: must stand on the command line, it makes no new run.")
+    return settings
+
+
+def member_configs(runner: RunnerPart, config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The configuration of each member as it would be alone: its own seed and values, `runner=device`."""
     if not isinstance(runner, Population):
         return [dict(config)]

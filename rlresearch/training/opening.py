@@ -46,9 +46,9 @@ def create(plan: Plan, request: RunRequest, directories: list[RunDirectory]) -> 
         own_fields = dict(request.own[min(index, len(request.own) - 1)])
         directory.record(**(fields | {"population": population, "trial": trials[index]} | own_fields))
     if isinstance(plan.runner, Population):
-        directories[0].write_config(_yaml(config), POPULATION)
+        directories[0].write_config(config_yaml(config), POPULATION)
     for directory, own in zip(directories, configs, strict=True):
-        directory.write_config(_yaml(own))
+        directory.write_config(config_yaml(own))
     request.begun([directory.path for directory in directories])
 
 
@@ -119,10 +119,10 @@ def _write_changes(resumption: ResumePoint, directories: Sequence[RunDirectory])
                 own = read_config(directory.path / name)
                 own |= {key: resumption.config[key] for key in (*SAFE, *SAFE_GROUPS)}
                 own["env"]["timeout_s"] = resumption.config["env"].get("timeout_s")
-                directory.write_config(_yaml(own), name)
+                directory.write_config(config_yaml(own), name)
 
 
-def _yaml(config: dict[str, Any]) -> str:
+def config_yaml(config: dict[str, Any]) -> str:
     from omegaconf import OmegaConf
 
     return OmegaConf.to_yaml(OmegaConf.create(redaction.settings(config)))

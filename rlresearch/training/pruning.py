@@ -142,11 +142,11 @@ class TrialReporter:
             return float(summaries[0][FROM_TIMES[name]])
         return float(np.mean([(run["row"] or {}).get(name, np.nan) for run in runs]))
 
-    def _patience(self, consequence: str) -> contextlib.AbstractContextManager:
+    def _patience(self, consequence: str) -> contextlib.AbstractContextManager[None]:
         return _WarnOnError(f"study {self._trial.study} cannot be reached, {consequence}")
 
 
-class _WarnOnError(contextlib.AbstractContextManager):
+class _WarnOnError(contextlib.AbstractContextManager[None]):
     """A study out of reach must not end a run: any error becomes a warning."""
 
     def __init__(self, consequence: str) -> None:

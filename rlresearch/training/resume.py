@@ -74,7 +74,7 @@ class ResumePoint(NamedTuple):
 def load_resume_point(path: str, changes: Sequence[Change], packages: Sequence[str]) -> tuple[Plan, ResumePoint]:
     """The plan of the run at `path` with `changes`, and where it goes on. ConfigError where it cannot."""
     stored = open_run(path, "resume")
-    config, changed = _changed(stored, changes)
+    config, changed = apply_changes(stored, changes)
     config |= {"runs_dir": str(stored.home.parent), "packages": list(packages)}
     made = plan(config, ["rlresearch", *packages])
     loaded, damaged = checkpoint.newest(stored.home)
@@ -167,7 +167,7 @@ def _safe(key: str) -> bool:
     return key in (*SAFE, "env.timeout_s") or key.partition(".")[0] in SAFE_GROUPS
 
 
-def _changed(stored: StoredRun, changes: Sequence[Change]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+def apply_changes(stored: StoredRun, changes: Sequence[Change]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     """The stored configuration with what was asked for, and what that has changed. ConfigError on what may not."""
     config = copy.deepcopy(stored.config)
     chosen = stored.record.get("choices") or {}

@@ -167,7 +167,7 @@ def main() -> int:
     made = plan(compose.compose(words).config)
     made = made._replace(eval=EvalSettings(every_steps=arguments.steps // 5, episodes=5, final_episodes=20))
     devices.prepare("cpu", None, False, True)
-    report._page = lambda *_: None  # no charts
+    report.study_page = lambda *_: None  # no charts
 
     console, table = Console(), Table("search", "best return, median of studies", "steps of a study", "seconds")
     scores: dict[str, np.ndarray] = {}

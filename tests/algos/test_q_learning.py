@@ -264,13 +264,13 @@ def test_each_role_of_a_noisy_network_has_its_own_noise(name):
     algo = make_algo(name, "network=noisy", double=True)
     state = algo.init(KEY)
     with pytest.MonkeyPatch.context() as patch:
-        call = networks.Network._call
+        call = networks.Network.call
 
         def noted(self, params, inputs, noise, training):
             drawn.append(noise.numpy().tobytes())
             return call(self, params, inputs, noise, training)
 
-        patch.setattr(networks.Network, "_call", noted)
+        patch.setattr(networks.Network, "call", noted)
         update(algo, state, batch_for(algo))
     assert len(drawn) == len(set(drawn)) == 3
 

@@ -352,10 +352,10 @@ def test_members_may_differ_in_temperature_and_target():
         runner = made.runner.start(made.trainer, made.task, 0)
         np.testing.assert_allclose(runner.state().algo.log_temperature, np.log([0.1, 0.2]), rtol=1e-6)
         runner.advance(40, True)
-        assert [row["policy/temperature"] for row in runner.rows()] == pytest.approx([0.1, 0.2], rel=0.02)
+        assert [row["policy/temperature"] for row in runner.metrics()] == pytest.approx([0.1, 0.2], rel=0.02)
 
 
-# Worked example B: analytic gradients of two states and two actions, temperature 1.
+# By hand: analytic gradients of two states and two actions, temperature 1.
 
 W, B = [[-0.67553341, -0.46830416], [-0.29148576, 0.02619374]], [0.27954417, 0.42428023]
 K, C = [[-0.00529397, 0.37932295], [-0.58198076, -0.52038747]], [-0.27234524, 0.18961591]
@@ -387,13 +387,13 @@ def close(actual, expected):
     np.testing.assert_allclose(np.asarray(actual), np.asarray(expected), rtol=5e-7, atol=5e-7)
 
 
-def test_b1_probabilities_and_values(example):
+def test_the_worked_softmax_has_its_probabilities_and_values(example):
     algo, state, batch = example
     close(Categorical(algo.actor_net.apply(state.actor, batch.obs)).probs(), [P])
     close(algo.critic_net.apply(state.critics[0], batch.obs), [Q])
 
 
-def test_b2_the_policys_gradient(example):
+def test_the_worked_policy_gradient_is_the_closed_form(example):
     """One step of the whole algorithm down the gradient. The critics rest: the reward is what they expect.
 
     Slip in the source: the second bias gradient was printed with the first one's formula, -0.506; it is +0.506.
@@ -414,7 +414,7 @@ def test_b2_the_policys_gradient(example):
 
 
 @pytest.mark.parametrize("gamma, target, slope", [(1.0, 2.03747508, -3.47061487), (0.99, 2.03710033, -3.47024012)])
-def test_b3_the_critics_gradient_with_the_likeliest_next_action(example, gamma, target, slope):
+def test_the_worked_critic_gradient_with_the_likeliest_next_action(example, gamma, target, slope):
     """The example's target is of one action. Slip in the source: the discount 0.99 was defined, but 1 was used."""
     algo, state, batch = example
     pi = Categorical(algo.actor_net.apply(state.actor, batch.next_obs))
@@ -434,7 +434,7 @@ def test_b3_the_critics_gradient_with_the_likeliest_next_action(example, gamma, 
         close(kernel[1, 1], -6.94122974)
 
 
-def test_b3_the_algorithm_takes_the_expectation_over_next_actions(example):
+def test_the_algorithm_takes_the_expectation_over_next_actions(example):
     algo, state, batch = example
     after, _, error = algo.update(state, batch, KEY, progress())
     close(error, [2.30751317 - Q[A]])
@@ -445,7 +445,7 @@ def test_b3_the_algorithm_takes_the_expectation_over_next_actions(example):
         np.testing.assert_allclose(bias, [0.0, slope], rtol=1e-6)
 
 
-def test_b_closed_forms_symbolically():
+def test_the_closed_forms_are_the_symbolic_gradients():
     """All six derivatives of the policy's loss and the critic's six, for any numbers."""
     sympy = pytest.importorskip("sympy", reason="of the extra 'test'")
     w, k = sympy.Matrix(2, 2, sympy.symbols("w:4", real=True)), sympy.Matrix(2, 2, sympy.symbols("k:4", real=True))

@@ -64,28 +64,28 @@ def close(actual, expected, digits=1e-6):
     np.testing.assert_allclose(np.asarray(actual), np.asarray(expected), rtol=digits, atol=digits)
 
 
-def test_a1_target_value_and_target(start):
+def test_ddpgs_target_is_as_computed_by_hand(start):
     target_value = value_of_policy(start.target_critic, start.target_actor, S_NEXT)
     close(target_value, 39.0)
     close(ops.td_target(BATCH.reward, ops.discount(0.1, BATCH.terminated), target_value[None]), [6.9])
 
 
-def test_a2_squared_error_without_the_half(start, updated):
+def test_ddpgs_critic_loss_is_the_squared_error_without_the_half(start, updated):
     close(DDPG_BY_HAND.critic_net.apply(start.critic, BATCH.obs, BATCH.action), [[2.0]])
     close(updated[1]["value/q"], 2.0)
     close(updated[1]["loss/critic"], 24.01)
 
 
-def test_a3_critic_after_one_step(updated):
+def test_ddpgs_critic_after_one_step_is_as_computed_by_hand(updated):
     close(updated[0].critic.trainable[0][:, 0], [1.294, 3.196, 2.098, 1.588, -2.51])
     close(updated[0].critic.trainable[1], [0.098])
 
 
-def test_a4_value_of_the_policy_under_the_new_critic(updated):
+def test_the_policys_value_under_the_new_critic_is_as_computed_by_hand(updated):
     close(updated[1]["loss/actor"], -31.526)
 
 
-def test_a5_policy_gradient(start, updated):
+def test_ddpgs_policy_gradient_is_as_computed_by_hand(start, updated):
     kernel, bias = [[-4.764, 7.53], [-3.176, 5.02], [-1.588, 2.51]], [-1.588, 2.51]
     _, _, grads = policy_step(start.actor, updated[0].critic, SGD.init(start.actor.trainable))
     close(grads[0], kernel)
@@ -103,7 +103,7 @@ def two_policy_steps(start, updated):
     return one, two
 
 
-def test_a6_policy_steps(updated, two_policy_steps):
+def test_ddpgs_policy_after_each_step_is_as_computed_by_hand(updated, two_policy_steps):
     one, two = two_policy_steps
     critic = updated[0].critic
     for own, theirs in zip(updated[0].actor.trainable, one.trainable):
@@ -114,7 +114,7 @@ def test_a6_policy_steps(updated, two_policy_steps):
     close(two.trainable[1], [0.003176, -0.00502])
 
 
-def test_a6_keras_fit_with_a_custom_loss_agrees(start, updated, two_policy_steps):
+def test_keras_fit_with_a_custom_loss_takes_ddpgs_policy_step(start, updated, two_policy_steps):
     model = LINEAR.model(((3,),), 2)
     model.set_weights([weight.numpy() for weight in start.actor.trainable])
     critic = updated[0].critic
@@ -128,7 +128,7 @@ def test_a6_keras_fit_with_a_custom_loss_agrees(start, updated, two_policy_steps
         close(fitted, own, 1e-7)
 
 
-def test_a7_soft_targets(start, updated, two_policy_steps):
+def test_ddpgs_soft_targets_are_as_computed_by_hand(start, updated, two_policy_steps):
     close(updated[0].target_actor.trainable[0], [[2.0004764, -1.000753], [1.0003176, 2.999498], [4.0001588, -3.000251]])
     close(updated[0].target_critic.trainable[0][:, 0], [1.0294, 3.0196, 2.0098, 1.0588, -2.951])
     close(updated[0].target_critic.trainable[1], [0.0098])
@@ -139,7 +139,7 @@ def test_a7_soft_targets(start, updated, two_policy_steps):
 # Automatic differentiation.
 
 
-def test_c_gradients_single_and_batched():
+def test_gradients_of_one_row_and_of_a_batch_are_the_worked_ones():
     f = lambda x: tf.sin(x[..., 0]) + x[..., 0] * x[..., 1]  # noqa: E731
     close(ops.grad(lambda x: x**2, tf.constant(3.0)), 6.0)
     close(ops.grad(f, tf.constant([math.pi / 4, 3.0])), [3.7071068, 0.7853982])
@@ -147,7 +147,7 @@ def test_c_gradients_single_and_batched():
     close(ops.batch_grad(f, tf.constant(batch)), [[3.7071068, 0.7853982], [3.0, 0.0]])
 
 
-def test_c_jacobians_single_and_batched():
+def test_jacobians_of_one_row_and_of_a_batch_are_the_worked_ones():
     f = lambda x: tf.stack([x[..., 0] + x[..., 1], x[..., 0] * x[..., 1]], axis=-1)  # noqa: E731
     close(ops.jacobian(f, tf.constant([2.0, 3.0])), [[1.0, 1.0], [3.0, 2.0]])
     batch = tf.constant([[2.0, 3.0], [5.0, 7.0]])
@@ -173,20 +173,20 @@ def shift_of(algo, key, **where):
 TASK = make_plan("ddpg").task
 
 
-def test_f_the_noise_is_applied(tiny):
+def test_pendulums_noise_is_added_to_the_policys_action(tiny):
     assert tiny.trainer.algo.noise.sigma == 0.2 and tiny.trainer.algo.noise.theta == 0.15
     key = rng.key(5)
     close(shift_of(tiny.trainer.algo, key), 0.2 * rng.normal(key, (1, 1)))
 
 
-def test_f_the_noise_decays_with_episodes(tiny):
+def test_pendulums_noise_decays_with_episodes(tiny):
     key = rng.key(5)
     first, tenth = (shift_of(tiny.trainer.algo, key, episode=n) for n in (0, 10))
     close(tenth, first * 0.99**10)
     assert abs(first.numpy().item()) > 0.01
 
 
-def test_f_the_noise_remembers():
+def test_pendulums_noise_remembers_its_last_value():
     ou = noise.OrnsteinUhlenbeck(sigma=0.3, theta=0.15, mu=0.1, dt=0.25)
     state, x = ou.init(1, 2), np.full((1, 2), 0.1)
     for step in range(3):
@@ -197,7 +197,7 @@ def test_f_the_noise_remembers():
 
 
 @pytest.mark.parametrize("action", [1.0, -1.0, 0.5])
-def test_f_actions_are_scaled_by_half_the_range(action):
+def test_pendulums_actions_are_scaled_by_half_the_range(action):
     torque = 2.0 * action
     env = DeviceEnv(TASK)
     state, _ = env.init(rng.key(0))
@@ -213,7 +213,7 @@ def test_f_actions_are_scaled_by_half_the_range(action):
     close(obs[2], 3.0 * torque * 0.05)
 
 
-def test_f_the_step_limit_truncates():
+def test_pendulums_step_limit_truncates():
     env = DeviceEnv(TASK)
     state, _ = env.init(rng.key(0))
     state = state._replace(elapsed=state.elapsed + 198)
@@ -223,7 +223,7 @@ def test_f_the_step_limit_truncates():
         assert outcome.terminated.numpy().tolist() == [False]
 
 
-def test_f_l2_shrinks_kernels_and_not_biases(tiny):
+def test_l2_of_ddpg_on_pendulum_shrinks_kernels_and_not_biases(tiny):
     optimizer = tiny.trainer.algo.optimizer
     assert optimizer.l2 == 5e-7
     weights = [tf.ones((2, 2)), tf.ones(2)]
@@ -244,7 +244,7 @@ def bandit():
     return plan(compose(["experiment=matrix_bandit"]).config)
 
 
-def test_d_learns_from_the_newest_pull_alone(bandit):
+def test_online_q_learns_from_the_newest_pull_alone(bandit):
     """One layer of 24 ReLU units, one step a pull, epsilon 0.1; a target that is the network itself."""
     algo, buffer = bandit.trainer.algo, bandit.trainer.buffer
     assert algo.q.hidden == (24,) and algo.q.activation == "relu"
@@ -255,7 +255,7 @@ def test_d_learns_from_the_newest_pull_alone(bandit):
     assert same_bits(state.q, state.target_q)
 
 
-def test_d_no_play_is_worth_more_than_48():
+def test_no_play_of_the_matrix_bandit_is_worth_more_than_48():
     """By value iteration over the 12 pulls; the cycle 0, 3, 1, 2 pays 4 a pull."""
     value = np.zeros(4)
     for _ in range(12):
@@ -264,7 +264,7 @@ def test_d_no_play_is_worth_more_than_48():
 
 
 @pytest.mark.slow
-def test_d_the_matrix_bandit_is_mastered_in_ten_of_ten_seeds(bandit):
+def test_the_matrix_bandit_is_mastered_in_ten_of_ten_seeds(bandit):
     runner = PopulationRunner(bandit.trainer, bandit.task, range(10))
     finals = train(runner, bandit.task, bandit.settings.total_steps, EvalSettings(None, 10, 500))
     assert min(each.mean for each in finals) >= 46.0
@@ -278,7 +278,7 @@ def many():
     return plan(compose(["experiment=cartpole_32"]).config)
 
 
-def test_e_each_environment_decides_for_itself_whether_to_explore(many):
+def test_each_of_32_cartpoles_decides_for_itself_whether_to_explore(many):
     values = tf.tile([[0.0, 1.0]], (32, 1))
     half_way = progress(step=50_000)  # epsilon about a half
     taken = [many.trainer.algo.noise.choose(values, rng.key(seed), half_way).numpy() for seed in range(50)]
@@ -287,11 +287,11 @@ def test_e_each_environment_decides_for_itself_whether_to_explore(many):
 
 
 @pytest.mark.parametrize("step, epsilon", [(0, 1.0), (50_000, 0.505), (100_000, 0.01), (300_000, 0.01)])
-def test_e_epsilon_reaches_its_floor_when_the_setting_says(many, step, epsilon):
+def test_epsilon_of_32_cartpoles_reaches_its_floor_when_the_setting_says(many, step, epsilon):
     close(many.trainer.algo.noise.probabilities(tf.constant([[0.0, 1.0]]), progress(step=step))[0, 0], epsilon / 2)
 
 
-def test_e_a_row_of_replay_is_one_transition_and_rounds_copy_the_target(many):
+def test_a_row_of_32_cartpoles_replay_is_one_transition_and_rounds_copy_the_target(many):
     algo = many.trainer.algo
     assert (many.task.num_envs, algo.batch_size, algo.target_every, algo.gamma) == (32, 128, 100, 0.95)
     made = make_plan("dqn", "env=cartpole", "env.num_envs=32", batch_size=16, learning_starts=32)
@@ -306,11 +306,11 @@ def test_e_a_row_of_replay_is_one_transition_and_rounds_copy_the_target(many):
 
 
 @pytest.mark.slow
-def test_e_the_pole_is_kept_up_for_longer(many):
+def test_the_pole_is_kept_up_for_longer(many):
     """A rolling mean of training returns passes 100, where random play has about 20, in each of four seeds."""
     runner = PopulationRunner(many.trainer, many.task, range(4))
     best = np.zeros(4)
     for _ in range(50):
         runner.advance(200, True)
-        best = np.fmax(best, [row["train/return"] for row in runner.rows()])
+        best = np.fmax(best, [row["train/return"] for row in runner.metrics()])
     assert best.min() >= 100.0

@@ -30,8 +30,13 @@ def tree_of(file):
 
 
 @functools.cache
+def parsed(file):
+    return ast.parse((ROOT / "tests" / file).read_text())
+
+
+@functools.cache
 def named_in(file):
-    return {node.name for node in ast.parse((ROOT / "tests" / file).read_text()).body if hasattr(node, "name")}
+    return {node.name for node in parsed(file).body if hasattr(node, "name")}
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
@@ -42,6 +47,29 @@ def test_every_bug_applies_once_changes_the_program_and_names_tests_that_exist(b
     for test in bug.tests:
         file, _, name = test.partition("::")
         assert name.partition("[")[0] in named_in(file), f"{file} has no {name}"
+
+
+def runs_by_default(tree, name):
+    """Whether a module has a test of that name, or a case of it, that is not marked slow as a whole."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark":
+            if "mark.slow" in ast.unparse(node.value):
+                return False
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return not any(ast.unparse(each) == "pytest.mark.slow" for each in node.decorator_list)
+    return False
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_every_bug_is_caught_by_the_default_run(bug):
+    named = [test.partition("[")[0].partition("::") for test in bug.tests]
+    assert any(runs_by_default(parsed(file), name) for file, _, name in named), "it names slow tests alone"
+
+
+def test_a_slow_test_would_be_noticed():
+    tests = "import pytest\n@pytest.mark.slow\ndef test_slow(): pass\ndef test_quick(): pass\n"
+    assert not runs_by_default(ast.parse(tests), "test_slow") and runs_by_default(ast.parse(tests), "test_quick")
+    assert not runs_by_default(ast.parse("pytestmark = pytest.mark.slow\n" + tests), "test_quick")
 
 
 def test_bugs_are_planted_wherever_a_training_step_goes():

@@ -12,7 +12,7 @@ from conftest import make_plan
 from rlresearch import rng
 from rlresearch.cli import export
 from rlresearch.cli.stored_policy import StoredPolicy
-from rlresearch.training import checkpointing, state_io
+from rlresearch.training import state_io
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def stored(monkeypatch):
         )
         loaded = SimpleNamespace(about=SimpleNamespace(step=7))
         monkeypatch.setattr(export, "stored_policy", lambda _: StoredPolicy(plan, loaded, None, "the run"))
-        monkeypatch.setattr(checkpointing, "learned", lambda *_: state)
+        monkeypatch.setattr(state_io, "learned", lambda *_: state)
         return lambda obs: plan.trainer.policy(state, tf.constant(obs)).numpy()
 
     return stored
@@ -58,7 +58,7 @@ def test_a_policy_in_onnx_acts_as_the_stored_one(algo, stored, tmp_path, capsys)
 
 def test_a_copy_that_acts_differently_is_not_left_there(stored, tmp_path, monkeypatch, capsys):
     stored(algo="ddpg")
-    monkeypatch.setattr(export, "_saved_model", lambda module, obs, made: lambda obs: module.act(obs)["action"] + 0.1)
+    monkeypatch.setattr(export, "to_saved_model", lambda module, obs, made: lambda obs: module.act(obs)["action"] + 0.1)
     assert export.main(["RUN", str(tmp_path / "policy")]) == 1
     assert "acts differently, by up to 0.1" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

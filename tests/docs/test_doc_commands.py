@@ -18,7 +18,7 @@ from rlresearch.cli import main as entry
 from rlresearch.cli.arguments import names_resume, only_shows, parse_arguments
 from rlresearch.config.changes import parse_changes
 from rlresearch.config.compose import compose
-from rlresearch.config.overrides import representative_job
+from rlresearch.config.overrides import representative_job, sweep_jobs
 from rlresearch.review import cli as review
 from rlresearch.sweeps.launchers.basic import create_launcher
 from rlresearch.training.experiment import plan
@@ -56,7 +56,8 @@ def lab(request, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name, page, script", COMMANDS, ids=[name for name, *_ in COMMANDS])
-def test_every_command_is_one_that_works(name, page, script, lab, capsys):
+def test_every_command_is_one_that_works(name, page, script, lab, monkeypatch, capsys):
+    monkeypatch.setattr(entry.resume, "check_source", lambda made: None)  # there is no run of the name RUN
     wrong = any(script == command for command, _ in ANSWERS)
     ran = shell_words(script, lab)
     assert ran or script.startswith("source "), "bash ran nothing"
@@ -97,24 +98,30 @@ def accepted(program: str, arguments: list[str], capsys) -> None:
         assert program == "venv", f"nobody checks {program}"
 
 
-def train(words: list[str]) -> None:
-    """Checks a command as it is checked before it runs; of a sweep its first job and its launcher."""
-    arguments = parse_arguments(sorted(words, key=lambda word: word != "-m"))
-    overrides, config_dir = arguments.overrides, arguments.config_dir
-    if config_dir is not None:
-        sys.path.insert(0, os.path.abspath(config_dir))
-    if only_shows(arguments):
-        compose([] if arguments.shell_completion else overrides, config_dir)
-    elif names_resume(arguments):
-        assert parse_changes(overrides, config_dir, SAFE_GROUPS)
-    elif not arguments.multirun:
-        plan(compose(overrides, config_dir).config)
-    else:
-        plan(compose(representative_job(overrides, config_dir), config_dir).config)
-        values = dict(each.split("=", 1) for each in overrides if each.startswith("hydra"))
-        launcher = create_launcher(values.get("hydra/launcher", "basic"), {})
-        own = {key.rpartition(".")[2] for key in values if key.startswith("hydra.launcher.")}
-        assert own <= {*vars(launcher)}, own
+def train(arguments: list[str]) -> None:
+    """Checks a command as it is checked before it runs; of a sweep also its first job and its launcher."""
+    args = parse_arguments(sorted(arguments, key=lambda word: word != "-m"))
+    if args.config_dir is not None:
+        sys.path.insert(0, os.path.abspath(args.config_dir))
+    if args.hydra_help or args.shell_completion:
+        return
+    if names_resume(args) and not only_shows(args):
+        for overrides in sweep_jobs(args.overrides, args.config_dir) if args.multirun else [args.overrides]:
+            parse_changes(overrides, args.config_dir, SAFE_GROUPS)
+        return
+    overrides = representative_job(args.overrides, args.config_dir) if args.multirun else args.overrides
+    composed = compose(overrides, args.config_dir)
+    if not only_shows(args):
+        plan(composed.config)
+    if args.multirun:
+        launcher = next(
+            (each.partition("=")[2] for each in args.overrides if each.startswith("hydra/launcher=")), "basic"
+        )
+        settings = dict(
+            each.removeprefix("hydra.launcher.").split("=") for each in args.overrides if "hydra.launcher." in each
+        )
+        kind = create_launcher(launcher, {})
+        assert settings.keys() <= {*vars(kind)}, settings
 
 
 @pytest.mark.parametrize("command, answer", ANSWERS, ids=[command for command, _ in ANSWERS])

@@ -17,7 +17,7 @@ import yaml
 from support.doc_blocks import PAGES, ROOT
 
 from rlresearch.config.compose import config_folder
-from rlresearch.config.instantiate import resolve
+from rlresearch.config.instantiate import MOVED, resolve
 
 DOCS, CONF = ROOT / "docs", config_folder()
 LINES_OF_THE_README, LONGEST_SENTENCE = 200, 30
@@ -252,7 +252,7 @@ def _anchors(page: Path) -> set[str]:
 
 
 def _found(name: str) -> bool:
-    parts = name.split(".")
+    parts = MOVED.get(name, name).split(".")  # a former name leads on
     for count in range(len(parts), 0, -1):
         try:
             found = importlib.import_module(".".join(parts[:count]))

@@ -155,7 +155,7 @@ def test_one_step_from_any_state_is_gymnasiums(name, own):
     seen, reward, terminated = (tf.reshape(each, (rows, *each.shape[2:])) for each in results)
     assert reward.dtype == tf.float32 and terminated.dtype == tf.bool
 
-    original, theirs = task._original(None), []
+    original, theirs = task.gymnasium_env(None), []
     for row in range(rows):
         original.reset(seed=0)
         place(original, row_of(states, row), keys[row])
@@ -173,7 +173,7 @@ def test_one_step_from_any_state_is_gymnasiums(name, own):
 @pytest.mark.parametrize("name, own", TABULAR)
 def test_tables_are_gymnasiums_to_the_last_bit(name, own):
     task = made(name, own)
-    table, original = task.physics.table, task._original(None).unwrapped
+    table, original = task.physics.table, task.gymnasium_env(None).unwrapped
     assert table.probability.shape[:2] == (len(original.P), len(original.P[0]))
     for state, action in itertools.product(*map(range, table.probability.shape[:2])):
         ours = list(zip(*(column[state, action].tolist() for column in table[:4])))
@@ -272,7 +272,7 @@ def starts_of(physics, rows):
 @pytest.mark.parametrize("name", STARTS)
 def test_starts_fill_gymnasiums_range_evenly(name):
     task = made(name)
-    ours, original = starts_of(task.physics, 4_000), task._original(None)
+    ours, original = starts_of(task.physics, 4_000), task.gymnasium_env(None)
     theirs = np.stack([original.reset(seed=seed) and original.unwrapped.state for seed in range(400)])
     for (low, high), own, other in zip(STARTS[name], ours.T, theirs.T, strict=True):
         for drawn in (own, other):
@@ -288,7 +288,7 @@ def test_starts_fill_gymnasiums_range_evenly(name):
 @pytest.mark.parametrize("name, own", TABULAR)
 def test_starts_are_drawn_as_gymnasiums_say(name, own):
     task = made(name, own)
-    chances = task._original(None).unwrapped.initial_state_distrib
+    chances = task.gymnasium_env(None).unwrapped.initial_state_distrib
     counts = np.bincount(starts_of(task.physics, 6_000)[:, 0], minlength=len(chances))
     assert (counts[chances == 0] == 0).all()
     if np.count_nonzero(chances) > 1:
@@ -541,7 +541,7 @@ def test_it_runs_in_gymnasium_on_the_host(name):
     with without_xla():
         runner = HostRunner(random_actions(task), task, 0)
         runner.advance(30, True)
-    (row,) = runner.rows()
+    (row,) = runner.metrics()
     assert row["train/episodes"] >= 12 and row["train/length"] <= 5 and np.isfinite(row["train/return"])
     runner.close()
 
@@ -552,6 +552,6 @@ def test_dqn_learns_in_taxi_wherever_it_runs(runner):
     with without_xla():
         running = made.runner.start(made.trainer, made.task, 0)
         running.advance(60, True)
-        (row,) = running.rows()
+        (row,) = running.metrics()
     assert np.isfinite(row["loss/q"]) and row["loss/q"] > 0
     running.close()

@@ -296,7 +296,7 @@ def test_no_transition_crosses_episodes(kind):
         ends = {name: ends[name] + int(getattr(rows, name).sum()) for name in ends}
     assert ends["terminated"] > 500 and ends["truncated"] > 500
     assert len(seen) == N * 300 * ROUNDS >= 10_000  # every transition was stored, none twice under one tag
-    assert runner.rows()[0]["train/episodes"] > 1_500
+    assert runner.metrics()[0]["train/episodes"] > 1_500
     runner.close()
 
 
@@ -318,7 +318,7 @@ def test_lunar_lander_lands_in_gymnasium():
     made = make_plan("dqn", "env=lunar_lander")
     runner = HostRunner(replace(made.trainer, algo=RandomActions(made.task.spec)), made.task, 0)
     runner.advance(300, True)
-    assert runner.rows()[0]["train/episodes"] >= 1.0
+    assert runner.metrics()[0]["train/episodes"] >= 1.0
     runner.close()
 
 

@@ -12,7 +12,7 @@ from rlresearch.envs.host import CheckedEnv
 from rlresearch.envs.task import Task
 from rlresearch.errors import RunError
 from rlresearch.evaluation import parallel
-from rlresearch.evaluation.evaluator import Evaluator, _is_gymnasiums_own
+from rlresearch.evaluation.evaluator import Evaluator, is_gymnasiums_own
 
 
 class Walk(gym.Env):
@@ -46,7 +46,7 @@ def policy(obs):
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
-    monkeypatch.setattr(parallel, "_LEAST", 2)
+    monkeypatch.setattr(parallel, "LEAST", 2)
 
 
 def children():
@@ -109,7 +109,7 @@ def test_only_gymnasiums_own_environments_are_forked_unless_it_is_asked_for(monk
     for task, workers in ((Task("Walk-v0"), None), (Task("Walk-v0"), 3)):
         Evaluator(task, (0,), workers=workers).run(lambda obs: np.zeros((*obs.shape[:2], 1)), 1, 0)
     assert asked == [1, 3]
-    assert _is_gymnasiums_own(CheckedEnv(gym.make("Pendulum-v1"), "Pendulum-v1"))
+    assert is_gymnasiums_own(CheckedEnv(gym.make("Pendulum-v1"), "Pendulum-v1"))
 
 
 def test_a_first_episode_is_kept_whole_whoever_stepped_it():

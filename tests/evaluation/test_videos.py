@@ -130,7 +130,7 @@ def test_what_cannot_be_recorded_is_warned_of_once_and_ends_nothing(tmp_path, mo
     def broken(*_):
         raise RunError("no pen")
 
-    monkeypatch.setattr(video, "_write", broken)
+    monkeypatch.setattr(video, "write_video", broken)
     recorder = Recorder(PENDULUM, [tmp_path])
     with caplog.at_level(logging.WARNING, logger="rlresearch"):
         for step in (1, 2):

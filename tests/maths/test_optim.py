@@ -196,14 +196,14 @@ def test_clipping_leaves_small_gradients_untouched_bit_for_bit(kind, bound, jit_
 
     @tf.function(jit_compile=jit_compile)
     def shaped(grads):
-        return optim._shaped(kind(max_grad_norm=bound, max_grad_value=bound), grads, params)
+        return optim.effective_gradients(kind(max_grad_norm=bound, max_grad_value=bound), grads, params)
 
     tf.nest.map_structure(np.testing.assert_array_equal, shaped(grads), grads)
 
 
 def test_norm_clipping_keeps_the_direction():
     grads = tensors(5)
-    clipped = optim._shaped(optim.SGD(max_grad_norm=0.5), grads, grads)
+    clipped = optim.effective_gradients(optim.SGD(max_grad_norm=0.5), grads, grads)
     np.testing.assert_allclose(optim.global_norm(clipped), 0.5, rtol=1e-6)
     ratio = 0.5 / optim.global_norm(grads)
     tf.nest.map_structure(lambda c, g: np.testing.assert_allclose(c, g * ratio, rtol=1e-6), clipped, grads)
@@ -211,18 +211,20 @@ def test_norm_clipping_keeps_the_direction():
 
 def test_values_are_clipped_before_the_norm():
     grads = [tf.constant([30.0, 4.0])]
-    clipped = optim._shaped(optim.SGD(max_grad_value=3.0, max_grad_norm=1.0), grads, grads)
+    clipped = optim.effective_gradients(optim.SGD(max_grad_value=3.0, max_grad_norm=1.0), grads, grads)
     np.testing.assert_allclose(clipped[0], [0.5**0.5, 0.5**0.5], rtol=1e-6)
 
 
 def test_a_zero_gradient_survives_norm_clipping():
     grads = [tf.zeros((2, 2))]
-    np.testing.assert_array_equal(optim._shaped(optim.SGD(max_grad_norm=1.0), grads, grads)[0], np.zeros((2, 2)))
+    np.testing.assert_array_equal(
+        optim.effective_gradients(optim.SGD(max_grad_norm=1.0), grads, grads)[0], np.zeros((2, 2))
+    )
 
 
 def test_an_infinite_gradient_is_seen_in_every_parameter():
     grads = [tf.constant([np.inf, 1.0]), tf.constant([1.0])]
-    clipped = optim._shaped(optim.SGD(max_grad_norm=1.0), grads, grads)
+    clipped = optim.effective_gradients(optim.SGD(max_grad_norm=1.0), grads, grads)
     assert all(np.isnan(g).all() for g in clipped)
 
 

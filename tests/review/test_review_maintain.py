@@ -134,7 +134,7 @@ def test_an_archive_holds_every_byte_and_only_then_are_runs_deleted(tmp_path, re
     before = {path.name: (path / "metrics.jsonl").read_bytes() for path in paths}
     file = tmp_path / "a.tar.gz"
     with monkeypatch.context() as patch:
-        patch.setattr(maintain, "_check_archive", lambda *_: (_ for _ in ()).throw(RunError("it is not there")))
+        patch.setattr(maintain, "check_archive", lambda *_: (_ for _ in ()).throw(RunError("it is not there")))
         code, _, err = review("archive", "algo=ddpg", "-o", str(file), "--remove", "--yes")
     assert code == 1 and "it is not there" in err and all(path.exists() for path in paths)
     file.unlink()
@@ -156,10 +156,10 @@ def test_a_changed_archive_is_noticed(tmp_path):
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as packed:
         packed.add(path / "run.json", arcname=f"{runs[0].key}/run.json")
     with pytest.raises(RunError, match="lacks"):
-        maintain._check_archive(tmp_path / "a.tar.gz", runs)
+        maintain.check_archive(tmp_path / "a.tar.gz", runs)
     (path / "run.json").write_text("{}")
     with pytest.raises(RunError, match="is not what was packed"):
-        maintain._check_archive(tmp_path / "a.tar.gz", runs)
+        maintain.check_archive(tmp_path / "a.tar.gz", runs)
 
 
 def _monitor(folder, env="Pendulum-v1"):
@@ -220,13 +220,13 @@ def _records(*events):
     out = b""
     for event in events:
         head = struct.pack("<Q", len(event))
-        out += head + struct.pack("<I", tfevents._masked(tfevents._crc32c(head))) + event + b"\0\0\0\0"
+        out += head + struct.pack("<I", tfevents.masked_crc32c(tfevents.crc32c(head))) + event + b"\0\0\0\0"
     return out
 
 
 def test_castagnolis_checksum_has_its_published_value():
-    assert tfevents._crc32c(b"123456789") == 0xE3069283  # RFC 3720's polynomial
-    assert tfevents._crc32c(bytes(32)) == 0x8A9136AA  # RFC 3720, B.4
+    assert tfevents.crc32c(b"123456789") == 0xE3069283  # RFC 3720's polynomial
+    assert tfevents.crc32c(bytes(32)) == 0x8A9136AA  # RFC 3720, B.4
 
 
 def test_records_are_framed_as_tensorflow_frames_them(tmp_path):

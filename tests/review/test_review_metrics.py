@@ -54,7 +54,7 @@ def test_a_row_has_no_undocumented_metric():
             raise NotImplementedError
 
         def metrics(self):
-            return [plan.trainer.row(state)]
+            return [plan.trainer.metrics(state)]
 
         def policy(self, obs):
             return np.zeros(obs.shape[:2], int)

@@ -120,7 +120,7 @@ def test_a_wrong_word_is_answered_with_the_nearest_right_one(index, words, said)
 @pytest.mark.parametrize("when", ["yesterday", "2", "h", "-1h", ""])
 def test_a_wrong_time_is_refused(when):
     with pytest.raises(ConfigError, match="30m"):
-        query._moment(when)
+        query.parse_moment(when)
 
 
 def test_sorting_puts_what_has_no_value_last(index):
@@ -157,7 +157,7 @@ def test_a_seed_counts_once_in_a_group_and_its_newest_run(tmp_path):
     assert "1 older run of a seed" in made.notes[0]
 
 
-@pytest.mark.parametrize("field", sorted(set(run_directory._FIELDS) - {"algo", "env", "total_steps"}))
+@pytest.mark.parametrize("field", sorted(set(run_directory.FIELDS) - {"algo", "env", "total_steps"}))
 def test_what_a_run_writes_of_itself_makes_no_group(field):
     """Else fifteen jobs of a sweep would be fifteen groups of one seed."""
     assert not keys.is_choice(field) and not keys.is_choice(f"{field}.job")

@@ -57,7 +57,7 @@ def test_columns_are_what_read_rows_reads(tmp_path):
 
 @pytest.mark.parametrize("piece", [64, 200, 1 << 20])
 def test_rows_are_whole_wherever_the_pieces_of_a_file_end(tmp_path, monkeypatch, piece):
-    monkeypatch.setattr(reader, "_PIECE", piece)
+    monkeypatch.setattr(reader, "PIECE", piece)
     path = make_run(tmp_path, rows=metrics_rows(count=30))
     assert reader.json_rows(path / "metrics.jsonl") == list(read_rows(path / "metrics.jsonl"))
 
@@ -65,7 +65,7 @@ def test_rows_are_whole_wherever_the_pieces_of_a_file_end(tmp_path, monkeypatch,
 @pytest.mark.parametrize("torn", [b'{"step": 11', b'{"step": 1100}', b"\0\0\0\0", b'{"step":1100}\n{"st'], ids=repr)
 @pytest.mark.parametrize("piece", [300, 1 << 20])
 def test_a_torn_last_line_is_left_out_and_a_whole_one_is_not(tmp_path, monkeypatch, torn, piece):
-    monkeypatch.setattr(reader, "_PIECE", piece)
+    monkeypatch.setattr(reader, "PIECE", piece)
     path = make_run(tmp_path)
     with open(path / "metrics.jsonl", "ab") as file:
         file.write(torn)
@@ -186,7 +186,7 @@ def test_rows_of_a_running_run_are_not_kept(tmp_path, opened):
     make_run(tmp_path / "runs", status="running")
     with opened() as index:
         index.columns(index.runs(), ["loss/critic"])
-        assert not index._ask("SELECT 1 FROM columns WHERE name LIKE 'm%'")
+        assert not index.ask("SELECT 1 FROM columns WHERE name LIKE 'm%'")
 
 
 def test_many_runs_are_read_by_processes_to_the_same_end(tmp_path, opened, monkeypatch):
@@ -194,7 +194,7 @@ def test_many_runs_are_read_by_processes_to_the_same_end(tmp_path, opened, monke
         make_run(tmp_path / "runs", seed=seed)
     with opened(cache=False) as index:
         alone = [(run.key, dict(run.values)) for run in index.runs()]
-    monkeypatch.setattr(index_module, "_PARALLEL", 2)
+    monkeypatch.setattr(index_module, "PARALLEL", 2)
     with opened() as index:
         assert [(run.key, dict(run.values)) for run in index.runs()] == alone
 

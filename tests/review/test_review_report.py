@@ -68,7 +68,7 @@ def test_videos_go_into_the_file_when_asked_for(tmp_path, monkeypatch, capsys):
     assert data["videos"] == {"0": ["step_9.mp4", "step_10.mp4"]} and "clips" not in data
     clips = _data(_made(tmp_path / "runs", tmp_path, "--videos"))["clips"]
     assert base64.b64decode(clips["0"]) == b"film 10"
-    monkeypatch.setattr(report, "_LARGEST_CLIPS", 3)
+    monkeypatch.setattr(report, "LARGEST_CLIPS", 3)
     words = ["report", "--runs-dir", str(tmp_path / "runs"), "--no-cache", "-o", str(tmp_path / "other.html")]
     assert main([*words, "--videos"]) == 2 and not (tmp_path / "other.html").exists()
     assert "name fewer runs" in capsys.readouterr().err
@@ -97,7 +97,7 @@ def _without_data(page: str) -> str:
 
 
 def test_a_library_that_speaks_of_scripts_does_not_end_its_own():
-    assert report._closed("x = '</script>' + '</SCRIPT >' + '<!-- '") == r"x = '<\/script>' + '<\/SCRIPT >' + '<\!-- '"
+    assert report.closed("x = '</script>' + '</SCRIPT >' + '<!-- '") == r"x = '<\/script>' + '<\/SCRIPT >' + '<\!-- '"
 
 
 @pytest.mark.parametrize("evil", INJECTIONS, ids=range(len(INJECTIONS)))

@@ -159,7 +159,7 @@ TOKENS = [None, "", "t", TOKEN[:-1], TOKEN + "t", TOKEN.upper(), "%00", "null", 
 @pytest.mark.parametrize("token", TOKENS)
 @pytest.mark.parametrize("where", ["query", "cookie", "bearer"])
 def test_without_the_token_there_is_nothing(port, token, where):
-    name = serve.AuthMiddleware(None, TOKEN)._cookie
+    name = serve.AuthMiddleware(None, TOKEN).cookie_name
     if where == "query":
         found = ask(port, "/" if token is None else f"/?token={urllib.parse.quote(token)}")
     elif where == "cookie":
@@ -230,7 +230,7 @@ def test_slow_requests_do_not_keep_others_out(port):
 
 
 def test_a_request_that_does_not_end_is_given_up(folder, monkeypatch):
-    monkeypatch.setattr(serve, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(serve, "PATIENCE_S", 0.1)
     with served(folder) as port, socket.create_connection((ADDRESS, port), timeout=10) as waiting:
         for letter in b"GET":
             waiting.sendall(bytes([letter]))

@@ -67,7 +67,7 @@ def test_newcombes_interval_bounds_what_it_should():
     """Its edges are where the score test just rejects; all above is 1, and not surely 1."""
     low, high = stats.probability_interval(0.8, [10], [12])
     for edge in (low, high):
-        spread = math.sqrt(stats._variance(edge, 10, 12))
+        spread = math.sqrt(stats.improvement_variance(edge, 10, 12))
         assert abs(edge - 0.8) / spread == pytest.approx(scipy_stats.norm.ppf(0.975), rel=1e-6)
     low, high = stats.probability_interval(1.0, [5], [5])
     assert high == 1.0 and 0.6 < low < 0.7

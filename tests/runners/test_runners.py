@@ -108,7 +108,7 @@ def test_the_policy_of_a_runner_is_the_algorithms(both):
         np.testing.assert_allclose(runner.policy(obs)[0], expected, atol=1e-6)
 
 
-def test_a_fresh_row_forgets_sums_and_keeps_running_episodes(both):
+def test_reset_metrics_forgets_sums_and_keeps_running_episodes(both):
     _, device = both
     before = device.state().episodes
     with without_xla():
@@ -277,7 +277,7 @@ def test_the_same_seed_gives_the_same_bits_wherever_calls_end(both, again):
     _, once = both
     assert once.iteration == again.iteration == ITERATIONS
     assert same_bits(once.state(), again.state())
-    np.testing.assert_array_equal(list(once.rows()[0].values()), list(again.rows()[0].values()))
+    np.testing.assert_array_equal(list(once.metrics()[0].values()), list(again.metrics()[0].values()))
 
 
 def test_compiled_and_eager_steps_agree(again):

@@ -117,5 +117,5 @@ def test_the_policy_that_is_evaluated_does_not_explore(name):
     state = trainer.init(KEY, (), timestep)
     evaluated = trainer.policy(state, timestep.obs)
     np.testing.assert_array_equal(evaluated, trainer.algo.policy(state.algo, timestep.obs))
-    progress = trainer._progress(state, tf.constant(0, tf.int64))
+    progress = trainer.progress(state, tf.constant(0, tf.int64))
     assert not same_bits(evaluated, trainer.algo.act(state.algo, timestep, KEY, progress)[0])

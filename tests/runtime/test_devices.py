@@ -32,7 +32,7 @@ def test_the_oldest_compiled_programs_go_when_there_are_too_many(tmp_path, monke
     for age in range(10):
         (folder / str(age)).write_bytes(bytes(100))
         os.utime(folder / str(age), (1000 - age, 1000 - age))
-    monkeypatch.setattr(devices, "_MOST_CACHED", 1000)
+    monkeypatch.setattr(devices, "MOST_CACHED", 1000)
     devices.cache_folder()
     assert len(list(folder.iterdir())) == 10
     (folder / "new").write_bytes(bytes(1))

@@ -101,7 +101,7 @@ def composed_once(monkeypatch, request):
         search, "plan", lambda words, _=None: plan_of(tuple(w for w in words if not w.startswith("optimizer.lr")))
     )
     if "capsys" not in request.fixturenames:  # drawing charts loads plotly and matplotlib
-        monkeypatch.setattr(report, "_page", lambda *_: None)
+        monkeypatch.setattr(report, "study_page", lambda *_: None)
 
 
 def searched(tmp_path, launcher, *words, name="one"):
@@ -307,7 +307,7 @@ def test_two_controllers_share_a_study_and_its_budget(tmp_path):
         threading.Thread(target=_control, args=(prepared, tmp_path / name, wait(launcher)))
         for name, launcher in (("a", one), ("b", other))
     ]
-    with driver._study(prepared, tmp_path):  # SQLite's tables are made by one
+    with driver.study_of(prepared, tmp_path):  # SQLite's tables are made by one
         pass
     for each in ends:
         each.start()
@@ -321,15 +321,15 @@ def test_two_controllers_share_a_study_and_its_budget(tmp_path):
 
 def test_who_asks_for_one_more_than_the_budget_gives_it_back(tmp_path, monkeypatch):
     prepared = search.prepare(asked(*SHORT, *shared(tmp_path)))
-    with driver._study(prepared, tmp_path / "a") as one, driver._study(prepared, tmp_path / "b") as other:
-        monkeypatch.setattr(other, "_counted", lambda: 0)  # it looked a moment before the first one asked
+    with driver.study_of(prepared, tmp_path / "a") as one, driver.study_of(prepared, tmp_path / "b") as other:
+        monkeypatch.setattr(other, "counted", lambda: 0)  # it looked a moment before the first one asked
         assert len(one.batch(1, 1)) == 1 and other.batch(1, 1) == []
         assert one.counts() == {"running": 1} and len(one.optuna.trials) == 2
 
 
 def _control(prepared, folder, launch):
     folder.mkdir()
-    with driver._study(prepared, folder) as study:
+    with driver.study_of(prepared, folder) as study:
         driver.Controller(prepared, study, launch).run(folder)
 
 
@@ -355,7 +355,7 @@ def test_a_trial_that_goes_on_keeps_its_scores_and_what_it_was_told(tmp_path, mo
     words = [LR, "hydra.sweeper.pruner=median", "hydra.sweeper.objective=auc", "hydra.sweeper.n_trials=1"]
     answers, scores = iter([False, False, True]), {100: -3.0, 200: -2.0, 300: -1.0}
     monkeypatch.setattr(optuna.pruners.MedianPruner, "prune", lambda *_: next(answers))
-    with driver._study(search.prepare(asked(*SHORT, *words)), tmp_path) as study:
+    with driver.study_of(search.prepare(asked(*SHORT, *words)), tmp_path) as study:
         (trial_,) = study.batch(1, 1)
         own = TrialMembers(Trial(study.storage, study.name, trial_.number), (0,))
 
@@ -570,7 +570,7 @@ def test_sixty_four_searches_of_the_same_instant_have_a_directory_each(tmp_path,
 
 def _patient(folder, words):
     """A search in a process of its own, whose runs take a moment."""
-    report._page = lambda *_: None
+    report.study_page = lambda *_: None
     prepared, launcher = search.prepare(asked(*SHORT, *words)), Launcher()
 
     def launch(jobs, first):

@@ -50,7 +50,7 @@ def server():
 
 def controlled(url, folder, pause):
     """One controller, in a process of its own; its runs take `pause` seconds."""
-    report._page = lambda *_: None
+    report.study_page = lambda *_: None
     words = [f"hydra.sweeper.storage='{url}'", "hydra.sweeper.study_name=many", f"hydra.sweeper.n_trials={TRIALS}"]
     words += ["hydra.sweeper.n_jobs=2", "hydra.sweeper.heartbeat_s=1", "hydra.sweeper.pruner=median"]
     launcher = Launcher()

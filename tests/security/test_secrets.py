@@ -22,8 +22,7 @@ from rlresearch.storage import redaction
 from rlresearch.storage.jsonl import JsonLines
 from rlresearch.storage.provenance import provenance
 from rlresearch.storage.run_directory import RunDirectory
-from rlresearch.training import resume
-from rlresearch.training import run as launch
+from rlresearch.training import opening, resume
 from rlresearch.training.experiment import plan
 
 CANARIES = [f"canary{number:02d}xyzzy" for number in range(40)]
@@ -82,7 +81,7 @@ def run(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     path = RunDirectory.create(tmp_path / "runs", "ddpg", "pendulum", 0)
     path.record(**provenance(["python", "-m", "rlresearch", *IN_WORDS], IN_WORDS))
-    path.write_config(launch._yaml({"seed": 0, "algo": {"gamma": 0.98}, "env": {"kwargs": IN_SETTINGS}}))
+    path.write_config(opening.config_yaml({"seed": 0, "algo": {"gamma": 0.98}, "env": {"kwargs": IN_SETTINGS}}))
     for name, rows in (("metrics", metrics_rows()), ("evaluations", evaluation_rows())):
         file = JsonLines(path.path / f"{name}.jsonl")
         for row in rows:
@@ -164,11 +163,11 @@ def test_a_run_that_goes_on_takes_its_secrets_again_and_writes_them_nowhere():
     config = {"total_steps": 5, "env": {"kwargs": {"api_key": "***", "url": "https://***@example.org", "size": 3}}}
     stored = resume.StoredRun(None, [], 0, config, {})
     given = {"env.kwargs.api_key": "canary00xyzzy", "env.kwargs.url": "https://me:canary01xyzzy@example.org"}
-    again, changed = resume._changed(stored, [Change(key, value) for key, value in given.items()])
+    again, changed = resume.apply_changes(stored, [Change(key, value) for key, value in given.items()])
     assert again["env"]["kwargs"] == {"api_key": given["env.kwargs.api_key"], "url": given["env.kwargs.url"], "size": 3}
     assert changed == {}
     with pytest.raises(ConfigError, match="env.kwargs.size=4: cannot be changed"):
-        resume._changed(stored, [Change("env.kwargs.size", 4)])
+        resume.apply_changes(stored, [Change("env.kwargs.size", 4)])
 
 
 def test_the_process_beside_a_run_keeps_the_key_out_of_the_run(run, tmp_path):

@@ -233,7 +233,7 @@ def test_a_manifest_cannot_lead_out_of_its_run(run, name):
     fields = json.loads(path.read_bytes())
     fields["rings"]["replay"]["files"][0]["name"] = name
     fields.pop("digest")
-    path.write_bytes(checkpoint._signed(fields))
+    path.write_bytes(checkpoint.signed(fields))
     with pytest.raises(CorruptCheckpointError, match="manifest.json cannot be read"):
         load(run.path, names(run.path)[0])
 
@@ -384,8 +384,8 @@ def removed_in_place(patch):
 
 
 def rows_removed_that_the_previous_one_needs(patch):
-    real = Writer._remove_rows
-    patch.setattr(Writer, "_remove_rows", lambda self, manifests: real(self, manifests[:1]))
+    real = Writer.remove_rows
+    patch.setattr(Writer, "remove_rows", lambda self, manifests: real(self, manifests[:1]))
 
 
 ORDER = [no_fsync_of_files, no_fsync_of_folders, no_fsync_of_rows]

@@ -30,7 +30,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def frozen_clock(monkeypatch):
-    monkeypatch.setattr(run_directory, "_utc_now", lambda: datetime(2026, 11, 21, 11, 4, 56, tzinfo=UTC))
+    monkeypatch.setattr(run_directory, "utc_now", lambda: datetime(2026, 11, 21, 11, 4, 56, tzinfo=UTC))
 
 
 def test_two_runs_never_share_a_directory_even_at_the_same_instant(tmp_path, frozen_clock, monkeypatch):
@@ -66,7 +66,7 @@ def test_an_unwritable_root_is_one_line_that_names_the_key_the_path_and_the_reas
 
 def test_a_new_run_has_every_field_and_is_running(run):
     recorded = run.recorded()
-    assert set(recorded) == set(run_directory._FIELDS)
+    assert set(recorded) == set(run_directory.FIELDS)
     assert (recorded["status"], recorded["schema_version"], recorded["pid"]) == ("running", 1, os.getpid())
     assert datetime.fromisoformat(recorded["started_at"]).utcoffset().total_seconds() == 0
 
@@ -117,7 +117,7 @@ def test_log_is_in_utc_and_ends_with_the_run(run, monkeypatch):
     line = (run.path / "log.txt").read_text()
     assert line.endswith("Z INFO rlresearch.anything: kept\n") and line.count("\n") == 1
     assert abs((datetime.now(UTC) - datetime.fromisoformat(line.split()[0])).total_seconds()) < 60
-    assert not any(isinstance(handler, run_directory._LogFile) for handler in logging.getLogger("rlresearch").handlers)
+    assert not any(isinstance(handler, run_directory.LogFile) for handler in logging.getLogger("rlresearch").handlers)
 
 
 def test_nothing_is_written_outside_the_run_directory(tmp_path, monkeypatch):

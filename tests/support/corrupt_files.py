@@ -24,8 +24,7 @@ from rlresearch.storage.jsonl import JsonLines
 from rlresearch.storage.manifest import CheckpointMetadata
 from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.storage.tensor_files import Ring
-from rlresearch.training import resume
-from rlresearch.training import run as launch
+from rlresearch.training import opening, resume
 
 STEP, NAME = 1000, "000000001000"
 
@@ -54,7 +53,7 @@ def make_run(path: Path) -> None:
     fields |= {"reason": None, "state_digest": "0" * 32, "nondeterminism": None}
     fields |= {"training_time_s": 500.0, "wall_time_s": 600.0}
     run.record(**fields)
-    run.write_config(launch._yaml(config))
+    run.write_config(opening.config_yaml(config))
     (path / "log.txt").write_text("2026-11-21T10:00:00Z INFO rlresearch: begun\n")
     for name, rows in (("metrics", metrics_rows()), ("evaluations", evaluation_rows())):
         file = JsonLines(path / f"{name}.jsonl")
@@ -145,7 +144,7 @@ def manifest(change: Callable[[dict], None]) -> Callable[[Path, Path], None]:
         fields = json.loads(file.read_text())
         del fields["digest"]
         change(fields)
-        file.write_bytes(checkpoint._signed(fields).replace(b"OUTSIDE", os.fsencode(outside)))
+        file.write_bytes(checkpoint.signed(fields).replace(b"OUTSIDE", os.fsencode(outside)))
 
     return spoil
 

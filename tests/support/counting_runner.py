@@ -68,25 +68,25 @@ class CountingRunner:
 
     def __init__(self, settings, task, seed):
         self.members, self.iteration, self.learning_start_iteration = (seed,), 0, 0
-        self._settings, self._discrete, self._count = settings, hasattr(task.spaces[1], "n"), 0.0
+        self._settings, self._discrete, self.count = settings, hasattr(task.spaces[1], "n"), 0.0
 
     def advance(self, iterations, fresh):
         own = self._settings
         for _ in range(iterations):
             time.sleep(own.step_s)
             self.iteration += 1
-            self._count += own.scale
+            self.count += own.scale
             if self.iteration == own.at and own.fault != "none":
                 FAULTS[own.fault](self)
 
     def metrics(self):
-        return [{"train/count": self._count}]
+        return [{"train/count": self.count}]
 
     def policy(self, obs):
         return np.zeros(obs.shape[:2], np.int32) if self._discrete else np.zeros((*obs.shape[:2], 1), np.float32)
 
     def state(self):
-        return State(tf.constant(self._count), Totals({}))
+        return State(tf.constant(self.count), Totals({}))
 
     state_unordered = state
 
@@ -100,7 +100,7 @@ class CountingRunner:
         return []
 
     def restore(self, iteration, state, beside):
-        self.iteration, self._count = iteration, float(state.algo)
+        self.iteration, self.count = iteration, float(state.algo)
 
     def close(self):
         pass
@@ -141,7 +141,7 @@ def _break_environment(_):
 
 
 def _not_a_number(runner):
-    runner._count = float("nan")
+    runner.count = float("nan")
 
 
 FAULTS = {

@@ -80,7 +80,7 @@ def stop_before_tensorflow() -> None:
     def beyond(*_: object, **__: object) -> None:
         raise ConfigError(BEYOND)
 
-    launch._train = devices.prepare = beyond
+    launch.Run.train = devices.prepare = beyond
 
 
 class Guard:

@@ -108,7 +108,7 @@ def test_ten_thousand_jobs_are_planned_by_a_few_compositions():
 
 
 def test_64_processes_of_the_same_instant_make_64_directories(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_directory, "_utc_now", lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    monkeypatch.setattr(run_directory, "utc_now", lambda: datetime(2026, 1, 1, tzinfo=UTC))
     begin, go = os.pipe()
     pids = []
     for _ in range(64):
@@ -293,7 +293,7 @@ def test_a_sweep_told_to_stop_says_how_to_go_on_and_goes_on_at_the_checkpoint(fo
 def test_a_job_whose_process_is_told_to_leave_has_not_failed_and_goes_on(folder, tmp_path, monkeypatch):
     """As Ray ends the jobs of a controller that was killed, before a run hears of signals itself."""
     with monkeypatch.context() as patched:
-        patched.setattr("rlresearch.sweeps.attempt._execute", lambda *_: sys.exit(1))
+        patched.setattr("rlresearch.sweeps.attempt.execute", lambda *_: sys.exit(1))
         with pytest.raises(SystemExit):
             swept(folder, tmp_path / "runs", "seed=0,1")
     path = sweep_in(tmp_path / "runs")

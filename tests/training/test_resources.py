@@ -21,7 +21,7 @@ PRIORITIZED = ["buffer=prioritized", "buffer.capacity=5_000"]
 )
 def test_the_replay_takes_what_was_predicted(algo, overrides):
     made = make_plan(algo, *overrides)
-    state = made.trainer.buffer.init(made.trainer._example_row(), made.task.num_envs)
+    state = made.trainer.buffer.init(made.trainer.example_row(), made.task.num_envs)
     taken = sum(leaf.numpy().nbytes for leaf in tf.nest.flatten(state) if leaf.shape.rank)
     assert resources.footprint(made).replay == pytest.approx(taken, rel=0.03)  # a sum tree's inner nodes
     assert taken > made.trainer.buffer.capacity * row_bytes(made.task.spec)

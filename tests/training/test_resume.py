@@ -141,7 +141,7 @@ def both(request, tmp_path_factory):
     killed_copy(request.param, whole, killed)
     runs = runs_in(killed)
     assert all(record(run)["status"] == "running" for run in runs)
-    with JsonLines(runs[0] / "metrics.jsonl")._named_errors():  # a row that the killed process did not finish
+    with JsonLines(runs[0] / "metrics.jsonl").named_errors():  # a row that the killed process did not finish
         (runs[0] / "metrics.jsonl").open("a").write('{"step": 2')
     ran(f"resume={runs[-1]}")
     return request.param, runs_in(whole), runs

@@ -127,7 +127,7 @@ def test_evaluations_are_told_with_every_episode(often):
 def test_evaluation_is_in_gymnasiums_own_environment_from_seeds_of_its_own():
     """Episode by episode with a policy of one's own, against Gymnasium stepped by hand."""
     task, seen = plan_of().task, []
-    seeds = evaluation._episode_seeds(3, 50, 2)
+    seeds = evaluation.evaluation_seeds(3, 50, 2)
     evaluator = Evaluator(task, (3,))
     policy = lambda obs: seen.append(obs.copy()) or np.clip(-obs[..., 2:], -1.0, 1.0)  # noqa: E731
     (result,) = evaluator.run(policy, 2, 50)
@@ -145,9 +145,9 @@ def test_evaluation_is_in_gymnasiums_own_environment_from_seeds_of_its_own():
 
 
 def test_evaluation_seeds_depend_on_the_run_the_step_and_the_episode():
-    each = [evaluation._episode_seeds(seed, step, 4) for seed in (0, 1) for step in (50, 100)]
+    each = [evaluation.evaluation_seeds(seed, step, 4) for seed in (0, 1) for step in (50, 100)]
     assert len({seed for seeds in each for seed in seeds}) == 16
-    assert evaluation._episode_seeds(0, 50, 2) == each[0][:2]
+    assert evaluation.evaluation_seeds(0, 50, 2) == each[0][:2]
 
 
 def test_members_that_have_ended_are_not_evaluated_and_the_others_as_ever():

@@ -97,7 +97,7 @@ def archive(arguments: argparse.Namespace) -> int:
         for run in runs:
             for file in _files(run.path, sealed=True):
                 packed.add(file, arcname=_packed_name(run, file), recursive=False)
-    _check_archive(output, runs)
+    check_archive(output, runs)
     for run in runs if arguments.remove else ():
         _delete(run, Path(arguments.runs_dir))
     done = " and deleted them" if arguments.remove else ""
@@ -217,7 +217,7 @@ def _against_seal(path: Path) -> list[str]:
     return found + [f"{name}: has come since the run was sealed" for name in new if name not in named]
 
 
-def _check_archive(path: Path, runs: Sequence[Run]) -> None:
+def check_archive(path: Path, runs: Sequence[Run]) -> None:
     """Reads it back: every file, byte for byte, before anything may be deleted."""
     wanted = {_packed_name(run, file): file for run in runs for file in _files(run.path, sealed=True)}
     with tarfile.open(path) as packed:

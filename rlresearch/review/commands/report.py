@@ -28,7 +28,7 @@ from rlresearch.review.web import payload, videos
 
 _PAGE = Path(__file__).parents[1] / "page"
 _SCRIPTS = ("text.js", "charts.js", "groups.js", "runs.js", "page.js")  # in this order, in one scope
-_LARGEST_CLIPS = 100 << 20  # bytes of all videos in a file together
+LARGEST_CLIPS = 100 << 20  # bytes of all videos in a file together
 _MARKERS = re.compile(r"@(TITLE|POLICY|STYLE|DATA|PLOTLY|SCRIPT)@")
 
 
@@ -66,8 +66,8 @@ def render(data: Mapping[str, Any] | None, title: str, sources: str = "") -> byt
         "TITLE": html.escape(title),
         "STYLE": (_PAGE / "page.css").read_text(encoding="utf-8"),
         "DATA": _inert(tables.to_json(data, indent=False)),
-        "PLOTLY": _closed(plotly_script()),
-        "SCRIPT": _closed(_script()),
+        "PLOTLY": closed(plotly_script()),
+        "SCRIPT": closed(_script()),
     }
     parts["POLICY"] = policy(parts["PLOTLY"], parts["SCRIPT"], sources=sources)
     # In one pass, so that nothing of what is put in can be taken for a marker.
@@ -104,13 +104,13 @@ def _script() -> str:
 
 def _clips(runs: Sequence[Run], listed: Mapping[int, Sequence[str]]) -> dict[int, str]:
     """The newest video of each run by its place, as text; ConfigError where they are too large for a page."""
-    found, left = {}, _LARGEST_CLIPS
+    found, left = {}, LARGEST_CLIPS
     for at, names in listed.items():
         file, size = videos.opened(runs[at].path, names[-1])
         with os.fdopen(file, "rb") as clip:
             left -= size
             if left < 0:
-                raise ConfigError(f"--videos: more than {_LARGEST_CLIPS >> 20} MB; name fewer runs, or leave it out.")
+                raise ConfigError(f"--videos: more than {LARGEST_CLIPS >> 20} MB; name fewer runs, or leave it out.")
             found[at] = base64.b64encode(clip.read(size)).decode()
     return found
 
@@ -120,6 +120,6 @@ def _inert(text: str) -> str:
     return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
 
 
-def _closed(script: str) -> str:
+def closed(script: str) -> str:
     """A script that does not end its own block; in JavaScript both spellings are the same text."""
     return re.sub(r"</(script)", r"<\\/\1", script, flags=re.IGNORECASE).replace("<!--", r"<\!--")

@@ -31,7 +31,7 @@ CREATE TABLE runs (key TEXT PRIMARY KEY, stamps TEXT, vals BLOB) WITHOUT ROWID;
 CREATE TABLE columns (name TEXT, key TEXT, stamps TEXT, vals BLOB, PRIMARY KEY (name, key));
 CREATE TABLE listing (number INTEGER PRIMARY KEY, key TEXT);
 """
-_PARALLEL = 300  # so many runs to read are worth starting processes for
+PARALLEL = 300  # so many runs to read are worth starting processes for
 _AT_ONCE = 100  # runs handed to a process together
 _FEW = 500  # runs that are asked for one by one
 _ENDED = ("finished", "pruned", "failed", "interrupted", "killed")
@@ -63,7 +63,7 @@ class Index:
     def runs(self) -> list[Run]:
         """Every run, the newest first; reads what is new or has changed."""
         with _without_collection():
-            known = {key: (old, values) for key, old, values in self._ask("SELECT key, stamps, vals FROM runs")}
+            known = {key: (old, values) for key, old, values in self.ask("SELECT key, stamps, vals FROM runs")}
             self.stamps = dict(_found(str(self.root), known))
             fresh = [key for key, now in self.stamps.items() if known.get(key, ("",))[0] != now]
             values = {key: orjson.loads(known[key][1]) for key in self.stamps.keys() - set(fresh)}
@@ -108,7 +108,7 @@ class Index:
 
     def remembered(self) -> list[str]:
         """The keys of the last listing, in its order."""
-        return [key for (key,) in self._ask("SELECT key FROM listing ORDER BY number")]
+        return [key for (key,) in self.ask("SELECT key FROM listing ORDER BY number")]
 
     def _read(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         """What `reader.read` finds in the runs named, into the cache and into what is returned."""
@@ -153,9 +153,9 @@ class Index:
         query = f"SELECT key, name, stamps, vals FROM columns WHERE name IN ({','.join('?' * len(names))})"
         if len(keys) <= _FEW:
             query += f" AND key IN ({','.join('?' * len(keys))})"
-            found = self._ask(query, [*names, *keys])
+            found = self.ask(query, [*names, *keys])
         else:
-            found = self._ask(query, names)
+            found = self.ask(query, names)
         known: dict[str, Columns] = {}
         for key, name, stamps, values in found:
             if key in keys and self.stamps.get(key) == stamps:
@@ -174,7 +174,7 @@ class Index:
                 rows += [(source + name, run.key, stamps, column.tobytes()) for name, column in named.items()]
         self._tell("INSERT OR REPLACE INTO columns VALUES (?, ?, ?, ?)", rows)
 
-    def _ask(self, query: str, values: Sequence[Any] = ()) -> list[tuple]:
+    def ask(self, query: str, values: Sequence[Any] = ()) -> list[tuple]:
         try:
             return self._db.execute(query, values).fetchall()
         except sqlite3.Error:
@@ -234,7 +234,7 @@ def _is_long(run: Run) -> bool:
 
 def _spread(read: Any, things: Sequence[Path], what: str) -> Iterable[Any]:
     """`read` of each thing, in order; by several processes where there are many."""
-    if len(things) < _PARALLEL:
+    if len(things) < PARALLEL:
         return map(read, things)
     return _by_processes(read, things, what)
 

@@ -109,7 +109,7 @@ def choose(index: Index, words: Sequence[str], since: str | None = None, status:
                 raise ConfigError(f"--status={shown(word)}: there is no such status{alternatives(word, STATUSES)}")
         runs = [run for run in runs if run.values.get("status") in wanted]
     if since:
-        earliest = _moment(since)
+        earliest = parse_moment(since)
         runs = [run for run in runs if (began := moment(run.values.get("started_at"))) and began >= earliest]
     return Chosen(runs, bool(named))
 
@@ -227,7 +227,7 @@ def _check_pattern(word: str, pattern: str) -> None:
         raise ConfigError(f"{shown(word)}: is not a pattern: {error}.") from None
 
 
-def _moment(text: str) -> datetime:
+def parse_moment(text: str) -> datetime:
     """The moment that 2h, 30m, 7d or 2026-11-21[T10:00] means; dates are in UTC, as in the runs' names."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
     if match:

@@ -31,7 +31,7 @@ LARGEST_TEXT = 16 << 20  # bytes of a run.json or config.yaml; a real one has so
 TAIL = 1 << 16
 LONG = 64 << 20  # bytes of rows from which on a drawing is made of a sample, some 300,000 rows
 _STRETCH, _STRETCHES = 4_096, 4_000  # bytes of the sample's parts, and their number
-_PIECE = 32 << 20  # bytes of a JSON lines file that are parsed at once
+PIECE = 32 << 20  # bytes of a JSON lines file that are parsed at once
 _NOT_NUMBERS = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
 
 Columns = dict[str, np.ndarray]
@@ -187,7 +187,7 @@ def pieces(path: Path) -> Iterable[list[dict[str, Any]]]:
     try:
         with open(path, "rb") as file:
             left = b""
-            while block := file.read(_PIECE):
+            while block := file.read(PIECE):
                 lines, newline, left = (left + block).rpartition(b"\n")
                 if newline:
                     rows = _parsed(lines)

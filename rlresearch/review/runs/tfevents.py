@@ -59,7 +59,7 @@ def _records(path: Path) -> Iterator[bytes]:
         with open(path, "rb") as file:
             while len(head := file.read(12)) == 12:
                 length, check = struct.unpack("<QI", head)
-                if _masked(_crc32c(head[:8])) != check or length > _LARGEST:
+                if masked_crc32c(crc32c(head[:8])) != check or length > _LARGEST:
                     raise RunError(f"{path}: is damaged, or no event file of TensorBoard.")
                 content = file.read(length + 4)
                 if len(content) < length + 4:
@@ -103,11 +103,11 @@ def _event() -> Any:
     return factory.GetMessageClass(pool.FindMessageTypeByName("rlresearch_events.Event"))
 
 
-def _masked(crc: int) -> int:
+def masked_crc32c(crc: int) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _crc32c(content: bytes) -> int:
+def crc32c(content: bytes) -> int:
     """Castagnoli's, of the eight bytes of a length."""
     crc = 0xFFFFFFFF
     for byte in content:

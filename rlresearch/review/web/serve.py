@@ -33,7 +33,7 @@ from rlresearch.review.web.live import Source
 NAMES = ("127.0.0.1", "localhost", "[::1]")
 _LONGEST_TARGET = 2_048
 _AT_ONCE = 256  # connections; a browser makes a handful
-_PATIENCE_S = 10.0  # for a request that does not come to its end
+PATIENCE_S = 10.0  # for a request that does not come to its end
 _PIECE = 1 << 20  # bytes of a video sent at once
 _HEADERS = {
     "x-content-type-options": "nosniff",
@@ -145,7 +145,9 @@ class AuthMiddleware:
 
     def __init__(self, app: Any, token: str, names: Sequence[str] = NAMES) -> None:
         self._app, self._token, self._names = app, token, {name.lower() for name in names}
-        self._cookie = "rlresearch_" + hashlib.sha256(token.encode()).hexdigest()[:8]  # several servers, one browser
+        self.cookie_name = (
+            "rlresearch_" + hashlib.sha256(token.encode()).hexdigest()[:8]
+        )  # several servers, one browser
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         responses = import_optional("starlette.responses", "serve")
@@ -160,7 +162,7 @@ class AuthMiddleware:
             answer = responses.PlainTextResponse(refused[1], refused[0])
         elif request.query_params.get("token") and scope["path"] == "/":
             answer = responses.RedirectResponse("/", 303)  # the token leaves the address, and with it the history
-            answer.set_cookie(self._cookie, self._token, httponly=True, samesite="strict", path="/")
+            answer.set_cookie(self.cookie_name, self._token, httponly=True, samesite="strict", path="/")
         else:
             answer = self._app
         await answer(scope, receive, _with_headers(send))
@@ -178,7 +180,7 @@ class AuthMiddleware:
         foreign = headers.get("origin", f"http://{hosts[0]}") != f"http://{hosts[0]}"
         if foreign or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             return 403, "not from another page"
-        given = request.query_params.get("token") or request.cookies.get(self._cookie) or ""
+        given = request.query_params.get("token") or request.cookies.get(self.cookie_name) or ""
         if not hmac.compare_digest(given.encode(), self._token.encode()):
             return 403, "the address that `serve` printed has a token; this one does not"
         return None
@@ -251,7 +253,7 @@ def _impatient() -> Any:
     class Impatient(protocol.H11Protocol):
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self.loop.call_later(_PATIENCE_S, self._look, None)
+            self.loop.call_later(PATIENCE_S, self._look, None)
 
         def _look(self, earlier: Any) -> None:
             if self.transport.is_closing():
@@ -260,6 +262,6 @@ def _impatient() -> Any:
             if answered and self.cycle is earlier:  # nothing has come since the last look
                 self.transport.close()
             else:
-                self.loop.call_later(_PATIENCE_S, self._look, self.cycle)
+                self.loop.call_later(PATIENCE_S, self._look, self.cycle)
 
     return Impatient

@@ -67,7 +67,7 @@ def search(prepared: Prepared, launch: Launch, folder: Path, take_up: TakeUp | N
     """
     folder = folder.absolute()
     try:
-        with _study(prepared, folder) as study:
+        with study_of(prepared, folder) as study:
             done = Controller(prepared, study, launch, take_up).run(folder)
             failure = study.first_failure()
     except Interrupted as interrupted:
@@ -145,7 +145,7 @@ def _is_harmless(override: str) -> bool:
     ) or key.removeprefix(f"{WHERE}.").partition(".")[0] in known  # fmt: skip
 
 
-def _study(prepared: Prepared, folder: Path) -> AbstractContextManager[Study]:
+def study_of(prepared: Prepared, folder: Path) -> AbstractContextManager[Study]:
     settings = prepared.settings
     terms = StudySpec(
         space=prepared.space,

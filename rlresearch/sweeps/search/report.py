@@ -70,7 +70,7 @@ def write(study: Any, objectives: Sequence[str], folder: Path) -> None:
         import plotly  # noqa: F401
     except ImportError:
         return
-    page = _page(study, objectives, folder)
+    page = study_page(study, objectives, folder)
     if page is not None:
         _replace(folder / "study.html", page.encode())
 
@@ -103,7 +103,7 @@ def _runs(trial: Any) -> list[str]:
     return [each["run"] for _, each in sorted(parts.items())]
 
 
-def _page(study: Any, objectives: Sequence[str], folder: Path) -> str | None:
+def study_page(study: Any, objectives: Sequence[str], folder: Path) -> str | None:
     """Charts that need no network, plotly's program inside."""
     from optuna.trial import TrialState
 

@@ -112,7 +112,7 @@ class Study:
         # A batch is asked for as a whole before any of it is told. So what is missing of one that was begun is asked
         # for now, and then depends on nothing that was told since.
         aligned = not self._shared
-        while len(batch) < size and (self._counted() < budget or self._queued()):
+        while len(batch) < size and (self.counted() < budget or self._queued()):
             if aligned and batch and len(self._trials()) % size == 0:
                 break
             trial = self._ask(budget)
@@ -265,7 +265,7 @@ class Study:
     def _queued(self) -> bool:
         return any(each.state.name == "WAITING" for each in self._trials())
 
-    def _counted(self) -> int:
+    def counted(self) -> int:
         return sum(map(self._counts, self._trials()))
 
     def _counts(self, trial: Any) -> bool:
