@@ -74,7 +74,7 @@ def test_a_frozen_job_is_what_hydra_composes(sweep):
 COUNTED = """
 import sys
 from collections import Counter
-from rlresearch.config import compose
+from rlresearch.config import compose, overrides
 from rlresearch.training import experiment
 calls = Counter()
 
@@ -86,7 +86,7 @@ def counted(place, name):
     setattr(place, name, call)
 
 counted(compose, "hydra_compose")
-counted(compose.OverridesParser, "parse_overrides")
+counted(overrides.OverridesParser, "parse_overrides")
 counted(experiment, "plan")
 from rlresearch.__main__ import main
 code = main()
