@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -59,6 +59,7 @@ class Run:
 
     def __init__(self, plan: Plan, request: RunRequest, resumption: ResumePoint | None = None) -> None:
         self.plan, self.request, self.resumption = plan, request, resumption
+        self._checkpoint = resumption.loaded if resumption is not None else None  # where the run is resumed
         self.directories: list[RunDirectory] = []
         self.display = Display(plan.logger.console)
         self._outcome = RunRecorder(plan, self.directories, self.display, self.elapsed)
@@ -106,7 +107,9 @@ class Run:
         else:
             self._past = opening.reopen(self.resumption, self.request, self.directories)
         members = self._outcome.members = Members(len(self.directories))
-        self._outcome.pruner = self._pruner(members)
+        trials = opening.trials_of(self.request, len(self.directories), self.resumption is not None)
+        if any(trials):
+            self._outcome.pruner = self._pruner(trials, members)
         if are_fused(self.request.own, self.resumption):
             failures = MemberFailures(self.plan.task.id, self.directories, members, self.elapsed)
             self._outcome.failures = failures
@@ -130,11 +133,6 @@ class Run:
             except (Exception, KeyboardInterrupt):
                 self._step = runner.iteration * self.plan.task.num_envs
                 raise
-
-    @property
-    def _checkpoint(self) -> checkpoint.Checkpoint | None:
-        """Where the run is resumed; None where it begins."""
-        return self.resumption.loaded if self.resumption is not None else None
 
     def _train(self, runner: Runner, check: Callable[[], None], began: float, closing: contextlib.ExitStack) -> Trained:
         from rlresearch.training.loop import LoopSettings, TrainingLoop
@@ -216,10 +214,9 @@ class Run:
         every = [list(read_rows(directory.path / "evaluations.jsonl")) for directory in self.directories]
         return [Evaluation(rows[-1]["returns"], rows[-1]["lengths"]) if rows else UNSEEN for rows in every]
 
-    def _pruner(self, members: Members) -> Pruner:
+    def _pruner(self, trials: Sequence[Mapping[str, Any] | None], members: Members) -> Pruner:
         """Ends the members that are trials of a search, as their studies say."""
         by_trial: dict[Trial, list[int]] = {}
-        trials = opening.trials_of(self.request, len(self.directories), self.resumption is not None)
         for member, own in enumerate(trials):
             if own is not None:
                 by_trial.setdefault(Trial(**own), []).append(member)
