@@ -3,6 +3,7 @@
 `python -m pytest -n 0 --without-tensorflow` runs the tests of what reads, writes and shows files, in seconds.
 """
 
+import copy
 import functools
 import gc
 import importlib.util
@@ -81,12 +82,18 @@ NEEDED = {"c51": ["algo.v_min=-1", "algo.v_max=3"]}  # what `conf` leaves to the
 
 
 @functools.cache
+def composed(*overrides: str) -> dict:
+    """The shipped configuration with these words, not to be changed: to compose it takes longer than many a test."""
+    return compose(overrides).config
+
+
+@functools.cache
 def homes(name: str) -> tuple[str, ...]:
     """Of Pendulum and CartPole (discrete actions), those that a shipped algorithm can learn in; else FrozenLake."""
     found = []
     for env in ("pendulum", "cartpole"):
         with suppress(ConfigError):
-            plan(compose([f"algo={name}", f"env={env}", *NEEDED.get(name, []), "tuned=none"]).config)
+            plan(composed(f"algo={name}", f"env={env}", *NEEDED.get(name, []), "tuned=none"))
             found.append(env)
     return tuple(found) or ("frozen_lake",)
 
@@ -105,7 +112,7 @@ def on_policy(name: str) -> bool:
 def make_plan(name: str, *overrides: str, hidden=(8,), **settings) -> Plan:
     """The plan of a shipped algorithm with small networks and batches; `settings` are the algorithm's own."""
     env = [] if any(each.startswith("env=") for each in overrides) else [f"env={home(name)}"]
-    config = compose([f"algo={name}", *env, *NEEDED.get(name, []), "tuned=none", *overrides]).config
+    config = copy.deepcopy(composed(f"algo={name}", *env, *NEEDED.get(name, []), "tuned=none", *overrides))
     for part in config["network"].values():
         part["hidden"] = list(hidden)
     small = {"batch_size": 16, "learning_starts": 32, "rollout_steps": 8, "epochs": 2, "minibatches": 2}

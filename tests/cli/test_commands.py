@@ -468,7 +468,10 @@ def _first_plan(name):
     group, option = name.split("/")
     algos = [Path(each).name for each in OPTIONS if each.startswith("algo/")]
     envs = [Path(each).name for each in OPTIONS if each.startswith("env/") and each != "env/gym"]
-    learner = {(a, e): [f"algo={a}", f"env={e}", *NEEDED.get(a, []), "tuned=none"] for a in algos for e in envs}
+    # Those whose own choice it is come first: to compose one that it does not fit takes a quarter of a second.
+    own = {a for a in algos if f"/{name.replace('/', ': ')}\n" in (config_folder() / f"algo/{a}.yaml").read_text()}
+    pairs = sorted(((a, e) for e in envs for a in algos), key=lambda pair: pair[0] not in own)
+    learner = {(a, e): [f"algo={a}", f"env={e}", *NEEDED.get(a, []), "tuned=none"] for a, e in pairs}
     commands = {
         "algo": [learner[option, env] for env in envs if group == "algo"],
         "env": [[f"algo={algo}", f"env={option}", *NEEDED.get(algo, []), "tuned=none"] for algo in algos],
