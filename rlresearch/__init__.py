@@ -18,7 +18,7 @@ class LazyModule(types.ModuleType):
     """
 
     def __getattr__(self, name: str):
-        if name.startswith("_"):  # nobody here uses these; pytest asks whatever a module holds whether it is a mock
+        if name in ("__wrapped__", "_mock_name"):  # what pytest asks of whatever a module holds
             raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
