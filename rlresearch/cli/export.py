@@ -118,7 +118,7 @@ def _acting(policy: StoredPolicy, state: Any, module: Any) -> Any:
         action = policy.plan.trainer.policy(own, obs)
         if isinstance(space, gym.spaces.Discrete):
             return {"action": action + int(space.start)}
-        assert isinstance(space, gym.spaces.Box)  # `AttemptTask.spec` refuses all others
+        assert isinstance(space, gym.spaces.Box)  # `Task.spec` refuses all others
         middle, half = (space.high + space.low) / 2, (space.high - space.low) / 2
         return {"action": tf.clip_by_value(middle + half * action, space.low, space.high)}
 

@@ -128,7 +128,7 @@ class FileLogger(Logger):
 class CompositeLogger(Logger):
     """Hands everything to each of `loggers`, in order.
 
-    A mirror that raises is warned about once and left out from then on, though still closed. An `FileLogger` that
+    A mirror that raises is warned about once and left out from then on, though still closed. A `FileLogger` that
     raises is heard after the others had their turn: its error goes on to the caller.
     """
 
@@ -137,23 +137,23 @@ class CompositeLogger(Logger):
         self._left_out: list[Logger] = []
 
     def metrics(self, row: Row) -> None:
-        """Takes one row of training metrics. Errors: those of an `FileLogger`."""
+        """Takes one row of training metrics. Errors: those of a `FileLogger`."""
         self._each(lambda logger: logger.metrics(row))
 
     def evaluation(self, row: Row) -> None:
-        """Takes the episodes of one evaluation. Errors: those of an `FileLogger`."""
+        """Takes the episodes of one evaluation. Errors: those of a `FileLogger`."""
         self._each(lambda logger: logger.evaluation(row))
 
     def lineage(self, row: Row) -> None:
-        """Takes a row about a copied member, for those who want it. Errors: those of an `FileLogger`."""
+        """Takes a row about a copied member, for those who want it. Errors: those of a `FileLogger`."""
         self._each(lambda logger: logger.lineage(row))
 
     def finish(self, summary: Row) -> None:
-        """Takes how the run ended. Errors: those of an `FileLogger`."""
+        """Takes how the run ended. Errors: those of a `FileLogger`."""
         self._each(lambda logger: logger.finish(summary))
 
     def close(self) -> None:
-        """Closes every logger, also those left out. Errors: those of an `FileLogger`, once all are closed."""
+        """Closes every logger, also those left out. Errors: those of a `FileLogger`, once all are closed."""
         self._loggers, self._left_out = self._loggers + self._left_out, []
         self._each(lambda logger: logger.close())
 

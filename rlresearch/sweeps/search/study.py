@@ -77,7 +77,7 @@ def open_study(terms: StudySpec, storage: str, name: str, controller: str, heart
 
 
 class Study:
-    """Asks and tells; made by `opened`."""
+    """Asks and tells; made by `open_study`."""
 
     def __init__(self, terms: StudySpec, storage: str, name: str, controller: str, heartbeat_s: int) -> None:
         import optuna
