@@ -20,7 +20,7 @@ from rlresearch.config.dotted import flattened
 from rlresearch.config.hydra_session import MAIN_CONFIG, REFUSED, config_folder, open_hydra, to_container
 from rlresearch.config.overrides import check_overrides, format_override, group_names, parse
 from rlresearch.config.refusals import explain_refusal
-from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.errors import ConfigError, allowed_hint, format_value
 
 
 class Composed(NamedTuple):
@@ -74,8 +74,8 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
     known = [field.name for field in dataclasses.fields(HydraConf)] + ["env"]  # which its own defaults add
     for name in config.hydra:
         if name not in known:
-            typed = f"hydra.{name}={shown(config.hydra[name])}"
-            raise ConfigError(f"{typed}: Hydra has no such setting{alternatives(name, known)}")
+            typed = f"hydra.{name}={format_value(config.hydra[name])}"
+            raise ConfigError(f"{typed}: Hydra has no such setting{allowed_hint(name, known)}")
     return config
 
 

@@ -173,7 +173,7 @@ class _Growing(NamedTuple):
 
 
 def read_rows(folder: Path, files: Sequence[RowFile]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """The blobs of files of rows, in order: the number of the first row, and the columns. Errors: CorruptCheckpointError."""
+    """The blobs of files of rows, in order: first row's number, and columns. Errors: CorruptCheckpointError."""
     for each in files:
         content = _checked(folder, each)
         for begin, end, blob in _blobs(content, each.name):

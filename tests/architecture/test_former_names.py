@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlresearch import networks, ops, trainer
+from rlresearch import errors, networks, ops, trainer
 from rlresearch.config.instantiate import MOVED, build, resolve
 from rlresearch.runners.step import TrainingStep, TrainState
 
@@ -22,3 +22,4 @@ def test_python_code_finds_former_names():
     assert (trainer.Trainer, trainer.RunState) == (TrainingStep, TrainState)
     assert networks.Part is networks.NetworkBuilder
     assert (ops.chosen, ops.due) == (ops.index_by_action, ops.every)
+    assert errors.shown is errors.format_value

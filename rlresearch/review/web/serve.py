@@ -23,7 +23,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
-from rlresearch.errors import ConfigError, one_line, shown
+from rlresearch.errors import ConfigError, format_value, one_line
 from rlresearch.optional import import_optional
 from rlresearch.review.commands import report
 from rlresearch.review.runs.index import Index
@@ -214,7 +214,9 @@ def _address(text: str) -> Any:
     try:
         return ipaddress.ip_address(text)
     except ValueError:
-        raise ConfigError(f"--bind={shown(text)}: must be an address of this machine, as 127.0.0.1 or ::1.") from None
+        raise ConfigError(
+            f"--bind={format_value(text)}: must be an address of this machine, as 127.0.0.1 or ::1."
+        ) from None
 
 
 def _listener(address: Any, port: int) -> socket.socket:
