@@ -17,7 +17,7 @@ from rlresearch.cli import hydra_commands
 from rlresearch.cli.arguments import Mode, mode_of, parse_arguments
 from rlresearch.cli.resume import resume_all
 from rlresearch.cli.train import train
-from rlresearch.config import messages
+from rlresearch.config import hydra_messages
 from rlresearch.errors import exit_code_of
 from rlresearch.runtime.signals import Interrupted
 from rlresearch.training import resume
@@ -52,7 +52,7 @@ def _run(argv: Sequence[str]) -> int:
         COMMANDS[mode_of(arguments)](arguments, argv)
         return 0
     except (HydraException, OmegaConfBaseException) as error:
-        raise messages.explain_hydra_failure(error, argv) from error
+        raise hydra_messages.explain_hydra_failure(error, argv) from error
     except Interrupted as interrupted:
         print(_explain_interruption(interrupted, arguments.config_dir), file=sys.stderr)
         return interrupted.exit_code

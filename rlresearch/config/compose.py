@@ -15,11 +15,11 @@ from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from rlresearch.config import messages
+from rlresearch.config import hydra_messages
 from rlresearch.config.dotted import flattened
 from rlresearch.config.hydra_session import MAIN_CONFIG, REFUSED, config_folder, open_hydra, to_container
 from rlresearch.config.overrides import check_overrides, format_override, group_names, parse
-from rlresearch.config.refusals import explain_refusal
+from rlresearch.config.unknown_keys import explain_refusal
 from rlresearch.errors import ConfigError, allowed_hint, format_value
 
 
@@ -61,7 +61,7 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> Composed
             runtime, typed = config.hydra.runtime, config.hydra.overrides.task
             return Composed(to_plain(config), dict(runtime.choices), list(typed), config, loader)
         except InterpolationResolutionError as error:
-            raise ConfigError(messages.explain_interpolation_error(error, config)) from None
+            raise ConfigError(hydra_messages.explain_interpolation_error(error, config)) from None
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:

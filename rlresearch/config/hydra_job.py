@@ -8,7 +8,7 @@ from hydra._internal.callbacks import Callbacks
 from hydra.core.utils import JobStatus, configure_log, run_job
 from hydra.types import HydraContext, RunMode
 
-from rlresearch.config import messages
+from rlresearch.config import hydra_messages
 from rlresearch.config.compose import Composed
 from rlresearch.config.hydra_session import MAIN_CONFIG
 
@@ -28,6 +28,6 @@ def run_as_hydra_job(function: Callable[[], object], composed: Composed, argv: S
         returned = run_job(lambda _: function(), whole, "hydra.run.dir", None, context)
         callbacks.on_run_end(config=whole, config_name=MAIN_CONFIG, job_return=returned)
     except Exception as error:
-        raise messages.explain_hydra_failure(error, argv) from error
+        raise hydra_messages.explain_hydra_failure(error, argv) from error
     if returned.status == JobStatus.FAILED:
         raise returned._return_value  # Hydra's own `return_value` would print a line of its own

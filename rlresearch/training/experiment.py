@@ -20,7 +20,7 @@ from rlresearch.noise import NoNoise
 from rlresearch.runners import PBT, Population, RunnerPart
 from rlresearch.runners.step import TrainingStep
 from rlresearch.storage.redaction import MASK
-from rlresearch.training.pruning import Trial, trial_of
+from rlresearch.training.optuna_trial import Trial, trial_of
 from rlresearch.training.settings import CheckpointSettings, EvalSettings, LoggerSettings, Settings
 
 GROUPS: tuple[str, ...] = ("network", "buffer", "noise", "optimizer", "normalize", "env", "runner", "logger", "eval")

@@ -12,7 +12,8 @@ from conftest import without_xla
 
 from rlresearch.errors import RunError
 from rlresearch.loggers import base
-from rlresearch.loggers.base import CompositeLogger, FileLogger
+from rlresearch.loggers.composite import CompositeLogger
+from rlresearch.loggers.file_logger import FileLogger
 from rlresearch.review.runs import reader
 from rlresearch.storage.jsonl import read_rows
 from rlresearch.storage.run_directory import RunDirectory

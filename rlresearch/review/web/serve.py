@@ -27,8 +27,8 @@ from rlresearch.errors import ConfigError, format_value, one_line
 from rlresearch.optional import import_optional
 from rlresearch.review.commands import report
 from rlresearch.review.runs.index import Index
-from rlresearch.review.web import live
-from rlresearch.review.web.live import Source
+from rlresearch.review.web import json_answers
+from rlresearch.review.web.json_answers import Source
 
 NAMES = ("127.0.0.1", "localhost", "[::1]")
 _LONGEST_TARGET = 2_048
@@ -89,7 +89,7 @@ def application(source: Source, title: str, token: str, names: Sequence[str] = N
         def endpoint(request: Any) -> Any:
             given = request.query_params
             try:
-                return ask(live.page_query(*(given.get(name, "") for name in ("by", "filter", "all"))), given)
+                return ask(json_answers.page_query(*(given.get(name, "") for name in ("by", "filter", "all"))), given)
             except ConfigError as error:
                 return responses.JSONResponse({"problem": one_line(str(error))}, 422)
 

@@ -17,7 +17,7 @@ from rlresearch.runtime import devices
 from rlresearch.storage.run_directory import timestamp
 from rlresearch.sweeps.ledger import INTERRUPTED
 from rlresearch.training.experiment import member_configs, plan
-from rlresearch.training.pruning import without_trial
+from rlresearch.training.optuna_trial import without_trial
 
 if TYPE_CHECKING:
     from rlresearch.sweeps.controller import Sweep

@@ -27,7 +27,7 @@ from rlresearch.sweeps.search.space import typed
 from rlresearch.sweeps.search.study import JOURNAL, Study, StudySpec, open_study
 from rlresearch.training import resume
 from rlresearch.training.experiment import plan
-from rlresearch.training.pruning import aggregated
+from rlresearch.training.optuna_trial import aggregated
 
 ASKED = "search.json"  # in the search's directory: what was asked for, so that it can be asked again
 _LARGEST = 1 << 20  # bytes

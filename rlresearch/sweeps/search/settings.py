@@ -18,7 +18,7 @@ from rlresearch.runners.metrics import EPISODE_METRICS
 from rlresearch.sweeps.search.samplers import SamplerName, check_sampler
 from rlresearch.sweeps.search.space import Range, space
 from rlresearch.training.experiment import Plan, plan
-from rlresearch.training.pruning import FROM_EVALUATIONS, FROM_TIMES, PrunerName, make_pruner
+from rlresearch.training.optuna_trial import FROM_EVALUATIONS, FROM_TIMES, PrunerName, make_pruner
 from rlresearch.training.resume import named_packages
 
 WHERE = "hydra.sweeper"

@@ -22,7 +22,7 @@ from rlresearch.storage.atomic import lock
 from rlresearch.storage.jsonl import JsonLines
 from rlresearch.sweeps.search.samplers import seeded_sampler, size_of_grid
 from rlresearch.sweeps.search.space import Range, described, distributions
-from rlresearch.training.pruning import PART, SEARCH, make_pruner, open_storage
+from rlresearch.training.optuna_trial import PART, SEARCH, make_pruner, open_storage
 
 JOURNAL = "study.journal"
 _UNBORN_BEATS = 10  # proposing takes seconds: who has not ended by then is dead

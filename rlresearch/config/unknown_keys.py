@@ -8,7 +8,7 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra.core.override_parser.types import Override
 
-from rlresearch.config import messages
+from rlresearch.config import hydra_messages
 from rlresearch.config.dotted import flattened
 from rlresearch.config.hydra_session import MAIN_CONFIG, REFUSED, to_container
 from rlresearch.config.overrides import format_override, typed_text
@@ -30,7 +30,7 @@ def explain_refusal(error: Exception, parsed: Sequence[Override], groups: Sequen
             why = None if group in choices else misplaced
         if why is not None:
             return why
-    return messages.translate_hydra_error(error, parsed)
+    return hydra_messages.translate_hydra_error(error, parsed)
 
 
 def _without_settings(parsed: Sequence[Override], groups: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -34,7 +34,7 @@ FROM_TIMES = {"wall_time": "wall_time_s", "training_time": "training_time_s", "s
 PrunerName = Literal["none", "median", "percentile", "successive_halving", "hyperband"]
 PRUNERS = get_args(PrunerName)
 
-_log = logging.getLogger("rlresearch.training.pruning")
+_log = logging.getLogger("rlresearch.training.optuna_trial")
 
 
 @dataclass(frozen=True)
