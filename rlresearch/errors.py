@@ -94,4 +94,5 @@ def _shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-shown = format_value  # the name of version 0.1, which users' own components may import
+# The names of version 0.1, which users' own components may import.
+shown, nearest, alternatives = format_value, did_you_mean, allowed_hint

@@ -25,6 +25,8 @@ from rlresearch.errors import ConfigError, allowed_hint, did_you_mean, format_va
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
 
 # Classes by their names until version 0.2. Stored configurations keep the old names: a run's identity includes them.
+# What methods of components were called in version 0.1.
+FORMER = {"update_priorities": "learned", "accumulate": "observe", "commit": "moved"}
 MOVED = {
     "rlresearch.buffers.Latest": "rlresearch.buffers.OnlineBuffer",
     "rlresearch.networks.QMLP": "rlresearch.networks.QNetwork",
@@ -173,9 +175,15 @@ def require(component: Any, protocol: type, path: str) -> None:
     names = [*vars(protocol), *getattr(protocol, "__annotations__", {})]
     missing = [name for name in names if not name.startswith("_") and not hasattr(component, name)]
     if missing:
+        former = [
+            f"{FORMER[name]} is {name} since version 0.2"
+            for name in missing
+            if hasattr(component, FORMER.get(name, ""))
+        ]
         raise ConfigError(
             f"{path}: {type(component).__name__} cannot stand here, "
-            f"it lacks {', '.join(missing)} of {protocol.__module__}.{protocol.__name__}."
+            f"it lacks {', '.join(missing)} of {protocol.__module__}.{protocol.__name__}"
+            f"{'; ' if former else ''}{', '.join(former)}."
         )
 
 
