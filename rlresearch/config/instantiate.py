@@ -24,9 +24,9 @@ from rlresearch.errors import ConfigError, allowed_hint, did_you_mean, format_va
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
 
-# Classes by their names until version 0.2. Stored configurations keep the old names: a run's identity includes them.
-# What methods of components were called in version 0.1.
+# What methods of components were called until version 0.2.
 FORMER = {"update_priorities": "learned", "accumulate": "observe", "commit": "moved"}
+# Classes by their names until version 0.2. Stored configurations keep the old names: a run's identity includes them.
 MOVED = {
     "rlresearch.buffers.Latest": "rlresearch.buffers.OnlineBuffer",
     "rlresearch.networks.QMLP": "rlresearch.networks.QNetwork",
