@@ -11,23 +11,25 @@ __version__ = "0.2.0"
 
 
 class LazyModule(types.ModuleType):
-    """Stands for a module until one of its attributes is used, then loads it and steps aside.
+    """Stands for a module. The first use of an attribute loads the module, which takes its place.
 
     `importlib.util.LazyLoader` does not serve: on Python 3.11 to 3.13 the import statement itself
     looks at an attribute, and with that it loads.
     """
 
     def __getattr__(self, name: str):
-        if name.startswith("_"):  # nobody here uses these; pytest asks whatever a module holds whether it is a mock
+        if name in ("__wrapped__", "_mock_name"):  # what pytest asks of whatever a module holds
             raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
-        return getattr(_loaded(self.__name__), name)
+        return getattr(load_module(self.__name__), name)
 
 
-def _loaded(name: str) -> types.ModuleType:
-    """The module, without looking for garbage meanwhile and ever again in what it made: a quarter of TensorFlow's
-    time went into that, a tenth of every tracing after it, and a forked process copied all that is looked through.
+def load_module(name: str) -> types.ModuleType:
+    """Imports a module without garbage collection; what it makes is never collected.
+
+    Collection took a quarter of TensorFlow's loading time and a tenth of every tracing after it, and made a forked
+    process copy all that it looks through.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -39,7 +41,7 @@ def _loaded(name: str) -> types.ModuleType:
             gc.enable()
 
 
-def _defer(name: str) -> None:
+def _load_lazily(name: str) -> None:
     """Makes `import name` cost nothing until the module is used.
 
     Importing TensorFlow takes 5 to 9 s. Every file of the package says `import tensorflow as tf`
@@ -52,14 +54,14 @@ def _defer(name: str) -> None:
         sys.modules[name].__file__ = spec.origin  # `inspect` asks every module where it lies
 
 
-def forget_deferred(name: str) -> None:
-    """Takes a stand-in away that was not used: for programs that never will, whose libraries look who is there.
+def remove_lazy_module(name: str) -> None:
+    """Removes the stand-in of a module that this program never uses.
 
-    matplotlib asks every `tensorflow` among the modules whether what it plots is a tensor, and that would load it.
+    matplotlib asks any `tensorflow` in `sys.modules` whether a plotted value is a tensor, and that would load it.
     """
     if isinstance(sys.modules.get(name), LazyModule):
         del sys.modules[name]
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters arrives as an exception
-_defer("tensorflow")
+_load_lazily("tensorflow")

@@ -43,7 +43,7 @@ def exit_code_of(command: Callable[[], int | None], program: str = "rlresearch")
         return 130
 
 
-def closest(word: str, known: Iterable[str]) -> str | None:
+def closest_match(word: str, known: Iterable[str]) -> str | None:
     """The known word most like `word`, if one is. Capitals do not count, and `lr` is like `optimizer.lr`."""
     names = {name.lower(): name for name in reversed(list(known))}
     ends = [name for name in names if name.rpartition(".")[2] == word.lower()]
@@ -51,25 +51,25 @@ def closest(word: str, known: Iterable[str]) -> str | None:
     return names[close[0]] if close else None
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the closest known word, or an empty string."""
-    close = closest(word, known)
+    close = closest_match(word, known)
     return f"; did you mean '{close}'?" if close is not None else ""
 
 
-def alternatives(word: str, known: Iterable[str]) -> str:
+def allowed_hint(word: str, known: Iterable[str]) -> str:
     """The end of a refusal: the closest known word, then all known words."""
     known = list(known)
-    return ending(closest(word, known), known)
+    return format_allowed(closest_match(word, known), known)
 
 
-def ending(close: str | None, known: Iterable[str]) -> str:
+def format_allowed(close: str | None, known: Iterable[str]) -> str:
     """As `alternatives`, for a closest word that the caller found."""
     allowed = _shortened(", ".join(known), LONGEST_LIST) or "nothing"
     return f"; allowed: {allowed}." if close is None else f"; did you mean '{close}'? Allowed: {allowed}."
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as a user types it on the command line, shortened."""
     return _shortened(_typed(value), LONGEST_VALUE)
 
@@ -92,3 +92,7 @@ def _typed(value: Any) -> str:
 
 def _shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+# The names of version 0.1, which users' own components may import.
+shown, nearest, alternatives = format_value, did_you_mean, allowed_hint

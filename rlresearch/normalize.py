@@ -170,3 +170,6 @@ def merge(a: Moments, b: Moments) -> Moments:
 def deviation(moments: Moments) -> tf.Tensor:
     """The standard deviation float32[...]; 1e-8 is added to the variance, so it is never 0."""
     return tf.sqrt(moments.m2 / tf.maximum(moments.count, 1.0) + 1e-8)
+
+
+AsIs = Identity  # its name until version 0.2

@@ -42,6 +42,9 @@ class StepResult(NamedTuple):
     next_obs: tf.Tensor
 
 
+Outcome = StepResult  # its name until version 0.2
+
+
 class Transition(NamedTuple):
     """One environment step for learning, N rows or one; made only by `transition`.
 

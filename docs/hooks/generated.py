@@ -74,7 +74,7 @@ def _option(option: reference.Option) -> Iterator[str]:
         yield from (f"It chooses {chosen}.", "")
     if option.sets:
         yield from (
-            f"It sets {', '.join(f'`{key}={reference.shown(value)}`' for key, value in option.sets.items())}.",
+            f"It sets {', '.join(f'`{key}={reference.format_value(value)}`' for key, value in option.sets.items())}.",
             "",
         )
     if option.settings:

@@ -23,7 +23,7 @@ import yaml
 
 from rlresearch.config import instantiate
 from rlresearch.config.compose import compose, config_folder
-from rlresearch.errors import shown
+from rlresearch.errors import format_value
 from rlresearch.sweeps import launchers
 from rlresearch.sweeps.search.settings import SearchSettings
 from rlresearch.training.experiment import Plan
@@ -142,7 +142,7 @@ def _of_node(
 def _setting(key: str, name: str, default: Any, kind: type | None, comment: str | None) -> Setting:
     meaning = comment or _meaning(kind, name)
     allowed = instantiate.allowed(kind, name) if kind is not None else ""
-    return Setting(key, "none: must be given" if default == "???" else shown(default), allowed, meaning)
+    return Setting(key, "none: must be given" if default == "???" else format_value(default), allowed, meaning)
 
 
 def _class_of_group(group: str) -> type | None:

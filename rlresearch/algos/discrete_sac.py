@@ -35,7 +35,7 @@ import tensorflow as tf
 
 from rlresearch import networks, ops, optim, rng
 from rlresearch.distributions import Categorical
-from rlresearch.errors import ConfigError, shown
+from rlresearch.errors import ConfigError, format_value
 from rlresearch.networks import ensemble
 from rlresearch.ranges import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFraction, PositiveInt
 from rlresearch.types import Batch, EnvSpec, Key, Progress, TimeStep, Tree
@@ -93,7 +93,7 @@ class DiscreteSAC:
             raise ConfigError("algo.temperature=0.0: must be above 0, or fixed with algo.learn_temperature=false.")
         activation = getattr(self.actor, "output_activation", "linear")
         if activation != "linear":
-            wrong = f"network.actor.output_activation={shown(activation)}: must be linear for DiscreteSAC"
+            wrong = f"network.actor.output_activation={format_value(activation)}: must be linear for DiscreteSAC"
             raise ConfigError(f"{wrong}, which reads logits; network=stochastic_actor_critic fits.")
 
     @property

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from functools import partial
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from hydra._internal.utils import get_args_parser
 
-from rlresearch.errors import ConfigError, nearest, shown
+from rlresearch.errors import ConfigError, did_you_mean, format_value
+
+Mode = Literal["show", "resume", "sweep", "train"]
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -21,10 +23,10 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     for name in ("config_name", "config_path"):
         if (value := getattr(arguments, name)) is not None:
-            where = f"--{name.replace('_', '-')}={shown(value)}"
+            where = f"--{name.replace('_', '-')}={format_value(value)}"
             raise ConfigError(f"{where}: there is no other configuration; --config-dir=FOLDER adds to it.")
     if arguments.experimental_rerun is not None:
-        where = f"--experimental-rerun={shown(arguments.experimental_rerun)}"
+        where = f"--experimental-rerun={format_value(arguments.experimental_rerun)}"
         raise ConfigError(f"{where}: there is no such option here; rlresearch-review reproduce RUN runs a run again.")
     modes = {"--run": arguments.run, "--multirun": arguments.multirun, "--cfg": arguments.cfg, "--info": arguments.info}
     modes["--shell-completion"] = arguments.shell_completion
@@ -32,24 +34,24 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     if len(asked) > 1:
         raise ConfigError(f"{' and '.join(asked)} do not go together: choose one.")
     if arguments.package is not None and not arguments.cfg:
-        raise ConfigError(f"--package={shown(arguments.package)}: says what --cfg shows; it goes with that alone.")
+        raise ConfigError(
+            f"--package={format_value(arguments.package)}: says what --cfg shows; it goes with that alone."
+        )
     if arguments.resolve and not (arguments.cfg or arguments.help):
         raise ConfigError("--resolve: says how --cfg and --help show settings; it goes with these alone.")
     return arguments
 
 
-def only_shows(arguments: argparse.Namespace) -> bool:
-    """Whether the command shows what exists, and runs nothing."""
-    options = (arguments.help, arguments.hydra_help, arguments.cfg, arguments.info, arguments.shell_completion)
-    return any(options)
-
-
-def names_resume(arguments: argparse.Namespace) -> bool:
-    """Whether the command goes on with a run, sweep or search that exists."""
-    return any(each.partition("=")[0].lstrip("+") == "resume" for each in arguments.overrides)
+def mode_of(arguments: argparse.Namespace) -> Mode:
+    """What the command does. show: print what exists; resume: continue a run, sweep or search; sweep or train."""
+    if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion:
+        return "show"
+    if any(each.partition("=")[0].lstrip("+") == "resume" for each in arguments.overrides):
+        return "resume"
+    return "sweep" if arguments.multirun else "train"
 
 
 def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
     options = [option for action in parser._actions for option in action.option_strings if len(option) > 3]
     word = message.rpartition("unrecognized arguments: ")[2].partition("=")[0]
-    raise ConfigError(f"{message}{nearest(word, options) or ';'} --help lists what there is.")
+    raise ConfigError(f"{message}{did_you_mean(word, options) or ';'} --help lists what there is.")

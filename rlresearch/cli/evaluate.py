@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from rlresearch.cli.stored_policy import StoredPolicy, policy_parser, stored_policy
-from rlresearch.errors import ConfigError, exit_code_of, shown
+from rlresearch.errors import ConfigError, exit_code_of, format_value
 from rlresearch.evaluation.video import check_rendering, record
 from rlresearch.runtime import devices, watchdog
 
@@ -64,7 +64,9 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _check_video(path: Path, policy: StoredPolicy) -> None:
     if path.suffix != ".mp4" or not path.absolute().parent.is_dir():
-        raise ConfigError(f"--video={shown(str(path))}: must be a file that ends in .mp4, in a folder that exists.")
+        raise ConfigError(
+            f"--video={format_value(str(path))}: must be a file that ends in .mp4, in a folder that exists."
+        )
     check_rendering(policy.plan.task, "--video")
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from rlresearch.cli.stored_policy import StoredPolicy, policy_parser, stored_policy
 from rlresearch.envs.host import CheckedEnv
-from rlresearch.errors import ConfigError, RunError, exit_code_of, shown
+from rlresearch.errors import ConfigError, RunError, exit_code_of, format_value
 from rlresearch.runtime import devices
 from rlresearch.storage import atomic
 from rlresearch.storage.provenance import versions
@@ -49,7 +49,7 @@ def _export(options: argparse.Namespace) -> None:
         _require_onnx()
     policy, folder = stored_policy(options), Path(options.folder).absolute()
     if folder.exists():
-        raise ConfigError(f"FOLDER={shown(options.folder)}: exists already; choose another.")
+        raise ConfigError(f"FOLDER={format_value(options.folder)}: exists already; choose another.")
     settings = policy.plan.settings
     devices.prepare("cpu", settings.threads, settings.deterministic, settings.compile_cache)
     import tensorflow as tf
@@ -118,7 +118,7 @@ def _acting(policy: StoredPolicy, state: Any, module: Any) -> Any:
         action = policy.plan.trainer.policy(own, obs)
         if isinstance(space, gym.spaces.Discrete):
             return {"action": action + int(space.start)}
-        assert isinstance(space, gym.spaces.Box)  # `AttemptTask.spec` refuses all others
+        assert isinstance(space, gym.spaces.Box)  # `Task.spec` refuses all others
         middle, half = (space.high + space.low) / 2, (space.high - space.low) / 2
         return {"action": tf.clip_by_value(middle + half * action, space.low, space.high)}
 

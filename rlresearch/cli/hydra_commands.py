@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from rlresearch.cli.request import make_request
-from rlresearch.config import messages
+from rlresearch.config import hydra_messages
 from rlresearch.config.compose import compose, to_plain
 from rlresearch.config.hydra_session import MAIN_CONFIG, open_hydra
 from rlresearch.config.overrides import representative_job
@@ -66,7 +66,7 @@ def show(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
         except OWN_ERRORS:
             raise
         except Exception as error:
-            raise messages.explain_hydra_failure(error, argv) from error
+            raise hydra_messages.explain_hydra_failure(error, argv) from error
 
 
 def sweep(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
@@ -84,7 +84,7 @@ def sweep(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
         except Exception as error:
             if job.begun:
                 raise
-            raise messages.explain_hydra_failure(error, argv) from error
+            raise hydra_messages.explain_hydra_failure(error, argv) from error
 
 
 def _mode(hydra: Hydra, overrides: list[str]) -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from hydra.errors import HydraException
@@ -13,13 +14,20 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlresearch import __version__
 from rlresearch.cli import hydra_commands
-from rlresearch.cli.arguments import names_resume, only_shows, parse_arguments
+from rlresearch.cli.arguments import Mode, mode_of, parse_arguments
 from rlresearch.cli.resume import resume_all
 from rlresearch.cli.train import train
-from rlresearch.config import messages
+from rlresearch.config import hydra_messages
 from rlresearch.errors import exit_code_of
 from rlresearch.runtime.signals import Interrupted
 from rlresearch.training import resume
+
+COMMANDS: dict[Mode, Callable[[argparse.Namespace, Sequence[str]], None]] = {
+    "show": hydra_commands.show,
+    "resume": resume_all,
+    "sweep": hydra_commands.sweep,
+    "train": train,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,17 +48,11 @@ def _run(argv: Sequence[str]) -> int:
     arguments = parse_arguments(argv)
     if arguments.config_dir is not None and (folder := os.path.abspath(arguments.config_dir)) not in sys.path:
         sys.path.insert(0, folder)  # a user's own components lie beside their YAML
-    if only_shows(arguments):
-        command = hydra_commands.show
-    elif names_resume(arguments):
-        command = resume_all
-    else:
-        command = hydra_commands.sweep if arguments.multirun else train
     try:
-        command(arguments, argv)
+        COMMANDS[mode_of(arguments)](arguments, argv)
         return 0
     except (HydraException, OmegaConfBaseException) as error:
-        raise messages.explain_hydra_failure(error, argv) from error
+        raise hydra_messages.explain_hydra_failure(error, argv) from error
     except Interrupted as interrupted:
         print(_explain_interruption(interrupted, arguments.config_dir), file=sys.stderr)
         return interrupted.exit_code

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rlresearch.errors import ConfigError, exit_code_of, shown
+from rlresearch.errors import ConfigError, exit_code_of, format_value
 from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.training import run
 from rlresearch.training.experiment import plan
@@ -48,7 +48,9 @@ def rerun(
     record, config = RunDirectory(path).recorded(), read_config(path / "config.yaml")
     config |= {"runs_dir": runs_dir} if runs_dir else {}
     if (began_with := config.get("init_from")) is not None and init_from is None:
-        raise ConfigError(f"{path}: began with what {shown(began_with)} had learned; name that with --init-from=RUN.")
+        raise ConfigError(
+            f"{path}: began with what {format_value(began_with)} had learned; name that with --init-from=RUN."
+        )
     config |= {"init_from": init_from}
     request = RunRequest(
         config=config,

@@ -15,12 +15,12 @@ from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from rlresearch.config import messages
+from rlresearch.config import hydra_messages
 from rlresearch.config.dotted import flattened
 from rlresearch.config.hydra_session import MAIN_CONFIG, REFUSED, config_folder, open_hydra, to_container
 from rlresearch.config.overrides import check_overrides, format_override, group_names, parse
-from rlresearch.config.refusals import explain_refusal
-from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.config.unknown_keys import explain_refusal
+from rlresearch.errors import ConfigError, allowed_hint, format_value
 
 
 class Composed(NamedTuple):
@@ -61,7 +61,7 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> Composed
             runtime, typed = config.hydra.runtime, config.hydra.overrides.task
             return Composed(to_plain(config), dict(runtime.choices), list(typed), config, loader)
         except InterpolationResolutionError as error:
-            raise ConfigError(messages.explain_interpolation_error(error, config)) from None
+            raise ConfigError(hydra_messages.explain_interpolation_error(error, config)) from None
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:
@@ -74,8 +74,8 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
     known = [field.name for field in dataclasses.fields(HydraConf)] + ["env"]  # which its own defaults add
     for name in config.hydra:
         if name not in known:
-            typed = f"hydra.{name}={shown(config.hydra[name])}"
-            raise ConfigError(f"{typed}: Hydra has no such setting{alternatives(name, known)}")
+            typed = f"hydra.{name}={format_value(config.hydra[name])}"
+            raise ConfigError(f"{typed}: Hydra has no such setting{allowed_hint(name, known)}")
     return config
 
 

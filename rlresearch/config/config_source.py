@@ -13,7 +13,7 @@ from hydra._internal.sources_registry import SourcesRegistry
 from hydra.plugins.config_source import ConfigResult
 
 from rlresearch.config import safe_yaml
-from rlresearch.errors import ConfigError, shown
+from rlresearch.errors import ConfigError, format_value
 
 SCHEME = "own"
 
@@ -72,4 +72,6 @@ def _check_values(file: Path, tree: Any) -> None:
         for each in tree.values() if isinstance(tree, dict) else tree:
             _check_values(file, each)
     elif isinstance(tree, set | tuple):
-        raise ConfigError(f"{file}: {shown(str(tree))} is no setting; allowed: numbers, text, true, null, lists.")
+        raise ConfigError(
+            f"{file}: {format_value(str(tree))} is no setting; allowed: numbers, text, true, null, lists."
+        )

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from hydra._internal.callbacks import Callbacks
-from hydra.core.utils import configure_log, run_job
+from hydra.core.utils import JobStatus, configure_log, run_job
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig
 
-from rlresearch.config import messages
+from rlresearch.config import hydra_messages
 from rlresearch.config.compose import Composed
 from rlresearch.config.hydra_session import MAIN_CONFIG
 
@@ -19,15 +18,6 @@ def run_as_hydra_job(function: Callable[[], object], composed: Composed, argv: S
 
     Errors: ConfigError if the settings cannot take effect. Errors of `function` are raised as they are.
     """
-    failures: list[Exception] = []
-
-    def job(_: DictConfig) -> None:
-        try:
-            function()
-        except Exception as error:
-            failures.append(error)  # `run_job` keeps it too, but tells it with a line of its own
-            raise
-
     whole = composed.whole
     whole.hydra.mode = RunMode.RUN
     try:
@@ -35,9 +25,9 @@ def run_as_hydra_job(function: Callable[[], object], composed: Composed, argv: S
         callbacks = Callbacks(whole)
         callbacks.on_run_start(config=whole, config_name=MAIN_CONFIG)
         context = HydraContext(config_loader=composed.loader, callbacks=callbacks)
-        returned = run_job(job, whole, "hydra.run.dir", None, context)
+        returned = run_job(lambda _: function(), whole, "hydra.run.dir", None, context)
         callbacks.on_run_end(config=whole, config_name=MAIN_CONFIG, job_return=returned)
     except Exception as error:
-        raise messages.explain_hydra_failure(error, argv) from error
-    for failure in failures:
-        raise failure
+        raise hydra_messages.explain_hydra_failure(error, argv) from error
+    if returned.status == JobStatus.FAILED:
+        raise returned._return_value  # Hydra's own `return_value` would print a line of its own

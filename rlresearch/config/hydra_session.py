@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from rlresearch.config import config_source
-from rlresearch.errors import ConfigError, shown
+from rlresearch.errors import ConfigError, format_value
 
 HYDRA_VERSION = "1.3"
 MAIN_CONFIG = "config"  # conf/config.yaml
@@ -43,7 +43,7 @@ def open_hydra(config_dir: str | None, scheme: str = config_source.SCHEME) -> It
     scheme: of the user's folder; by default one whose files are checked before Hydra reads them.
     """
     if config_dir is not None and not Path(config_dir).is_dir():
-        raise ConfigError(f"--config-dir={shown(config_dir)}: must be a folder that exists.")
+        raise ConfigError(f"--config-dir={format_value(config_dir)}: must be a folder that exists.")
     GlobalHydra.instance().clear()
     version.setbase(HYDRA_VERSION)
     override_plugin_defaults()

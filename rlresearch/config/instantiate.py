@@ -20,10 +20,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeGuard
 
-from rlresearch.errors import ConfigError, alternatives, nearest, shown
+from rlresearch.errors import ConfigError, allowed_hint, did_you_mean, format_value
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
 
+# What methods of components were called until version 0.2.
+FORMER = {"update_priorities": "learned", "accumulate": "observe", "commit": "moved"}
 # Classes by their names until version 0.2. Stored configurations keep the old names: a run's identity includes them.
 MOVED = {
     "rlresearch.buffers.Latest": "rlresearch.buffers.OnlineBuffer",
@@ -54,7 +56,9 @@ def build(node: Any, path: str, parts: Mapping[str, Any] | None = None, packages
 def component_class(node: Any, path: str, packages: Sequence[str] | None = None) -> type:
     """The dataclass that a node's `_target_` names."""
     if not isinstance(node, Mapping) or "_target_" not in node:
-        raise ConfigError(f"{path}={shown(node)}: must be a component, with a _target_ such as package.module.Class.")
+        raise ConfigError(
+            f"{path}={format_value(node)}: must be a component, with a _target_ such as package.module.Class."
+        )
     return resolve(node["_target_"], f"{path}._target_", packages)
 
 
@@ -64,7 +68,9 @@ def make(cls: type, values: Mapping[str, Any], path: str, parts: Mapping[str, An
     taken = {name: part for name, part in (parts or {}).items() if name in fields}
     for name in taken:
         if name in values:
-            raise ConfigError(f"{path}.{name}={shown(values[name])}: is not set here, it has a place of its own.")
+            raise ConfigError(
+                f"{path}.{name}={format_value(values[name])}: is not set here, it has a place of its own."
+            )
     own = {name: value for name, value in values.items() if name in fields and _fills(value, _hints(cls)[name])}
     checked = _checked(cls, values, path, frozenset(taken) | frozenset(own))
     for name, component in (own | taken).items():
@@ -82,21 +88,23 @@ def resolve(target: str, path: str, packages: Sequence[str] | None = None) -> ty
     """The dataclass that a dotted name leads to. ConfigError where it leads elsewhere or nowhere."""
     module_name, _, name = str(target).rpartition(".")
     if not all(part.isidentifier() for part in [*module_name.split("."), name]):
-        raise ConfigError(f"{path}={shown(target)}: must be a dotted name, such as package.module.Class.")
+        raise ConfigError(f"{path}={format_value(target)}: must be a dotted name, such as package.module.Class.")
     if packages is not None and target.partition(".")[0] not in packages:
-        where = f"{path}={shown(target)}: must be inside {' or '.join(packages)}"
-        raise ConfigError(f"{where}, in what is not your own{allowing(target)}")
+        where = f"{path}={format_value(target)}: must be inside {' or '.join(packages)}"
+        raise ConfigError(f"{where}, in what is not your own{packages_hint(target)}")
     module_name, _, name = MOVED.get(target, target).rpartition(".")
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # noqa: BLE001 (whatever a module of the user's does when it is imported)
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         hint = _other_modules(missing) if missing else ""
-        raise ConfigError(f"{path}={shown(target)}: {type(error).__name__}: {error}{hint}") from None
+        raise ConfigError(f"{path}={format_value(target)}: {type(error).__name__}: {error}{hint}") from None
     cls = getattr(module, name, None)
     if not _is_component_class(cls):
         known = [word for word, value in vars(module).items() if _is_component_class(value)]
-        raise ConfigError(f"{path}={shown(target)}: must name a dataclass in {module_name}{alternatives(name, known)}")
+        raise ConfigError(
+            f"{path}={format_value(target)}: must name a dataclass in {module_name}{allowed_hint(name, known)}"
+        )
     return cls
 
 
@@ -105,7 +113,7 @@ def allowed(cls: type, name: str) -> str:
     return _allowed(_hints(cls)[name])
 
 
-def allowing(module: str) -> str:
+def packages_hint(module: str) -> str:
     """How a refusal of code from a package that nobody named ends."""
     package = module.partition(".")[0]
     return f"; if it is, packages=[{package}]." if package.isidentifier() else "."
@@ -119,8 +127,8 @@ def _other_modules(missing: str) -> str:
     parent, _, name = missing.rpartition(".")
     folders = getattr(sys.modules.get(parent), "__path__", None)
     if folders is None:
-        return nearest(name, ["rlresearch"])
-    return alternatives(name, [each.name for each in pkgutil.iter_modules(folders)])
+        return did_you_mean(name, ["rlresearch"])
+    return allowed_hint(name, [each.name for each in pkgutil.iter_modules(folders)])
 
 
 def _checked(cls: type, values: Mapping[str, Any], path: str, components: frozenset[str]) -> dict[str, Any]:
@@ -167,9 +175,15 @@ def require(component: Any, protocol: type, path: str) -> None:
     names = [*vars(protocol), *getattr(protocol, "__annotations__", {})]
     missing = [name for name in names if not name.startswith("_") and not hasattr(component, name)]
     if missing:
+        former = [
+            f"{FORMER[name]} is {name} since version 0.2"
+            for name in missing
+            if hasattr(component, FORMER.get(name, ""))
+        ]
         raise ConfigError(
             f"{path}: {type(component).__name__} cannot stand here, "
-            f"it lacks {', '.join(missing)} of {protocol.__module__}.{protocol.__name__}."
+            f"it lacks {', '.join(missing)} of {protocol.__module__}.{protocol.__name__}"
+            f"{'; ' if former else ''}{', '.join(former)}."
         )
 
 
@@ -180,16 +194,16 @@ def _explained(cls: type, problem: Mapping[str, Any], path: str, values: Mapping
         return f"{setting} is missing: {cls.__name__} needs {_allowed(_hints(cls)[name])}."
     value = values[name]
     if problem["type"] == "extra_forbidden":
-        return f"{setting}={shown(value)}: {cls.__name__} has no such setting{alternatives(name, known)}"
+        return f"{setting}={format_value(value)}: {cls.__name__} has no such setting{allowed_hint(name, known)}"
     kind = _hints(cls)[name]
     words = _allowed(kind)
     choices = [str(choice) for each in _members(kind) for choice in _choices(each)]
-    hint = nearest(value, choices) if isinstance(value, str) else ""
+    hint = did_you_mean(value, choices) if isinstance(value, str) else ""
     if isinstance(value, float) and not math.isfinite(value):
         words = words.replace("a number", "a finite number")
     elif isinstance(value, float) and value.is_integer() and int in map(_plain, _members(kind)):
         hint = f"; did you mean '{int(value)}'?"
-    return f"{setting}={shown(value)}: must be {words}{hint or '.'}"
+    return f"{setting}={format_value(value)}: must be {words}{hint or '.'}"
 
 
 def _allowed(hint: Any) -> str:

@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 
 from rlresearch.config.hydra_session import REFUSED, open_hydra
-from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.errors import ConfigError, allowed_hint, format_value
 
 MULTIPLE_CHOICE = ("experiment", "logger")  # groups of which more than one option may be chosen
 LONGEST, DEEPEST = 50_000, 24  # characters of a word of the command; brackets within brackets, names within names
@@ -36,7 +36,7 @@ def parse(overrides: Sequence[str], loader: ConfigLoader) -> list[Override]:
             if value.endswith(")") and "(" in value:
                 hint = f"; text with parentheses needs quotes of its own: \"{key}='{value}'\""
             raise ConfigError(
-                f"{shown(text)}: must be KEY=VALUE, with nothing around '=' and lists as KEY=[1,2]{hint}."
+                f"{format_value(text)}: must be KEY=VALUE, with nothing around '=' and lists as KEY=[1,2]{hint}."
             ) from None
     return parsed
 
@@ -45,15 +45,15 @@ def _check_size(text: str) -> None:
     """ConfigError where a word of the command is so long or deep that parsing it would take minutes, or end Python."""
     key, _, value = text.partition("=")
     if len(text) > LONGEST:
-        raise ConfigError(f"{shown(text)}: has {len(text):,} characters, of at most {LONGEST:,}.")
+        raise ConfigError(f"{format_value(text)}: has {len(text):,} characters, of at most {LONGEST:,}.")
     if key.count(".") + key.count("/") > DEEPEST:
-        raise ConfigError(f"{shown(key)}: there is no such setting; no key has more than {DEEPEST} parts.")
+        raise ConfigError(f"{format_value(key)}: there is no such setting; no key has more than {DEEPEST} parts.")
     depth = deepest = 0
     for letter in _QUOTED.sub("", value):
         depth += (letter in "[{(") - (letter in "]})")
         deepest = max(deepest, depth)
     if deepest > DEEPEST:
-        raise ConfigError(f"{shown(text)}: is nested {deepest} deep, of at most {DEEPEST}.")
+        raise ConfigError(f"{format_value(text)}: is nested {deepest} deep, of at most {DEEPEST}.")
 
 
 def check_overrides(parsed: Sequence[Override], groups: Sequence[str], loader: ConfigLoader) -> None:
@@ -76,7 +76,7 @@ def _wrong_option(override: Override, loader: ConfigLoader) -> str | None:
             return "must be the name of an option, and lead nowhere else."
         known = loader.get_group_options(f"{group}/{folder}".rstrip("/"))
         if name not in known and "${" not in name:
-            return f"there is no such option{alternatives(name, known)}"
+            return f"there is no such option{allowed_hint(name, known)}"
     return None
 
 
@@ -95,8 +95,8 @@ def typed_text(override: Override) -> str:
 def format_override(override: Override) -> str:
     """`key=value` as it was typed."""
     if override.is_delete():
-        return shown(override.input_line)
-    return f"{shown(override.get_key_element().lstrip('+'))}={shown(override.value())}"
+        return format_value(override.input_line)
+    return f"{format_value(override.get_key_element().lstrip('+'))}={format_value(override.value())}"
 
 
 def set_values(overrides: Sequence[str], config_dir: str | None = None) -> dict[str, tuple[str, Any] | None]:
@@ -152,8 +152,10 @@ def _parse_search(settings: dict[str, Any], overrides: Sequence[str], loader: Co
     given = {each.get_key_element() for each in own}
     params = settings.get("params") or {}
     if not isinstance(params, dict):
-        raise ConfigError(f"hydra.sweeper.params={shown(params)}: must be a mapping, like {{KEY:interval(0,1)}}.")
-    lines = [f"{key}={value if isinstance(value, str) else shown(value)}" for key, value in params.items()]
+        raise ConfigError(
+            f"hydra.sweeper.params={format_value(params)}: must be a mapping, like {{KEY:interval(0,1)}}."
+        )
+    lines = [f"{key}={value if isinstance(value, str) else format_value(value)}" for key, value in params.items()]
     parsed = [each for each in parse(lines, loader) if each.get_key_element() not in given] + own
     fixed = [typed_text(each) for each in parsed if not each.is_sweep_override()]
     return SearchSpec(settings, fixed, [each for each in parsed if each.is_sweep_override()])

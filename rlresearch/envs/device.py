@@ -81,7 +81,7 @@ class DeviceEnv:
         """Actions as the environment takes them: bounds for [-1, 1], discrete ones from where they start."""
         if isinstance(self.actions, gym.spaces.Discrete):
             return action + int(self.actions.start)
-        assert isinstance(self.actions, gym.spaces.Box)  # `AttemptTask.spec` refuses all others
+        assert isinstance(self.actions, gym.spaces.Box)  # `Task.spec` refuses all others
         low, high = self.actions.low, self.actions.high
         return tf.clip_by_value((high + low) / 2 + (high - low) / 2 * action, low, high)
 

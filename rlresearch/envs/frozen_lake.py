@@ -14,7 +14,7 @@ import annotated_types as at
 import tensorflow as tf
 
 from rlresearch.envs import tables
-from rlresearch.errors import ConfigError, shown
+from rlresearch.errors import ConfigError, format_value
 from rlresearch.types import Key
 
 MAPS = {
@@ -40,9 +40,11 @@ class FrozenLake:
     def __post_init__(self) -> None:
         rows = self.desc
         if rows is not None and (len(set(map(len, rows))) != 1 or not {"S"} <= set("".join(rows)) <= set("SFHG")):
-            raise ConfigError(f"desc={shown(rows)}: must be rows of one length, of tiles S, F, H and G, with an S.")
+            raise ConfigError(
+                f"desc={format_value(rows)}: must be rows of one length, of tiles S, F, H and G, with an S."
+            )
         if len(self.reward_schedule) != 3:
-            wrong = f"reward_schedule={shown(self.reward_schedule)}"
+            wrong = f"reward_schedule={format_value(self.reward_schedule)}"
             raise ConfigError(f"{wrong}: must be three numbers: at the goal, in a hole, elsewhere.")
 
     @property

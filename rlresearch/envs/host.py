@@ -49,7 +49,7 @@ class CheckedEnv(gym.Wrapper):
             self._start = int(env.action_space.start)
             self.action_space = gym.spaces.Discrete(int(env.action_space.n))
         else:
-            assert isinstance(env.action_space, gym.spaces.Box)  # `AttemptTask.spec` refuses all others
+            assert isinstance(env.action_space, gym.spaces.Box)  # `Task.spec` refuses all others
             low, high = env.action_space.low, env.action_space.high
             self._low, self._high, self._middle, self._half = low, high, (high + low) / 2, (high - low) / 2
             self.action_space = gym.spaces.Box(-1.0, 1.0, env.action_space.shape, np.float32)

@@ -14,7 +14,7 @@ import annotated_types as at
 import gymnasium as gym
 import numpy as np
 
-from rlresearch.errors import ConfigError, alternatives, nearest, shown
+from rlresearch.errors import ConfigError, allowed_hint, did_you_mean, format_value
 from rlresearch.types import EnvSpec, Key, Tree
 
 
@@ -69,12 +69,12 @@ class Task:
             if module:
                 importlib.import_module(module)
         except Exception as error:  # noqa: BLE001 (whatever a module of the user's does when it is imported)
-            raise ConfigError(f"env.id={shown(self.id)}: cannot import {module!r}: {error}.") from None
+            raise ConfigError(f"env.id={format_value(self.id)}: cannot import {module!r}: {error}.") from None
         try:
             return gym.spec(name)
         except gym.error.Error:
-            hint = nearest(name, gym.registry) or "; list them with gymnasium.pprint_registry()"
-            raise ConfigError(f"env.id={shown(self.id)}: must be registered in Gymnasium{hint}") from None
+            hint = did_you_mean(name, gym.registry) or "; list them with gymnasium.pprint_registry()"
+            raise ConfigError(f"env.id={format_value(self.id)}: must be registered in Gymnasium{hint}") from None
 
     @cached_property
     def time_limit(self) -> int | None:
@@ -116,10 +116,10 @@ class Task:
         except ConfigError:
             raise
         except gym.error.DependencyNotInstalled as error:
-            raise ConfigError(f"env.id={shown(self.id)}: cannot be made: {error}") from error
+            raise ConfigError(f"env.id={format_value(self.id)}: cannot be made: {error}") from error
         except Exception as error:
-            wrong = f"env.id={shown(self.id)}: cannot be made"
-            raise ConfigError(f"{wrong} with env.kwargs={shown(arguments)}: {error}") from error
+            wrong = f"env.id={format_value(self.id)}: cannot be made"
+            raise ConfigError(f"{wrong} with env.kwargs={format_value(arguments)}: {error}") from error
 
     def _check_arguments(self) -> None:
         """ConfigError where `kwargs` has a name that the environment does not take."""
@@ -128,15 +128,17 @@ class Task:
         name, value = next(iter(self.kwargs.items()))
         if self.physics is not None:
             instead = f"env.physics.{name}"
-            raise ConfigError(f"env.kwargs.{name}={shown(value)}: this environment is compiled; set {instead} instead.")
+            raise ConfigError(
+                f"env.kwargs.{name}={format_value(value)}: this environment is compiled; set {instead} instead."
+            )
         entry = self._registered.entry_point
         creator: Any = gym.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
         taken = inspect.signature(creator).parameters
         if all(each.kind is not each.VAR_KEYWORD for each in taken.values()):
             for name, value in self.kwargs.items():
                 if name not in taken:
-                    wrong = f"env.kwargs.{name}={shown(value)}: {self.id} has no such argument"
-                    raise ConfigError(f"{wrong}{alternatives(name, taken)}")
+                    wrong = f"env.kwargs.{name}={format_value(value)}: {self.id} has no such argument"
+                    raise ConfigError(f"{wrong}{allowed_hint(name, taken)}")
 
     @cached_property
     def original_observation_space(self) -> gym.Space:
@@ -171,7 +173,7 @@ class Task:
             raise ConfigError(_refusal(self.id, "actions", action))
         if not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
             raise ConfigError(
-                f"env.id={shown(self.id)}: has unbounded actions {action}; give its action space finite bounds, "
+                f"env.id={format_value(self.id)}: has unbounded actions {action}; give its action space finite bounds, "
                 "which [-1, 1] is rescaled to."
             )
         return EnvSpec(self.id, observed, gym.spaces.Box(-1.0, 1.0, action.shape, np.float32), self.num_envs)
@@ -181,4 +183,4 @@ def _refusal(name: str, role: str, space: gym.Space) -> str:
     kind = type(space).__name__
     flatten = " (gymnasium.wrappers.FlattenObservation flattens Dict and Tuple)" if kind in ("Dict", "Tuple") else ""
     allowed = "Box or Discrete" if role == "actions" else "Box, Discrete or MultiDiscrete"
-    return f"env.id={shown(name)}: has {kind} {role}; allowed: {allowed}{flatten}."
+    return f"env.id={format_value(name)}: has {kind} {role}; allowed: {allowed}{flatten}."

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TextIO, get_args
 
-from rlresearch.errors import ConfigError, nearest
+from rlresearch.errors import ConfigError, did_you_mean
 from rlresearch.loggers.base import Logger
 from rlresearch.loggers.formatting import duration, mean_std, number, real, with_spread
 
@@ -54,7 +54,7 @@ class Display(Logger):
     ) -> None:
         if console not in CONSOLES:
             allowed = ", ".join(CONSOLES)
-            raise ConfigError(f"console is '{console}', not one of {allowed}{nearest(console, CONSOLES)}.")
+            raise ConfigError(f"console is '{console}', not one of {allowed}{did_you_mean(console, CONSOLES)}.")
         self._stream = sys.stdout if stream is None else stream
         self.kind = _suited(self._stream) if console == "auto" else console
         self._progress = Progress(clock)

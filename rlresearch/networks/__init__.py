@@ -4,7 +4,7 @@ from rlresearch.networks.functional import Network, NetworkBuilder, Outputs, Par
 from rlresearch.networks.initializers import INITIALIZERS, keras_initializer, parse_initializer
 from rlresearch.networks.mlp import MLP, Activation, QNetwork, size_of
 
-Part = NetworkBuilder  # its name until version 0.2
+Part, QMLP = NetworkBuilder, QNetwork  # their names until version 0.2
 
 __all__ = [
     "INITIALIZERS",

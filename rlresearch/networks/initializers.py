@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.errors import ConfigError, allowed_hint, format_value
 
 INITIALIZERS = {
     "zeros": "all zero",
@@ -34,7 +34,7 @@ def parse_initializer(field: str, text: str) -> tuple[str, float | None]:
     numbers_fit = number is None if name not in _TAKES_NUMBER else (number is not None or name not in _NEEDS_NUMBER)
     if name not in INITIALIZERS or not numbers_fit:
         spelt = [f"{known}(x)" if known in _TAKES_NUMBER else known for known in INITIALIZERS]
-        raise ConfigError(f"{field}={shown(text)}: must be an initializer{alternatives(str(text), spelt)}")
+        raise ConfigError(f"{field}={format_value(text)}: must be an initializer{allowed_hint(str(text), spelt)}")
     return name, None if number is None else float(number)
 
 

@@ -7,8 +7,8 @@ import importlib
 import os
 import sys
 
-from rlresearch import __version__, forget_deferred
-from rlresearch.errors import ConfigError, alternatives, exit_code_of, shown
+from rlresearch import __version__, remove_lazy_module
+from rlresearch.errors import ConfigError, allowed_hint, exit_code_of, format_value
 from rlresearch.review.cli import COMMANDS, overview, parse
 
 
@@ -36,11 +36,11 @@ def _run(argv: list[str]) -> int:
         return 0
     name = argv[0]
     if name not in COMMANDS:
-        raise ConfigError(f"{shown(name)}: there is no such command{alternatives(name, COMMANDS)}")
+        raise ConfigError(f"{format_value(name)}: there is no such command{allowed_hint(name, COMMANDS)}")
     arguments = parse(name, argv[1:])
     if arguments is None:  # its help was shown
         return 0
-    forget_deferred("tensorflow")
+    remove_lazy_module("tensorflow")
     module = importlib.import_module(f"rlresearch.review.{COMMANDS[name].module}")
     return getattr(module, name.replace("import", "import_"))(arguments) or 0
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from rlresearch.errors import ConfigError, alternatives, nearest, shown
+from rlresearch.errors import ConfigError, allowed_hint, did_you_mean, format_value
 
 STATISTICS = ("iqm", "mean", "median")
 TABLE_FORMATS = ("table", "json", "csv", "markdown", "latex")
@@ -64,14 +64,14 @@ class _Parser(argparse.ArgumentParser):
 def _refuse(name: str, parser: argparse.ArgumentParser, message: str) -> NoReturn:
     options = [option for action in parser._actions for option in action.option_strings]
     word = message.rpartition("unrecognized arguments: ")[2].partition("=")[0] if "unrecognized" in message else ""
-    close = nearest(word.split(" ")[0], options) if word.startswith("-") else ""
+    close = did_you_mean(word.split(" ")[0], options) if word.startswith("-") else ""
     raise ConfigError(f"{name}: {message.removeprefix('argument ')}{close or ';'} `{name} --help` lists the options.")
 
 
 def _one_of(options: Sequence[str]) -> Callable[[str], str]:
     def chosen(word: str) -> str:
         if word not in options:
-            raise argparse.ArgumentTypeError(f"{shown(word)} is not there{alternatives(word, options)[:-1]}")
+            raise argparse.ArgumentTypeError(f"{format_value(word)} is not there{allowed_hint(word, options)[:-1]}")
         return word
 
     return chosen
@@ -82,9 +82,9 @@ def _from(lowest: float, kind: type = int) -> Callable[[str], float]:
         try:
             value = kind(word)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{shown(word)} is no number") from None
+            raise argparse.ArgumentTypeError(f"{format_value(word)} is no number") from None
         if not value >= lowest:
-            raise argparse.ArgumentTypeError(f"{shown(word)} must be at least {lowest}")
+            raise argparse.ArgumentTypeError(f"{format_value(word)} must be at least {lowest}")
         return value
 
     return number
@@ -93,7 +93,7 @@ def _from(lowest: float, kind: type = int) -> Callable[[str], float]:
 def _size(word: str) -> tuple[float, float]:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)x(\d+(?:\.\d+)?)", word)
     if not match or not all(1 <= float(side) <= 100 for side in match.groups()):
-        raise argparse.ArgumentTypeError(f"{shown(word)} must be WIDTHxHEIGHT in inches, as in 6x4")
+        raise argparse.ArgumentTypeError(f"{format_value(word)} must be WIDTHxHEIGHT in inches, as in 6x4")
     return float(match[1]), float(match[2])
 
 
@@ -104,9 +104,11 @@ def _reference(word: str) -> tuple[str, float, float]:
             raise ValueError
         name, low, high = match[1], float(match[2]), float(match[3])
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{shown(word)} must be TASK=LOW,HIGH, as in pendulum=-1500,-150") from None
+        raise argparse.ArgumentTypeError(
+            f"{format_value(word)} must be TASK=LOW,HIGH, as in pendulum=-1500,-150"
+        ) from None
     if not low < high:
-        raise argparse.ArgumentTypeError(f"{shown(word)}: LOW must be below HIGH")
+        raise argparse.ArgumentTypeError(f"{format_value(word)}: LOW must be below HIGH")
     return name, low, high
 
 

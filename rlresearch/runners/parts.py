@@ -11,7 +11,7 @@ import annotated_types as at
 
 from rlresearch.config.dotted import flattened
 from rlresearch.envs.task import Task
-from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.errors import ConfigError, allowed_hint, format_value
 from rlresearch.runners.runner import Runner
 from rlresearch.runners.step import TrainingStep
 
@@ -74,9 +74,9 @@ class Population:
         groups = ("noise.", "optimizer.")  # an algorithm's other parts, a schedule, are settings of its own
         known = [path if path.startswith(groups) else f"algo.{path}" for path in sorted(float_paths(trainer.algo))]
         for key, each in self.keys.items():
-            setting = f"runner.values={{{key}:{shown(each)}}}"
+            setting = f"runner.values={{{key}:{format_value(each)}}}"
             if key not in known:
-                raise ConfigError(f"{setting}: members cannot differ in this{alternatives(key, known)}")
+                raise ConfigError(f"{setting}: members cannot differ in this{allowed_hint(key, known)}")
             count = len(self.of(0))
             if not isinstance(each, list | tuple) or len(each) != count:
                 raise ConfigError(f"{setting}: must be a list of {count} values, one for each of runner.seeds.")
@@ -124,10 +124,12 @@ class PBT(Population):
         for key, each in self.bounds.items():
             pair = isinstance(each, list | tuple) and len(each) == 2
             if not pair or not all(isinstance(end, int | float) for end in each) or not 0 < each[0] < each[1]:
-                setting = f"runner.explore={{{key}:{shown(each)}}}"
+                setting = f"runner.explore={{{key}:{format_value(each)}}}"
                 raise ConfigError(f"{setting}: must be [LOWEST,HIGHEST], two numbers above 0.")
         if len(self.of(0)) < 2:
-            raise ConfigError(f"runner.seeds={shown(self.seeds)}: must be at least two members, to choose between.")
+            raise ConfigError(
+                f"runner.seeds={format_value(self.seeds)}: must be at least two members, to choose between."
+            )
         super().check(trainer, task)
 
     def start(self, trainer: TrainingStep, task: Task, seed: int) -> Runner:

@@ -22,7 +22,7 @@ import tensorflow as tf
 from rlresearch import rng, tree
 from rlresearch.envs.device import DeviceEnv
 from rlresearch.envs.task import Task
-from rlresearch.errors import ConfigError, nearest
+from rlresearch.errors import ConfigError, did_you_mean
 from rlresearch.runners.device import device_collect, device_init
 from rlresearch.runners.loop import CompiledLoop
 from rlresearch.runners.placement import MemberPlacement
@@ -174,7 +174,8 @@ def check_values(algo: Any, values: Mapping[str, Sequence[float]], members: int)
     for path, each in values.items():
         if path not in known:
             raise ConfigError(
-                f"runner.values: members cannot differ in '{path}'{nearest(path, known)} allowed: {', '.join(known)}."
+                f"runner.values: members cannot differ in '{path}'{did_you_mean(path, known)} "
+                f"allowed: {', '.join(known)}."
             )
         if len(each) != members:
             raise ConfigError(f"runner.values: '{path}' has {len(each)} values for {members} members.")

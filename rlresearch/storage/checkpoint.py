@@ -53,7 +53,7 @@ class Checkpoint(NamedTuple):
     def ring(self, name: str, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Copies of `columns` [..., capacity, width], empty ones of a ring's, with the saved rows in their places.
 
-        Errors: Damaged, where they are not there or not like these.
+        Errors: CorruptCheckpointError, where they are not there or not like these.
         """
         saved = self.manifest.rings[name]
         if any(column.shape[-2] != saved.capacity for column in columns.values()):
@@ -79,7 +79,7 @@ def names(run: Path) -> list[str]:
 
 
 def load(run: Path, name: str, replay: bool = True) -> Checkpoint:
-    """One checkpoint, checked whole; without `replay` its rows are not looked at. Errors: Damaged."""
+    """One checkpoint, checked whole; without `replay` its rows are not looked at. Errors: CorruptCheckpointError."""
     path = run / "checkpoints" / name
     manifest = read_manifest(path)
     try:
@@ -136,7 +136,7 @@ def load_named(run: Path, which: str, where: str) -> Checkpoint:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """What is known of the checkpoint at `path`. Errors: Damaged."""
+    """What is known of the checkpoint at `path`. Errors: CorruptCheckpointError."""
     try:
         if path.is_symlink() or path.parent.is_symlink() or (path.parent / REPLAY).is_symlink():
             raise CorruptCheckpointError(f"{path.name}: it, or a folder it lies in, is a link that leads elsewhere")

@@ -47,7 +47,7 @@ def packed(arrays: Arrays, **about: str) -> bytes:
 
 
 def unpacked(blob: bytes, name: str) -> dict[str, np.ndarray]:
-    """The arrays of one blob. Errors: Damaged."""
+    """The arrays of one blob. Errors: CorruptCheckpointError."""
     try:
         return safetensors.numpy.load(blob)
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -173,7 +173,7 @@ class _Growing(NamedTuple):
 
 
 def read_rows(folder: Path, files: Sequence[RowFile]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """The blobs of files of rows, in order: the number of the first row, and the columns. Errors: Damaged."""
+    """The blobs of files of rows, in order: first row's number, and columns. Errors: CorruptCheckpointError."""
     for each in files:
         content = _checked(folder, each)
         for begin, end, blob in _blobs(content, each.name):
@@ -184,7 +184,7 @@ def read_rows(folder: Path, files: Sequence[RowFile]) -> Iterator[tuple[int, dic
 
 
 def check_rows(folder: Path, files: Sequence[RowFile]) -> None:
-    """Errors: Damaged, where any of the files is not what it was."""
+    """Errors: CorruptCheckpointError, where any of the files is not what it was."""
     for each in files:
         _checked(folder, each)
 
@@ -217,7 +217,7 @@ def _damaged_rows(content: bytes, name: str) -> str:
 
 
 def _blobs(content: bytes, name: str) -> Iterator[tuple[int, int, bytes]]:
-    """(first row, row after the last, blob) of each; Damaged where that cannot be told."""
+    """(first row, row after the last, blob) of each; CorruptCheckpointError where that cannot be told."""
     offset = 0
     while offset < len(content):
         try:

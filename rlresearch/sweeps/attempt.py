@@ -21,8 +21,8 @@ from rlresearch.sweeps.ledger import DONE, FAILED, FINISHED, INTERRUPTED, Ledger
 from rlresearch.training import resume
 from rlresearch.training import run as run_module
 from rlresearch.training.experiment import Plan, plan
+from rlresearch.training.optuna_trial import trial_of
 from rlresearch.training.outcome import format_error
-from rlresearch.training.pruning import trial_of
 from rlresearch.training.request import RunRequest
 
 

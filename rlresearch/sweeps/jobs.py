@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from rlresearch.config.compose import Composed, compose, tuned_values
 from rlresearch.config.overrides import set_values
-from rlresearch.errors import ConfigError, shown
+from rlresearch.errors import ConfigError, format_value
 from rlresearch.sweeps.ledger import Base, Job, own, swept
 from rlresearch.training.experiment import Plan, plan
 from rlresearch.training.resume import check_source
@@ -110,7 +110,7 @@ def check(jobs: Sequence[Job], bases: Sequence[Base], packages: Sequence[str] | 
             check_source(plans[job.number])
         except ConfigError as error:
             which = [text for text in own(job, swept(jobs)) if text.partition("=")[0] not in str(error)]
-            where = f" (job {job.number}: {shown(' '.join(which))})" if len(jobs) > 1 and which else ""
+            where = f" (job {job.number}: {format_value(' '.join(which))})" if len(jobs) > 1 and which else ""
             raise ConfigError(f"{error}{where}") from None
     return plans
 

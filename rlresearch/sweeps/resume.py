@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rlresearch.config.changes import Change
 from rlresearch.config.dotted import flattened
-from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.errors import ConfigError, allowed_hint, format_value
 from rlresearch.storage.redaction import MASK
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps.controller import RETRIED, Sweep
@@ -27,7 +27,7 @@ def resume_sweep(changes: Sequence[Change], folder: str | None, argv: Sequence[s
     path = Path(str(asked.pop("resume"))).absolute()
     retry = str(asked.pop("retry", "none")).lower()
     if retry not in RETRIED:
-        raise ConfigError(f"retry={shown(retry)}: must be one of {', '.join(RETRIED)}.")
+        raise ConfigError(f"retry={format_value(retry)}: must be one of {', '.join(RETRIED)}.")
     packages = ["rlresearch", *named_packages(asked.pop("packages", []), folder)]
     account = ledger.read(path)
     header = account.header
@@ -59,8 +59,8 @@ def _launcher(header: dict, asked: dict) -> tuple[str, dict]:
     }
     for key, value in asked.items():
         raise ConfigError(
-            f"{key}={shown(value)}: cannot be changed while a sweep goes on, its jobs are as they were planned"
-            f"{alternatives(key, ALLOWED)}"
+            f"{key}={format_value(value)}: cannot be changed while a sweep goes on, its jobs are as they were planned"
+            f"{allowed_hint(key, ALLOWED)}"
         )
     if chosen is None or chosen == header.get("launcher"):
         name, stored = str(header.get("launcher", "basic")), header.get("settings", {})

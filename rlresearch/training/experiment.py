@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlresearch.config.dotted import flattened
-from rlresearch.config.instantiate import allowing, build, component_class, make, require
+from rlresearch.config.instantiate import build, component_class, make, packages_hint, require
 from rlresearch.envs.task import Task
-from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.errors import ConfigError, allowed_hint, format_value
 from rlresearch.evaluation.video import check_rendering
 from rlresearch.loggers.wandb.settings import WandbSettings
 from rlresearch.noise import NoNoise
 from rlresearch.runners import PBT, Population, RunnerPart
 from rlresearch.runners.step import TrainingStep
 from rlresearch.storage.redaction import MASK
-from rlresearch.training.pruning import Trial, trial_of
+from rlresearch.training.optuna_trial import Trial, trial_of
 from rlresearch.training.settings import CheckpointSettings, EvalSettings, LoggerSettings, Settings
 
 GROUPS: tuple[str, ...] = ("network", "buffer", "noise", "optimizer", "normalize", "env", "runner", "logger", "eval")
@@ -46,7 +46,9 @@ def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None) -> Pl
     """
     for name in GROUPS:
         if not isinstance(config.get(name), Mapping):
-            raise ConfigError(f"{name}={shown(config.get(name))}: must be a group of settings; choose {name}=OPTION.")
+            raise ConfigError(
+                f"{name}={format_value(config.get(name))}: must be a group of settings; choose {name}=OPTION."
+            )
     _refuse_masked(config)
     settings = _settings(config)
     task = _task(config["env"], packages)
@@ -81,7 +83,9 @@ def _settings(config: Mapping[str, Any]) -> Settings:
     if make(Trial, settings.trial or {}, "trial").study is None and trial_of(config) is not None:
         raise ConfigError("trial.study: must be the study's name, where trial.storage is set; a search sets both.")
     if settings.resume is not None:
-        raise ConfigError(f"resume={shown(settings.resume)}: must stand on the command line, it makes no new run.")
+        raise ConfigError(
+            f"resume={format_value(settings.resume)}: must stand on the command line, it makes no new run."
+        )
     return settings
 
 
@@ -127,8 +131,8 @@ def _task(node: Mapping[str, Any], packages: Sequence[str] | None) -> Task:
         raise ConfigError("env.id is missing: name a Gymnasium environment, such as env.id=MountainCarContinuous-v0.")
     module = str(values.get("id")).rpartition(":")[0]
     if module and packages is not None and module.partition(".")[0] not in packages:
-        where = f"env.id={shown(values['id'])}: its module must be inside {' or '.join(packages)}"
-        raise ConfigError(f"{where}, in what is not your own{allowing(module)}")
+        where = f"env.id={format_value(values['id'])}: its module must be inside {' or '.join(packages)}"
+        raise ConfigError(f"{where}, in what is not your own{packages_hint(module)}")
     physics = values.pop("physics", None)
     parts = {} if physics is None else {"physics": build(physics, "env.physics", packages=packages)}
     task = make(Task, values, "env", parts)
@@ -145,7 +149,7 @@ def _trainer(config: Mapping[str, Any], task: Task, packages: Sequence[str] | No
     for name, node in config["network"].items():
         if name not in {each.name for each in fields(algorithm)}:
             why = f"{algorithm.__name__} has no such network"
-            raise ConfigError(f"network.{name}={shown(node)}: {why}{alternatives(name, networks)}")
+            raise ConfigError(f"network.{name}={format_value(node)}: {why}{allowed_hint(name, networks)}")
     for name in networks:
         if name not in config["network"]:
             raise ConfigError(f"network.{name} is missing: {algorithm.__name__} needs it; choose with network=OPTION.")
@@ -172,8 +176,8 @@ def _check_fit(made: Plan) -> None:
     settings, algo, buffer = made.settings, made.trainer.algo, made.trainer.buffer
     if made.task.time_limit is None:
         raise ConfigError(
-            f"env.id={shown(made.task.id)}: has no time limit, and a policy that never arrives would be evaluated for "
-            "ever; set one with env.max_episode_steps=STEPS."
+            f"env.id={format_value(made.task.id)}: has no time limit, and a policy that never arrives would be "
+            "evaluated for ever; set one with env.max_episode_steps=STEPS."
         )
     if algo.LEARNS_FROM == "rollouts" and algo.batch_size > settings.total_steps:
         raise ConfigError(
@@ -185,7 +189,7 @@ def _check_fit(made: Plan) -> None:
             raise ConfigError(f"buffer.capacity={buffer.capacity}: must be at least {key}, which is {count}.")
     if isinstance(made.runner, PBT) and (made.eval.every_steps or settings.total_steps) >= settings.total_steps:
         raise ConfigError(
-            f"eval.every_steps={shown(made.eval.every_steps)}: must be below total_steps, which is "
+            f"eval.every_steps={format_value(made.eval.every_steps)}: must be below total_steps, which is "
             f"{settings.total_steps}: runner=pbt chooses between members at evaluations before the last."
         )
     if algo.learning_starts >= settings.total_steps:
@@ -205,9 +209,9 @@ def _check_writable(runs_dir: str) -> None:
             pass
     except (OSError, ValueError) as error:
         wrong = "cannot be written" if os.path.isdir(folder) else "is not a folder"
-        why = f"'{shown(str(folder))}' {wrong} ({getattr(error, 'strerror', None) or error})"
+        why = f"'{format_value(str(folder))}' {wrong} ({getattr(error, 'strerror', None) or error})"
     if why:
-        raise ConfigError(f"runs_dir={shown(runs_dir)}: {why}; choose another with runs_dir=PATH.")
+        raise ConfigError(f"runs_dir={format_value(runs_dir)}: {why}; choose another with runs_dir=PATH.")
 
 
 def _refuse_masked(config: Mapping[str, Any]) -> None:
@@ -219,4 +223,6 @@ def _refuse_masked(config: Mapping[str, Any]) -> None:
 def _refuse_unknown(values: Mapping[str, Any], known: list[str]) -> None:
     for key, value in values.items():
         if key not in known:
-            raise ConfigError(f"{shown(key)}={shown(value)}: there is no such setting{alternatives(key, known)}")
+            raise ConfigError(
+                f"{format_value(key)}={format_value(value)}: there is no such setting{allowed_hint(key, known)}"
+            )

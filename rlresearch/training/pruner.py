@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlresearch.training.callbacks import Callback, EvaluationResult, Members
-from rlresearch.training.pruning import TrialMembers, TrialReporter
+from rlresearch.training.optuna_trial import TrialMembers, TrialReporter
 
 
 class Pruner(Callback):

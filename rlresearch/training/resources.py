@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rlresearch.buffer_contract import BufferBytes, Sized
-from rlresearch.errors import ConfigError, shown
+from rlresearch.errors import ConfigError, format_value
 from rlresearch.runners import Population
 from rlresearch.storage.tensor_files import FILES_OF_A_RING
 from rlresearch.training.experiment import Plan
@@ -67,9 +67,9 @@ def check_room(plan: Plan) -> None:
     folder, written = _existing(Path(plan.settings.runs_dir).absolute()), need.checkpoints + need.logs
     if written > (free := shutil.disk_usage(folder).free):
         raise ConfigError(
-            f"runs_dir={shown(plan.settings.runs_dir)}: the run may write {_told(written)} (replay in checkpoints "
-            f"{_told(need.checkpoints)}, logs {_told(need.logs)}), {_told(free)} are free there; choose "
-            "another folder, lower buffer.capacity, or have no checkpoints with checkpoint=none."
+            f"runs_dir={format_value(plan.settings.runs_dir)}: the run may write {_told(written)} "
+            f"(replay in checkpoints {_told(need.checkpoints)}, logs {_told(need.logs)}), {_told(free)} are free "
+            "there; choose another folder, lower buffer.capacity, or have no checkpoints with checkpoint=none."
         )
 
 

@@ -21,7 +21,7 @@ import yaml
 from rlresearch.config import safe_yaml
 from rlresearch.config.changes import Change
 from rlresearch.config.dotted import flattened
-from rlresearch.errors import ConfigError, RunError, shown
+from rlresearch.errors import ConfigError, RunError, format_value
 from rlresearch.storage import checkpoint, redaction
 from rlresearch.storage.atomic import read_file
 from rlresearch.storage.checkpoint import Checkpoint
@@ -81,7 +81,7 @@ def load_resume_point(path: str, changes: Sequence[Change], packages: Sequence[s
     if loaded is None and damaged:
         name, why = next(iter(damaged.items()))
         every = f"all {len(damaged)} checkpoints are" if len(damaged) > 1 else "the only checkpoint is"
-        raise ConfigError(f"resume={shown(path)}: {every} damaged, nothing was changed: {name}: {why}")
+        raise ConfigError(f"resume={format_value(path)}: {every} damaged, nothing was changed: {name}: {why}")
     _check_fit(path, stored, made, loaded)
     return made, ResumePoint(stored, config, loaded, damaged, changed)
 
@@ -91,7 +91,7 @@ def named_packages(packages: Any, folder: str | None) -> list[str]:
     named = list(packages) if isinstance(packages, list | tuple) else [packages]
     for each in named:
         if not (isinstance(each, str) and each.isidentifier()):
-            raise ConfigError(f"packages={shown(packages)}: must be a list of package names, like [my_lab].")
+            raise ConfigError(f"packages={format_value(packages)}: must be a list of package names, like [my_lab].")
     inside = Path(folder).iterdir() if folder is not None else ()
     return [*named, *(each.stem for each in inside if each.suffix == ".py" or (each / "__init__.py").is_file())]
 
@@ -99,7 +99,7 @@ def named_packages(packages: Any, folder: str | None) -> list[str]:
 def open_run(path: str, key: str) -> StoredRun:
     """The run in a directory, or of a population the whole of it. ConfigError, about `key`, where there is none."""
     run = Path(path).absolute()
-    where = f"{key}={shown(path)}"
+    where = f"{key}={format_value(path)}"
     if not os.path.isfile(run / "run.json"):  # where Path.is_file raises, as on a name that is too long, this is false
         newest = max(_below(run), default=None)
         hint = f"; the newest below it is {newest}" if newest else ""
@@ -176,13 +176,13 @@ def apply_changes(stored: StoredRun, changes: Sequence[Change]) -> tuple[dict[st
         if group and key in SAFE_GROUPS:
             config[key] = settings
         elif group and chosen.get(key) != value:
-            raise ConfigError(f"{key}={shown(value)}: {_refusal(chosen.get(key))}")
+            raise ConfigError(f"{key}={format_value(value)}: {_refusal(chosen.get(key))}")
         elif not group and _safe(key):
             _set(config, key, value)
         elif not group and redaction.MASK in str(flattened(stored.config).get(key)):  # what was not written down
             _set(config, key, value)
         elif not group and (before := flattened(config).get(key)) != value:
-            raise ConfigError(f"{key}={shown(value)}: {_refusal(before)}")
+            raise ConfigError(f"{key}={format_value(value)}: {_refusal(before)}")
     before, now = flattened(stored.config), flattened(config)
     different = [key for key in now.keys() | before.keys() if now.get(key) != before.get(key)]
     different = [key for key in different if redaction.MASK not in str(before.get(key))]
@@ -191,8 +191,8 @@ def apply_changes(stored: StoredRun, changes: Sequence[Change]) -> tuple[dict[st
 
 def _refusal(now: Any) -> str:
     return (
-        f"cannot be changed while a run goes on, where it is {shown(now)}: it would be another run; init_from=RUN "
-        "begins one from what this run has learned."
+        f"cannot be changed while a run goes on, where it is {format_value(now)}: it would be another run; "
+        "init_from=RUN begins one from what this run has learned."
     )
 
 
@@ -204,7 +204,7 @@ def _set(config: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _check_fit(path: str, stored: StoredRun, made: Plan, loaded: Checkpoint | None) -> None:
-    where, total = f"resume={shown(path)}", made.settings.total_steps
+    where, total = f"resume={format_value(path)}", made.settings.total_steps
     reached = loaded.about.step if loaded else 0
     if loaded is not None and loaded.about.config != lasting_digest(stored.config):
         raise ConfigError(f"{where}: its configuration is not the one that its checkpoints were made with.")

@@ -12,8 +12,10 @@ import numpy as np
 
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation.evaluator import UNSEEN, Evaluation
-from rlresearch.loggers.base import CompositeLogger, FileLogger, Logger
+from rlresearch.loggers.base import Logger
+from rlresearch.loggers.composite import CompositeLogger
 from rlresearch.loggers.console import Display
+from rlresearch.loggers.file_logger import FileLogger
 from rlresearch.loggers.wandb.supervisor import WandbProcess
 from rlresearch.runners.runner import Runner
 from rlresearch.runtime import devices, watchdog
@@ -21,13 +23,13 @@ from rlresearch.runtime.signals import SignalHandler
 from rlresearch.storage import checkpoint
 from rlresearch.storage.jsonl import read_rows
 from rlresearch.storage.run_directory import RunDirectory
-from rlresearch.training import opening
+from rlresearch.training import run_directories
 from rlresearch.training.callbacks import Callback, Members, SignalCheck
 from rlresearch.training.experiment import Plan
 from rlresearch.training.member_failures import MemberFailures, are_fused
+from rlresearch.training.optuna_trial import Trial, TrialMembers
 from rlresearch.training.outcome import RunRecorder, Trained, format_error, last_step, log_hint
 from rlresearch.training.pruner import Pruner
-from rlresearch.training.pruning import Trial, TrialMembers
 from rlresearch.training.request import RunRequest
 from rlresearch.training.resume import ResumePoint, lasting_digest, open_run
 
@@ -63,7 +65,7 @@ class Run:
         self.directories: list[RunDirectory] = []
         self.display = Display(plan.logger.console)
         self._outcome = RunRecorder(plan, self.directories, self.display, self.elapsed)
-        self._began, self._past = time.perf_counter(), opening.Past()
+        self._began, self._past = time.perf_counter(), run_directories.Past()
         self._init_from: InitFrom | None = None
         self._wandb: WandbProcess | None = None
         self._step = 0
@@ -103,11 +105,11 @@ class Run:
     def open(self) -> None:
         """Makes the run's directories, or opens them, and finds the members that are trials of a search or failed."""
         if self.resumption is None:
-            opening.create(self.plan, self.request, self.directories)
+            run_directories.create(self.plan, self.request, self.directories)
         else:
-            self._past = opening.reopen(self.resumption, self.request, self.directories)
+            self._past = run_directories.reopen(self.resumption, self.request, self.directories)
         members = self._outcome.members = Members(len(self.directories))
-        trials = opening.trials_of(self.request, len(self.directories), self.resumption is not None)
+        trials = run_directories.trials_of(self.request, len(self.directories), self.resumption is not None)
         if any(trials):
             self._outcome.pruner = self._pruner(trials, members)
         if are_fused(self.request.own, self.resumption):
@@ -167,7 +169,7 @@ class Run:
         finite_check = FiniteCheck(runner, None if outcome.failures is None else outcome.failures.end)
         files, loggers = self._loggers(closing)
         times = lambda: {"wall_time_s": self.elapsed(), "training_time_s": trained_s()}  # noqa: E731
-        config = lasting_digest(opening.stored_config(plan, self.directories))
+        config = lasting_digest(run_directories.stored_config(plan, self.directories))
         facts = CheckpointFacts(plan.trainer.buffer, files, times, config)
         checkpointer = Checkpointer(runner, plan.task, plan.checkpoint, paths[0], facts, finite_check)
         closing.callback(checkpointer.close)

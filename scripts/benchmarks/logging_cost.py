@@ -37,7 +37,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from rlresearch.config.compose import compose  # noqa: E402
-from rlresearch.loggers.base import CompositeLogger, FileLogger, Logger  # noqa: E402
+from rlresearch.loggers.base import Logger  # noqa: E402
+from rlresearch.loggers.composite import CompositeLogger  # noqa: E402
+from rlresearch.loggers.file_logger import FileLogger  # noqa: E402
 from rlresearch.loggers.tail import RowFollower  # noqa: E402
 from rlresearch.loggers.tensorboard import TensorBoard  # noqa: E402
 from rlresearch.loggers.wandb.settings import WandbSettings  # noqa: E402

@@ -39,8 +39,8 @@ from rlresearch.training.callbacks import Members
 from rlresearch.training.experiment import Plan, plan
 from rlresearch.training.finite_check import FiniteCheck
 from rlresearch.training.loop import LoopSettings, TrainingLoop, train
+from rlresearch.training.optuna_trial import Trial, TrialMembers
 from rlresearch.training.pruner import Pruner
-from rlresearch.training.pruning import Trial, TrialMembers
 from rlresearch.training.settings import EvalSettings
 
 BOUNDS = {"optimizer.lr": (1e-6, 1.0), "algo.tau": (1e-4, 1.0), "algo.gamma": (0.5, 0.999), "noise.sigma": (0.01, 2.0)}

@@ -1,5 +1,6 @@
 """The way from a command to TensorFlow: composed once, planned once, and short."""
 
+import importlib
 import json
 import os
 import re
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from support.trace_entry import COMPOSITION
+
+from rlresearch import LazyModule
 
 ROOT = Path(__file__).parents[2]
 BOUNDS = tomllib.loads(Path(__file__).with_name("bounds.toml").read_text())
@@ -49,3 +52,12 @@ def test_few_functions_are_entered_before_tensorflow_loads(entered):
 def test_no_command_takes_a_detour(folder):
     found = {path: DETOURS.findall(path.read_text()) for path in (ROOT / folder).rglob("*.py")}
     assert found and not any(found.values())
+
+
+def test_a_package_that_was_put_off_can_be_imported_from_by_others(monkeypatch):
+    """As Keras does with TensorFlow: the import statement asks the stand-in for its `__path__`."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "wsgiref"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "wsgiref", LazyModule("wsgiref"))
+    assert importlib.import_module("wsgiref.headers").Headers
+    assert not isinstance(sys.modules["wsgiref"], LazyModule)

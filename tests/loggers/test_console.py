@@ -206,10 +206,10 @@ def test_live_shows_messages_and_warnings_above_the_panel_and_gives_the_cursor_b
     display = Display("live", stream=stream, width=80)
     display.start(["ddpg [red]"], 20000)
     display.message("saved [bold]x")
-    logging.getLogger("rlresearch.loggers.base").warning("W&B stopped")
+    logging.getLogger("rlresearch.loggers").warning("W&B stopped")
     display.close()
     display.close()
-    logging.getLogger("rlresearch.loggers.base").warning("after the end")
+    logging.getLogger("rlresearch.loggers").warning("after the end")
     text = stream.getvalue()
     assert "ddpg [red]\n" in text and "saved [bold]x\n" in text and "warning: W&B stopped\n" in text
     assert text.rpartition("warning: W&B stopped")[2].count("training") >= 1

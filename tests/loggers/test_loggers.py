@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from rlresearch.errors import RunError
-from rlresearch.loggers.base import CompositeLogger, FileLogger
+from rlresearch.loggers.composite import CompositeLogger
+from rlresearch.loggers.file_logger import FileLogger
 from rlresearch.storage.jsonl import read_rows
 from rlresearch.storage.run_directory import RunDirectory
 

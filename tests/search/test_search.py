@@ -30,12 +30,12 @@ from rlresearch.storage import redaction
 from rlresearch.sweeps.search import driver, report
 from rlresearch.sweeps.search import settings as search
 from rlresearch.sweeps.search.space import Choice, Number
-from rlresearch.training import pruning
+from rlresearch.training import optuna_trial
 from rlresearch.training.callbacks import Callback, EvaluationResult, Members
 from rlresearch.training.experiment import plan
 from rlresearch.training.loop import LoopSettings, TrainingLoop
+from rlresearch.training.optuna_trial import Trial, TrialMembers, TrialReporter
 from rlresearch.training.pruner import Pruner
-from rlresearch.training.pruning import Trial, TrialMembers, TrialReporter
 from rlresearch.training.reporting import LoggerCallback
 from rlresearch.training.settings import EvalSettings
 
@@ -555,11 +555,12 @@ def test_runs_are_told_of_a_database_in_words_that_no_redaction_changes():
 
 
 def test_the_interquartile_mean_and_the_area_are_what_they_say():
-    assert pruning.aggregated([0, 1, 2, 100], "iqm") == 1.5 and pruning.aggregated([1, 2, 6], "mean") == 3
+    assert optuna_trial.aggregated([0, 1, 2, 100], "iqm") == 1.5 and optuna_trial.aggregated([1, 2, 6], "mean") == 3
     assert (
-        pruning.from_evaluations("auc", [1.0, 3.0]) == 2.0 and pruning.from_evaluations("best", [1.0, 3.0, 2.0]) == 3.0
+        optuna_trial.from_evaluations("auc", [1.0, 3.0]) == 2.0
+        and optuna_trial.from_evaluations("best", [1.0, 3.0, 2.0]) == 3.0
     )
-    assert pruning.normalised(-704.0, {"random": -1256, "target": -152}) == 0.5
+    assert optuna_trial.normalised(-704.0, {"random": -1256, "target": -152}) == 0.5
 
 
 def test_sixty_four_searches_of_the_same_instant_have_a_directory_each(tmp_path, monkeypatch):

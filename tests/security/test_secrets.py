@@ -22,7 +22,7 @@ from rlresearch.storage import redaction
 from rlresearch.storage.jsonl import JsonLines
 from rlresearch.storage.provenance import provenance
 from rlresearch.storage.run_directory import RunDirectory
-from rlresearch.training import opening, resume
+from rlresearch.training import resume, run_directories
 from rlresearch.training.experiment import plan
 
 CANARIES = [f"canary{number:02d}xyzzy" for number in range(40)]
@@ -81,7 +81,7 @@ def run(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     path = RunDirectory.create(tmp_path / "runs", "ddpg", "pendulum", 0)
     path.record(**provenance(["python", "-m", "rlresearch", *IN_WORDS], IN_WORDS))
-    path.write_config(opening.config_yaml({"seed": 0, "algo": {"gamma": 0.98}, "env": {"kwargs": IN_SETTINGS}}))
+    path.write_config(run_directories.config_yaml({"seed": 0, "algo": {"gamma": 0.98}, "env": {"kwargs": IN_SETTINGS}}))
     for name, rows in (("metrics", metrics_rows()), ("evaluations", evaluation_rows())):
         file = JsonLines(path.path / f"{name}.jsonl")
         for row in rows:

@@ -12,7 +12,8 @@ from conftest import without_xla
 
 from rlresearch.errors import RunError
 from rlresearch.loggers import base
-from rlresearch.loggers.base import CompositeLogger, FileLogger
+from rlresearch.loggers.composite import CompositeLogger
+from rlresearch.loggers.file_logger import FileLogger
 from rlresearch.review.runs import reader
 from rlresearch.storage.jsonl import read_rows
 from rlresearch.storage.run_directory import RunDirectory
@@ -22,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 # Python that never loads TensorFlow, so that 50 writers can be forked in about a second.
 KILLS = """
 import json, os, random, signal, sys, time
-from rlresearch.loggers.base import FileLogger
+from rlresearch.loggers.file_logger import FileLogger
 from rlresearch.storage.jsonl import read_rows
 from rlresearch.storage.run_directory import RunDirectory
 draw, root, lost, torn, total = random.Random(0), sys.argv[1], 0, 0, 0

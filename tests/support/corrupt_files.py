@@ -24,7 +24,7 @@ from rlresearch.storage.jsonl import JsonLines
 from rlresearch.storage.manifest import CheckpointMetadata
 from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.storage.tensor_files import Ring
-from rlresearch.training import opening, resume
+from rlresearch.training import resume, run_directories
 
 STEP, NAME = 1000, "000000001000"
 
@@ -53,7 +53,7 @@ def make_run(path: Path) -> None:
     fields |= {"reason": None, "state_digest": "0" * 32, "nondeterminism": None}
     fields |= {"training_time_s": 500.0, "wall_time_s": 600.0}
     run.record(**fields)
-    run.write_config(opening.config_yaml(config))
+    run.write_config(run_directories.config_yaml(config))
     (path / "log.txt").write_text("2026-11-21T10:00:00Z INFO rlresearch: begun\n")
     for name, rows in (("metrics", metrics_rows()), ("evaluations", evaluation_rows())):
         file = JsonLines(path / f"{name}.jsonl")

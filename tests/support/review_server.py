@@ -6,7 +6,7 @@ import threading
 import time
 
 from rlresearch.review.cli import parse
-from rlresearch.review.web import live, serve
+from rlresearch.review.web import json_answers, serve
 
 ADDRESS = "127.0.0.1"
 TOKEN = "t" * 43
@@ -17,7 +17,7 @@ def served(folder, names=serve.NAMES, bind=ADDRESS):
     """A server of its own on a free port."""
     arguments = parse("serve", ["--runs-dir", str(folder), "--no-cache"])
     with socket.create_server((bind, 0)) as listener:
-        server = serve.server(serve.application(live.Source(arguments), arguments.title, TOKEN, names))
+        server = serve.server(serve.application(json_answers.Source(arguments), arguments.title, TOKEN, names))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         while not server.started:

@@ -17,7 +17,7 @@ import annotated_types as at
 from rlresearch.config.compose import compose, config_folder
 from rlresearch.config.instantiate import resolve
 from rlresearch.envs.task import Task
-from rlresearch.training.pruning import Trial
+from rlresearch.training.optuna_trial import Trial
 from rlresearch.training.settings import CheckpointSettings, EvalSettings, LoggerSettings, Settings
 
 OPTIONS = sorted(str(path.relative_to(config_folder()).with_suffix("")) for path in config_folder().glob("*/*.yaml"))

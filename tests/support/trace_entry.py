@@ -27,17 +27,16 @@ class Reached(BaseException):
 
 def entered(argv: list[str]) -> dict[str, int]:
     """Calls by function, as `rlresearch/cli/main.py:main`."""
-    from rlresearch import LazyModule
+    from rlresearch import load_module
     from rlresearch.cli.main import main
 
     calls: collections.Counter[str] = collections.Counter()
-    loads = LazyModule.__getattr__.__code__
 
     def profile(frame: FrameType, event: str, _: object) -> None:
         code = frame.f_code
         if event != "call":
             return
-        if code is loads:
+        if code is load_module.__code__:
             sys.setprofile(None)
             raise Reached
         if code.co_filename.startswith(PACKAGES) and _is_function(code):

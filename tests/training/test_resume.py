@@ -19,7 +19,7 @@ from rlresearch.cli.export import main as export
 from rlresearch.cli.main import main
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation.evaluator import Evaluator
-from rlresearch.loggers.base import FileLogger
+from rlresearch.loggers.file_logger import FileLogger
 from rlresearch.runners import Device, Host, Population
 from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.host import HostRunner

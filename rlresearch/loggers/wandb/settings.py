@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import annotated_types as at
 import yaml
 
-from rlresearch.errors import ConfigError, shown
+from rlresearch.errors import ConfigError, format_value
 from rlresearch.storage.atomic import read_file
 from rlresearch.storage.run_directory import atomic_write
 
@@ -50,12 +50,14 @@ class WandbSettings:
         names = {"project": self.project, "entity": self.entity, "group": self.group, "job_type": self.job_type}
         for key, name in names.items():
             if name is not None and not 0 < len(name) <= _LONGEST:
-                raise ConfigError(f"{key}={shown(name)}: must have 1 to {_LONGEST} characters.")
+                raise ConfigError(f"{key}={format_value(name)}: must have 1 to {_LONGEST} characters.")
         if found := _NO_NAME.search(self.project):
-            raise ConfigError(f"project={shown(self.project)}: must be a name without {found[0]!r}, as W&B wants it.")
+            raise ConfigError(
+                f"project={format_value(self.project)}: must be a name without {found[0]!r}, as W&B wants it."
+            )
         for tag in self.tags:
             if not 0 < len(tag) <= 64:
-                raise ConfigError(f"tags={shown(self.tags)}: each must have 1 to 64 characters.")
+                raise ConfigError(f"tags={format_value(self.tags)}: each must have 1 to 64 characters.")
 
 
 def run_id(path: Path) -> str:

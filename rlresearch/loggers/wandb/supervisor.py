@@ -18,7 +18,7 @@ from typing import IO
 import rlresearch
 from rlresearch.loggers.wandb.settings import WandbSettings
 
-_log = logging.getLogger("rlresearch.loggers.wandb.settings")
+_log = logging.getLogger("rlresearch.loggers.wandb")
 _GONE = "W&B is not there: %s. The run goes on, its rows are in its files; to send them later: %s"
 _LACKS = "W&B has not taken every row; to send the rest: %s"
 

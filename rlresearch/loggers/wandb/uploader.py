@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rlresearch import forget_deferred
+from rlresearch import remove_lazy_module
 from rlresearch.errors import RunError, one_line
 from rlresearch.loggers.tail import RowFollower
 from rlresearch.loggers.wandb import client
@@ -39,7 +39,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # they are for the run, whose end is heard of
     os.nice(_BEHIND)
-    forget_deferred("tensorflow")
+    remove_lazy_module("tensorflow")
     asked = json.loads(sys.stdin.readline())
     settings = WandbSettings(**asked["settings"] | {"tags": tuple(asked["settings"]["tags"])})
     ended = threading.Event()

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlresearch import stats
-from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.errors import ConfigError, allowed_hint, format_value
 from rlresearch.loggers.formatting import duration, number
 from rlresearch.review import tables
 from rlresearch.review.runs import curves, groups, query
@@ -190,7 +190,7 @@ def _scores(index: Index, runs: Sequence[Run], metric: str | None, at: float | N
     name = metric or EVALUATED
     if "/" not in name or at is None:
         if at is not None:
-            raise ConfigError(f"--at={shown(at)}: {name} has one value a run, and no steps; leave out --at.")
+            raise ConfigError(f"--at={format_value(at)}: {name} has one value a run, and no steps; leave out --at.")
         return {run.key: _number(run.values.get(name)) for run in runs}
     found = index.columns(runs, [name])
     return {run.key: curves.value_at(curves.curve(each, name), at) for run, each in zip(runs, found)}
@@ -220,7 +220,7 @@ def _on_one_scale(
     given = {name: (low, high) for name, low, high in arguments.reference}
     for name in given:
         if name not in tasks:
-            raise ConfigError(f"--reference {shown(name)}: there is no such task{alternatives(name, tasks)}")
+            raise ConfigError(f"--reference {format_value(name)}: there is no such task{allowed_hint(name, tasks)}")
     scales = {}
     for task in tasks:
         values = np.concatenate([each[task] for each in strata.values()])

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from rlresearch.errors import ConfigError, RunError, shown
+from rlresearch.errors import ConfigError, RunError, format_value
 from rlresearch.review.runs import query, tfevents, wandb_files
 from rlresearch.review.runs.index import Index
 from rlresearch.storage.jsonl import JsonLines
@@ -215,12 +215,12 @@ def _settings(words: Sequence[str]) -> dict[str, Any]:
         key, equals, value = word.partition("=")
         *path, last = key.split(".")
         if not equals or not all([*path, last]):
-            raise ConfigError(f"--set {shown(word)}: must be KEY=VALUE, as in algo.gamma=0.9.")
+            raise ConfigError(f"--set {format_value(word)}: must be KEY=VALUE, as in algo.gamma=0.9.")
         node = made
         for name in path:
             node = node.setdefault(name, {})
             if not isinstance(node, dict):
-                raise ConfigError(f"--set {shown(word)}: {name} has a value of its own already.")
+                raise ConfigError(f"--set {format_value(word)}: {name} has a value of its own already.")
         node[last] = query.typed(value)
     return made
 

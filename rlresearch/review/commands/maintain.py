@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rlresearch.errors import ConfigError, RunError, shown
+from rlresearch.errors import ConfigError, RunError, format_value
 from rlresearch.loggers.wandb.settings import FOLDERS as MIRRORS
 from rlresearch.loggers.wandb.settings import MARKER
 from rlresearch.review import files, tables
@@ -56,7 +56,7 @@ def damages(path: Path, running: bool = False) -> list[str]:
     except RunError as error:
         return [str(error)]
     if record.get("status") not in STATUSES:
-        found.append(f"run.json: status is {shown(record.get('status'))}, not one of {', '.join(STATUSES)}")
+        found.append(f"run.json: status is {format_value(record.get('status'))}, not one of {', '.join(STATUSES)}")
     for name, check in (("config.yaml", _config), ("metrics.jsonl", _rows), ("evaluations.jsonl", _rows)):
         if not reader.is_file(path / name):
             if not running and record.get("status") == "finished":

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import yaml
 
-from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.errors import ConfigError, allowed_hint, format_value
 from rlresearch.review import tables
 from rlresearch.review.tables import Column, Grid
 
@@ -41,7 +41,7 @@ def metrics(arguments: argparse.Namespace) -> int:
     known = algorithms()
     for name in arguments.algorithms:
         if name not in known:
-            raise ConfigError(f"{shown(name)}: there is no such algorithm{alternatives(name, known)}")
+            raise ConfigError(f"{format_value(name)}: there is no such algorithm{allowed_hint(name, known)}")
     chosen = arguments.algorithms or list(known)
     lines: dict[tuple[str, Metric], list[str]] = {(name, each): [] for name, each in everywhere().items()}
     for algorithm in chosen:

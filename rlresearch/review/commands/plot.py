@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlresearch import stats
-from rlresearch.errors import ConfigError, alternatives
+from rlresearch.errors import ConfigError, allowed_hint
 from rlresearch.loggers.formatting import number
 from rlresearch.optional import import_optional
 from rlresearch.review import files, tables
@@ -59,7 +59,7 @@ def plot(arguments: argparse.Namespace) -> int:
         lines, notes = drawn(index, grouped.groups, metric, arguments)
     notes = [*grouped.notes, *notes]
     if not lines:
-        raise ConfigError(f"{arguments.runs_dir}: no run has {metric} to plot{alternatives(metric, [])[1:]}")
+        raise ConfigError(f"{arguments.runs_dir}: no run has {metric} to plot{allowed_hint(metric, [])[1:]}")
     if arguments.output:
         _save(lines, metric, arguments)
         print(f"wrote {arguments.output}")
@@ -83,7 +83,7 @@ def metric_of(index: Index, runs: Sequence[Any], asked: str | None) -> str:
         return asked
     if len(ends) == 1:
         return ends[0]
-    raise ConfigError(f"--metric={asked}: no run has such a metric{alternatives(asked, known)}")
+    raise ConfigError(f"--metric={asked}: no run has such a metric{allowed_hint(asked, known)}")
 
 
 def drawn(

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.errors import ConfigError, allowed_hint, format_value
 from rlresearch.review.runs import keys, query
 from rlresearch.review.runs.reader import Run
 
@@ -62,7 +62,9 @@ def find(groups: Iterable[Group], label: str) -> Group:
     begins = [each for each in groups if each.label.startswith(label)]
     if exact or len(begins) == 1:
         return (exact or begins)[0]
-    raise ConfigError(f"{shown(label)}: there is no such group{alternatives(label, [each.label for each in groups])}")
+    raise ConfigError(
+        f"{format_value(label)}: there is no such group{allowed_hint(label, [each.label for each in groups])}"
+    )
 
 
 def _finished(runs: Sequence[Run], notes: list[str]) -> list[Run]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.errors import ConfigError, allowed_hint, format_value
 from rlresearch.review.runs.index import Index
 from rlresearch.review.runs.reader import Run, moment
 
@@ -53,7 +53,7 @@ def filters(words: Sequence[str], runs: Sequence[Run]) -> list[Filter]:
     for word in words:
         match = _FILTER.fullmatch(word)
         if match is None:
-            raise ConfigError(f"{shown(word)}: must be KEY=VALUE, or with one of != < <= > >= ~ in place of =.")
+            raise ConfigError(f"{format_value(word)}: must be KEY=VALUE, or with one of != < <= > >= ~ in place of =.")
         made = Filter(known_key(match["key"], runs), match["sign"], match["value"])
         if made.sign == "~":
             _check_pattern(word, made.value)
@@ -70,8 +70,8 @@ def known_key(key: str, runs: Sequence[Run]) -> str:
     if len(ends) == 1:
         return ends[0]
     if ends:
-        raise ConfigError(f"{shown(key)}: there are {len(ends)} such keys: {', '.join(ends[:6])}.")
-    raise ConfigError(f"{shown(key)}: no run has such a key{alternatives(key, known)}")
+        raise ConfigError(f"{format_value(key)}: there are {len(ends)} such keys: {', '.join(ends[:6])}.")
+    raise ConfigError(f"{format_value(key)}: no run has such a key{allowed_hint(key, known)}")
 
 
 def keys(runs: Iterable[Run]) -> list[str]:
@@ -106,7 +106,9 @@ def choose(index: Index, words: Sequence[str], since: str | None = None, status:
         wanted = status.split(",")
         for word in wanted:
             if word not in STATUSES:
-                raise ConfigError(f"--status={shown(word)}: there is no such status{alternatives(word, STATUSES)}")
+                raise ConfigError(
+                    f"--status={format_value(word)}: there is no such status{allowed_hint(word, STATUSES)}"
+                )
         runs = [run for run in runs if run.values.get("status") in wanted]
     if since:
         earliest = parse_moment(since)
@@ -201,8 +203,12 @@ def _only(word: str, found: Sequence[Run], runs: Sequence[Run]) -> Run:
         return found[0]
     if found:
         names = ", ".join(run.name for run in found[:3])
-        raise ConfigError(f"{shown(word)}: {len(found)} runs are meant: {names}{', ...' if len(found) > 3 else ''}.")
-    raise ConfigError(f"{shown(word)}: there is no such run{alternatives(word, [run.name for run in runs[:500]])}")
+        raise ConfigError(
+            f"{format_value(word)}: {len(found)} runs are meant: {names}{', ...' if len(found) > 3 else ''}."
+        )
+    raise ConfigError(
+        f"{format_value(word)}: there is no such run{allowed_hint(word, [run.name for run in runs[:500]])}"
+    )
 
 
 def _same(there: Any, here: Any) -> bool:
@@ -224,7 +230,7 @@ def _check_pattern(word: str, pattern: str) -> None:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise ConfigError(f"{shown(word)}: is not a pattern: {error}.") from None
+        raise ConfigError(f"{format_value(word)}: is not a pattern: {error}.") from None
 
 
 def parse_moment(text: str) -> datetime:
@@ -235,5 +241,5 @@ def parse_moment(text: str) -> datetime:
         return datetime.now(UTC) - timedelta(seconds=seconds)
     when = moment(text)
     if when is None:
-        raise ConfigError(f"--since={shown(text)}: must be as in 30m, 2h, 7d, 2026-11-21 or 2026-11-21T10:00.")
+        raise ConfigError(f"--since={format_value(text)}: must be as in 30m, 2h, 7d, 2026-11-21 or 2026-11-21T10:00.")
     return when

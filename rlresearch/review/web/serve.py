@@ -23,12 +23,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
-from rlresearch.errors import ConfigError, one_line, shown
+from rlresearch.errors import ConfigError, format_value, one_line
 from rlresearch.optional import import_optional
 from rlresearch.review.commands import report
 from rlresearch.review.runs.index import Index
-from rlresearch.review.web import live
-from rlresearch.review.web.live import Source
+from rlresearch.review.web import json_answers
+from rlresearch.review.web.json_answers import Source
 
 NAMES = ("127.0.0.1", "localhost", "[::1]")
 _LONGEST_TARGET = 2_048
@@ -89,7 +89,7 @@ def application(source: Source, title: str, token: str, names: Sequence[str] = N
         def endpoint(request: Any) -> Any:
             given = request.query_params
             try:
-                return ask(live.page_query(*(given.get(name, "") for name in ("by", "filter", "all"))), given)
+                return ask(json_answers.page_query(*(given.get(name, "") for name in ("by", "filter", "all"))), given)
             except ConfigError as error:
                 return responses.JSONResponse({"problem": one_line(str(error))}, 422)
 
@@ -214,7 +214,9 @@ def _address(text: str) -> Any:
     try:
         return ipaddress.ip_address(text)
     except ValueError:
-        raise ConfigError(f"--bind={shown(text)}: must be an address of this machine, as 127.0.0.1 or ::1.") from None
+        raise ConfigError(
+            f"--bind={format_value(text)}: must be an address of this machine, as 127.0.0.1 or ::1."
+        ) from None
 
 
 def _listener(address: Any, port: int) -> socket.socket:

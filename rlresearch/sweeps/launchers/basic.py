@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rlresearch.config.instantiate import make
-from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.errors import ConfigError, allowed_hint, format_value
 
 if TYPE_CHECKING:
     from rlresearch.sweeps.controller import Launcher, Sweep
@@ -33,13 +33,13 @@ def check_outward(name: str, stored: Mapping[str, Any], said: Collection[str]) -
     for key in OUTWARD.get(name, ()):
         if stored.get(key) is not None and key not in said:
             why = "reaches beyond the jobs, and is not taken from a stored sweep; if it is right, say it again"
-            raise ConfigError(f"hydra.launcher.{key}={shown(stored[key])}: {why}.")
+            raise ConfigError(f"hydra.launcher.{key}={format_value(stored[key])}: {why}.")
 
 
 def create_launcher(name: str, settings: Mapping[str, Any]) -> Launcher:
     """The launcher `hydra/launcher=name` with its settings. ConfigError, one line, on a wrong one."""
     if name not in PLACES:
-        raise ConfigError(f"hydra/launcher={shown(name)}: there is no such launcher{alternatives(name, PLACES)}")
+        raise ConfigError(f"hydra/launcher={format_value(name)}: there is no such launcher{allowed_hint(name, PLACES)}")
     module, _, kind = PLACES[name].rpartition(".")
     return make(getattr(import_module(f"rlresearch.sweeps.launchers.{module}"), kind), dict(settings), "hydra.launcher")
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import annotated_types as at
 
 from rlresearch.config.dotted import flattened
-from rlresearch.errors import ConfigError, shown
+from rlresearch.errors import ConfigError, format_value
 from rlresearch.runners import Device, Population
 from rlresearch.runtime import devices
 from rlresearch.storage.run_directory import timestamp
 from rlresearch.sweeps.ledger import INTERRUPTED
 from rlresearch.training.experiment import member_configs, plan
-from rlresearch.training.pruning import without_trial
+from rlresearch.training.optuna_trial import without_trial
 
 if TYPE_CHECKING:
     from rlresearch.sweeps.controller import Sweep
@@ -65,7 +65,7 @@ class Fused:
                 f"one program: {len(group.jobs)} jobs {_span(group.jobs)} that differ in {', '.join(keys)}{programs}"
             )
         for why, numbers in alone.items():
-            lines.append(f"alone: job{'s' if len(numbers) > 1 else ''} {shown(numbers)[1:-1]}: {why}")
+            lines.append(f"alone: job{'s' if len(numbers) > 1 else ''} {format_value(numbers)[1:-1]}: {why}")
         return lines
 
     def run(self, sweep: Sweep, going_on: Sequence[Sequence[Job]], fresh: Sequence[Job]) -> None:
@@ -200,4 +200,4 @@ def _is_number(value: Any) -> bool:
 
 
 def _span(jobs: Sequence[Job]) -> str:
-    return shown([job.number for job in jobs])
+    return format_value([job.number for job in jobs])

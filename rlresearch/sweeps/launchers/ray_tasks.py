@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import annotated_types as at
 
-from rlresearch import forget_deferred
+from rlresearch import remove_lazy_module
 from rlresearch.errors import ConfigError
 from rlresearch.optional import require_installed
 from rlresearch.sweeps.launchers import job_queue
@@ -68,7 +68,7 @@ class _Tasks:
         if settings.address is None:
             os.environ.setdefault("RAY_AUTH_MODE", "token")
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        forget_deferred("tensorflow")  # Ray looks at every module, and that would load it
+        remove_lazy_module("tensorflow")  # Ray looks at every module, and that would load it
         import ray
 
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

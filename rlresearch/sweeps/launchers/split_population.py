@@ -25,7 +25,7 @@ _REPLACEMENT = f"{atomic.TEMPORARY}parted"
 
 
 def split(runs: Sequence[Path]) -> None:
-    """Takes the population in these directories, one a member, apart. Errors: OSError, Damaged, RunError."""
+    """Gives each member of a population checkpoints of its own. Errors: OSError, CorruptCheckpointError, RunError."""
     home = runs[0]
     every = [_loaded(home, name) for name in reversed(checkpoint.names(home))]
     for place, run in reversed(list(enumerate(runs))):  # the first, which has the population's, last

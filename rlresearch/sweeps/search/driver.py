@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from rlresearch.config.compose import compose
 from rlresearch.config.overrides import SearchSpec
-from rlresearch.errors import ConfigError, RunError, one_line, shown
+from rlresearch.errors import ConfigError, RunError, format_value, one_line
 from rlresearch.runtime.signals import Interrupted
 from rlresearch.storage import atomic
 from rlresearch.storage.run_directory import make_unique_dir, timestamp
@@ -27,7 +27,7 @@ from rlresearch.sweeps.search.space import typed
 from rlresearch.sweeps.search.study import JOURNAL, Study, StudySpec, open_study
 from rlresearch.training import resume
 from rlresearch.training.experiment import plan
-from rlresearch.training.pruning import aggregated
+from rlresearch.training.optuna_trial import aggregated
 
 ASKED = "search.json"  # in the search's directory: what was asked for, so that it can be asked again
 _LARGEST = 1 << 20  # bytes
@@ -110,7 +110,7 @@ def resume_arguments(path: str, changes: Sequence[str], config_dir: str | None =
     A stored search may be somebody else's: what of it could run code, or reach further than its runs, is not taken from
     it but must be said again. ConfigError where it is not, and where the search cannot be read.
     """
-    where = f"resume={shown(path)}"
+    where = f"resume={format_value(path)}"
     try:
         asked = json.loads(atomic.read_file(Path(path) / ASKED, _LARGEST))
         stored, theirs = [str(each) for each in asked["overrides"]], asked["config_dir"]
@@ -118,12 +118,14 @@ def resume_arguments(path: str, changes: Sequence[str], config_dir: str | None =
         raise ConfigError(f"{where}: its {ASKED} cannot be read: {error}") from None
     if theirs is not None and config_dir is None:
         why = "from where code is run, and which is not taken from a file; say it again"
-        raise ConfigError(f"{where}: was begun with --config-dir={shown(theirs)}, {why}.")
+        raise ConfigError(f"{where}: was begun with --config-dir={format_value(theirs)}, {why}.")
     said = {each.partition("=")[0] for each in changes}
     kept = [each for each in stored if each.partition("=")[0] not in {*said, "packages", "hydra.mode"}]
     for each in kept:
         if not _is_harmless(each):
-            raise ConfigError(f"{where}: was begun with {shown(each)}, which is not taken from a file; say it again.")
+            raise ConfigError(
+                f"{where}: was begun with {format_value(each)}, which is not taken from a file; say it again."
+            )
     own = [*kept, *changes, f"{WHERE}.directory={_quoted(str(Path(path).absolute()))}"]
     return ["-m", *([] if config_dir is None else [f"--config-dir={config_dir}"]), *own]
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from rlresearch.errors import ConfigError
 from rlresearch.sweeps.search.space import Choice, Range, distributions
-from rlresearch.training.pruning import create_from_options
+from rlresearch.training.optuna_trial import create_from_options
 
 SamplerName = Literal["tpe", "random", "grid", "qmc", "gp", "cmaes"]
 SAMPLERS = get_args(SamplerName)

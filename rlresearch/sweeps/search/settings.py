@@ -13,12 +13,12 @@ import annotated_types as at
 from rlresearch.config.compose import compose
 from rlresearch.config.instantiate import make
 from rlresearch.config.overrides import SearchSpec
-from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.errors import ConfigError, allowed_hint, format_value
 from rlresearch.runners.metrics import EPISODE_METRICS
 from rlresearch.sweeps.search.samplers import SamplerName, check_sampler
 from rlresearch.sweeps.search.space import Range, space
 from rlresearch.training.experiment import Plan, plan
-from rlresearch.training.pruning import FROM_EVALUATIONS, FROM_TIMES, PrunerName, make_pruner
+from rlresearch.training.optuna_trial import FROM_EVALUATIONS, FROM_TIMES, PrunerName, make_pruner
 from rlresearch.training.resume import named_packages
 
 WHERE = "hydra.sweeper"
@@ -168,14 +168,16 @@ def _check_objectives(settings: SearchSettings, made: Plan) -> None:
     known = [*FROM_EVALUATIONS, *FROM_TIMES, *EPISODE_METRICS, *made.trainer.algo.METRICS]
     for name in settings.objectives:
         if name not in known:
-            raise ConfigError(f"{WHERE}.objective={shown(name)}: no run reports it{alternatives(name, known)}")
+            raise ConfigError(f"{WHERE}.objective={format_value(name)}: no run reports it{allowed_hint(name, known)}")
     if len(set(settings.objectives)) < len(settings.objectives) or not settings.objectives:
-        raise ConfigError(f"{WHERE}.objective={shown(settings.objective)}: must be different names, at least one.")
+        raise ConfigError(
+            f"{WHERE}.objective={format_value(settings.objective)}: must be different names, at least one."
+        )
     for each in settings.directions:
         if each not in ("minimize", "maximize"):
-            raise ConfigError(f"{WHERE}.direction={shown(each)}: must be minimize or maximize.")
+            raise ConfigError(f"{WHERE}.direction={format_value(each)}: must be minimize or maximize.")
     if len(settings.directions) != len(settings.objectives):
-        where = f"{WHERE}.direction={shown(settings.direction)}"
+        where = f"{WHERE}.direction={format_value(settings.direction)}"
         raise ConfigError(f"{where}: must be one for each objective, of which there are {len(settings.objectives)}.")
 
 
@@ -197,7 +199,7 @@ def _check_environments(settings: SearchSettings) -> None:
     for name in settings.environments or ():
         own = references.get(name)
         if not isinstance(own, Mapping) or set(own) != {"random", "target"}:
-            where = f"{WHERE}.references.{name}={shown(own)}"
+            where = f"{WHERE}.references.{name}={format_value(own)}"
             raise ConfigError(f"{where}: must be a mapping, like {{random:-1200,target:-150}}, to normalise by.")
         if not all(isinstance(each, int | float) for each in own.values()) or own["random"] == own["target"]:
-            raise ConfigError(f"{WHERE}.references.{name}={shown(own)}: must be two different numbers.")
+            raise ConfigError(f"{WHERE}.references.{name}={format_value(own)}: must be two different numbers.")

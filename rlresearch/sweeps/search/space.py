@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from rlresearch.errors import ConfigError, shown
+from rlresearch.errors import ConfigError, format_value
 
 TAGS = ("log", "int")
 
@@ -95,7 +95,7 @@ def _range(override: Any) -> Range:
         return Choice(values)
     strange = set(value.tags) - set(TAGS)
     if strange:
-        raise ConfigError(f"{where}: tag {shown(sorted(strange)[0])} is unknown; allowed: {', '.join(TAGS)}.")
+        raise ConfigError(f"{where}: tag {format_value(sorted(strange)[0])} is unknown; allowed: {', '.join(TAGS)}.")
     return _stepped(where, value) if override.is_range_sweep() else _interval(where, value)
 
 

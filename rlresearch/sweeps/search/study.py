@@ -17,12 +17,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlresearch.errors import ConfigError, shown
+from rlresearch.errors import ConfigError, format_value
 from rlresearch.storage.atomic import lock
 from rlresearch.storage.jsonl import JsonLines
 from rlresearch.sweeps.search.samplers import seeded_sampler, size_of_grid
 from rlresearch.sweeps.search.space import Range, described, distributions
-from rlresearch.training.pruning import PART, SEARCH, make_pruner, open_storage
+from rlresearch.training.optuna_trial import PART, SEARCH, make_pruner, open_storage
 
 JOURNAL = "study.journal"
 _UNBORN_BEATS = 10  # proposing takes seconds: who has not ended by then is dead
@@ -77,7 +77,7 @@ def open_study(terms: StudySpec, storage: str, name: str, controller: str, heart
 
 
 class Study:
-    """Asks and tells; made by `opened`."""
+    """Asks and tells; made by `open_study`."""
 
     def __init__(self, terms: StudySpec, storage: str, name: str, controller: str, heartbeat_s: int) -> None:
         import optuna
@@ -96,7 +96,7 @@ class Study:
                 pruner=make_pruner(terms.pruner, terms.pruner_options),
             )
         except Exception as error:
-            raise ConfigError(f"hydra.sweeper.storage={shown(storage)}: {_short(error)}") from error
+            raise ConfigError(f"hydra.sweeper.storage={format_value(storage)}: {_short(error)}") from error
         self.optuna = study
         self.heart = Heartbeat(self._storage)
         self._agree()
@@ -326,11 +326,12 @@ def _apart(name: str, theirs: Any, ours: Any) -> str:
     """What a setting was, and is not now; of lists and mappings only what differs."""
     if name == "fixed":
         was, now = [each for each in theirs if each not in ours], [each for each in ours if each not in theirs]
-        return f"{shown(' '.join(was)) if was else 'nothing'} where {shown(' '.join(now)) if now else 'nothing'} stands"
+        was_words, now_words = (format_value(" ".join(words)) if words else "nothing" for words in (was, now))
+        return f"{was_words} where {now_words} stands"
     if isinstance(theirs, dict) and isinstance(ours, dict):
         key = next(key for key in [*theirs, *ours] if theirs.get(key) != ours.get(key))
         name, theirs, ours = f"{name} {key}", theirs.get(key), ours.get(key)
-    return f"{name} {shown(theirs)}, not {shown(ours)}"
+    return f"{name} {format_value(theirs)}, not {format_value(ours)}"
 
 
 def _short(error: BaseException) -> str:

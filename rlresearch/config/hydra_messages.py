@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rlresearch.config.dotted import flattened
 from rlresearch.config.hydra_session import to_container
 from rlresearch.config.overrides import typed_text
-from rlresearch.errors import ConfigError, alternatives, nearest, shown
+from rlresearch.errors import ConfigError, allowed_hint, did_you_mean, format_value
 
 _DETAILS = re.compile(r"\n\s*(full_key|object_type|reference_type|Config search path|Available options).*", re.DOTALL)
 _KINDS = {"Boolean": "true or false", "Integer": "a whole number", "Float": "a number", "String": "text"}
@@ -49,7 +49,7 @@ def translate_hydra_error(error: Exception, overrides: Sequence[Override] = ()) 
 
 def explain_hydra_failure(error: Exception, argv: Sequence[str]) -> ConfigError:
     """The error of a command that composes, and at which Hydra fails all the same; it names the word about Hydra."""
-    word = shown(next((each for each in argv if each.lstrip("+~").startswith("hydra")), "hydra"))
+    word = format_value(next((each for each in argv if each.lstrip("+~").startswith("hydra")), "hydra"))
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return ConfigError(f"{word}: {translate_hydra_error(error)}")
     why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else error
@@ -62,8 +62,8 @@ def explain_interpolation_error(error: OmegaConfBaseException, config: DictConfi
     why = str(error.msg).splitlines()[0]
     missing = re.search(r"key '(.+?)' not found", why)
     known = [name for name in raw if not name.startswith("hydra.")]
-    hint = nearest(missing[1], known) if missing else ""
-    return f"{error.full_key}={shown(raw.get(str(error.full_key)))}: {_explain_interpolation(why)}{hint or '.'}"
+    hint = did_you_mean(missing[1], known) if missing else ""
+    return f"{error.full_key}={format_value(raw.get(str(error.full_key)))}: {_explain_interpolation(why)}{hint or '.'}"
 
 
 def _explain_interpolation(why: str) -> str:
@@ -73,7 +73,7 @@ def _explain_interpolation(why: str) -> str:
     if (found := re.match(r"Unsupported interpolation type (.+)", why)) is not None:
         known = [name for name in ("oc.env", "oc.decode", "oc.create", "oc.select", "oc.dict.keys", "now")]
         known = [name for name in known if OmegaConf.has_resolver(name)]
-        return f"there is no '{found[1]}:'{alternatives(found[1], known)}".rstrip(".")
+        return f"there is no '{found[1]}:'{allowed_hint(found[1], known)}".rstrip(".")
     if "HydraConfig" in why:
         return "stands for nothing here: settings cannot refer to Hydra's own"
     if (found := re.match(r"Error resolving key '(.+?)'", why)) is not None:
@@ -89,25 +89,25 @@ def _added_twice(refusal: _Refusal) -> str:
     key = refusal.found[1]
     added = [each for each in refusal.overrides if each.is_add()]
     if typed := [each for each in added if each.get_key_element().lstrip("+") == key] or added:
-        word = typed_text(typed[0])
-        return f"{shown(word)}: there is such a one already; {shown(word.lstrip('+'))}, without +, changes it."
+        word, changing = typed_text(typed[0]), format_value(typed_text(typed[0]).lstrip("+"))
+        return f"{format_value(word)}: there is such a one already; {changing}, without +, changes it."
     return f"{key}: is chosen twice; a defaults list changes a choice with: override /{key}: OPTION."
 
 
 def _force_added_group(refusal: _Refusal) -> str:
     typed = refusal.found[1]
-    return f"{shown(typed)}: a group is chosen without ++, as in {shown(typed.lstrip('+'))}."
+    return f"{format_value(typed)}: a group is chosen without ++, as in {format_value(typed.lstrip('+'))}."
 
 
 def _deleted_other_value(refusal: _Refusal) -> str:
     key, value, typed = refusal.found.groups()
-    return f"~{key}={shown(typed)}: is {shown(value)}; ~{key} takes it away whatever it is."
+    return f"~{key}={format_value(typed)}: is {format_value(value)}; ~{key} takes it away whatever it is."
 
 
 def _missing_key(refusal: _Refusal) -> str:
     action, key = refusal.found.groups()
     typed = next((each.input_line for each in refusal.overrides if each.key_or_group == key), key)
-    return f"{shown(typed)}: there is nothing of this name to {'take away' if action == 'delete' else 'change'}."
+    return f"{format_value(typed)}: there is nothing of this name to {'take away' if action == 'delete' else 'change'}."
 
 
 def _wrong_type(refusal: _Refusal) -> str:
@@ -117,24 +117,24 @@ def _wrong_type(refusal: _Refusal) -> str:
     name = next(filter(None, kind.groups()), "") if kind else ""
     wanted = _KINDS.get(name, f"one of {name[1:-1]}" if name[:1] == "[" else None)
     why = "is nothing that Hydra takes here" if wanted is None else f"must be {wanted}"
-    return f"{shown(refusal.found[1].strip())}: {why}; --hydra-help describes its settings."
+    return f"{format_value(refusal.found[1].strip())}: {why}; --hydra-help describes its settings."
 
 
 def _missing_option(refusal: _Refusal) -> str:
     file, option = refusal.found.groups()
     if (typed := refusal.interpolation()) is not None:
-        return f"{shown(typed)}: there is no option '{option.rpartition('/')[2]}'."
+        return f"{format_value(typed)}: there is no option '{option.rpartition('/')[2]}'."
     return f"the defaults of '{file}' name '{option}', and there is no such option."
 
 
 def _unresolved_choice(refusal: _Refusal) -> str:
     typed = refusal.interpolation()
-    where = f"a defaults list, {shown(refusal.found[1])}" if typed is None else shown(typed)
+    where = f"a defaults list, {format_value(refusal.found[1])}" if typed is None else format_value(typed)
     return f"{where}: refers to a group that is chosen later or not at all; name an option."
 
 
 def _blocked_target(refusal: _Refusal) -> str:
-    return f"Hydra does not build {shown(refusal.found[1])}."
+    return f"Hydra does not build {format_value(refusal.found[1])}."
 
 
 def _override_before_choice(refusal: _Refusal) -> str:

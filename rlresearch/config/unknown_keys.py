@@ -8,11 +8,11 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra.core.override_parser.types import Override
 
-from rlresearch.config import messages
+from rlresearch.config import hydra_messages
 from rlresearch.config.dotted import flattened
 from rlresearch.config.hydra_session import MAIN_CONFIG, REFUSED, to_container
 from rlresearch.config.overrides import format_override, typed_text
-from rlresearch.errors import alternatives, closest, ending
+from rlresearch.errors import allowed_hint, closest_match, format_allowed
 
 
 def explain_refusal(error: Exception, parsed: Sequence[Override], groups: Sequence[str]) -> str:
@@ -26,11 +26,11 @@ def explain_refusal(error: Exception, parsed: Sequence[Override], groups: Sequen
             why = f"{format_override(each)}: a run cannot do without it; choose one with {key}=OPTION."
         else:
             places = [name for name in choices if name.partition("@")[0] == key]
-            misplaced = f"{format_override(each)}: has no place here{alternatives(group, places)}"
+            misplaced = f"{format_override(each)}: has no place here{allowed_hint(group, places)}"
             why = None if group in choices else misplaced
         if why is not None:
             return why
-    return messages.translate_hydra_error(error, parsed)
+    return hydra_messages.translate_hydra_error(error, parsed)
 
 
 def _without_settings(parsed: Sequence[Override], groups: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -64,7 +64,7 @@ def _explain_missing_setting(override: Override, tree: dict[str, Any], choices: 
     if path:  # in a group, a name from another only if it is the same
         near = {name: full for name, full in near.items() if name == names[-1]}
     near |= {name: f"{path}{name}" for name in here}
-    close = near.get(closest(names[0], near) or "")
+    close = near.get(closest_match(names[0], near) or "")
     if close and (longer := ".".join([close, *names[1:]])) in known:
         close = longer
-    return f"{format_override(override)}: there is no such setting{where}{ending(close, here)}"
+    return f"{format_override(override)}: there is no such setting{where}{format_allowed(close, here)}"

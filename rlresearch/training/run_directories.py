@@ -12,7 +12,7 @@ from rlresearch.storage.provenance import provenance, versions
 from rlresearch.storage.run_directory import RunDirectory, timestamp
 from rlresearch.training.experiment import Plan, member_configs
 from rlresearch.training.member_failures import are_fused
-from rlresearch.training.pruning import trial_of, without_trial
+from rlresearch.training.optuna_trial import trial_of, without_trial
 from rlresearch.training.request import RunRequest
 from rlresearch.training.resources import check_room
 from rlresearch.training.resume import POPULATION, SAFE, SAFE_GROUPS, ResumePoint, read_config

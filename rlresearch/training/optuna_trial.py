@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 import annotated_types as at
 import numpy as np
 
-from rlresearch.errors import ConfigError, alternatives, shown
+from rlresearch.errors import ConfigError, allowed_hint, format_value
 from rlresearch.stats import STATISTICS
 
 # Where a study keeps its settings, and a trial the record of each part, and the step at which it was pruned.
@@ -34,7 +34,7 @@ FROM_TIMES = {"wall_time": "wall_time_s", "training_time": "training_time_s", "s
 PrunerName = Literal["none", "median", "percentile", "successive_halving", "hyperband"]
 PRUNERS = get_args(PrunerName)
 
-_log = logging.getLogger("rlresearch.training.pruning")
+_log = logging.getLogger("rlresearch.training.optuna_trial")
 
 
 @dataclass(frozen=True)
@@ -229,11 +229,11 @@ def create_from_options(cls: type, options: Mapping[str, Any], where: str, **fix
     known = [name for name in inspect.signature(cls).parameters if name not in fixed]
     for name, value in options.items():
         if name not in known:
-            why = f"{cls.__name__} has no such option{alternatives(name, known)}"
-            raise ConfigError(f"{where}.{name}={shown(value)}: {why}")
+            why = f"{cls.__name__} has no such option{allowed_hint(name, known)}"
+            raise ConfigError(f"{where}.{name}={format_value(value)}: {why}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return cls(**options, **fixed)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{where}={shown(dict(options))}: {cls.__name__}: {error}") from None
+        raise ConfigError(f"{where}={format_value(dict(options))}: {cls.__name__}: {error}") from None
