@@ -1,5 +1,6 @@
-"""Hydra's launcher interface to `rlresearch.sweeps`. Hydra accepts such classes from this namespace alone, and imports
-every module in it at every start: this one stays light.
+"""The launchers and the basic sweeper of `rlresearch.sweeps`, as Hydra's plugins.
+
+Hydra takes plugins from this namespace alone and imports each module of it at every start, so this one stays light.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 
 
-class _Launched(Launcher):
+class _LedgerLauncher(Launcher):
     """The launcher `NAME`, with the settings in `conf/hydra/launcher`. `task_function.argv` is the command."""
 
     NAME: ClassVar[str]
@@ -38,7 +39,7 @@ class _Launched(Launcher):
         )
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Runs a batch; a job that did not finish is FAILED, and its `return_value` raises."""
+        """Runs a batch. A job that did not finish is FAILED, and its `return_value` raises."""
         jobs = self.sweep.launch([list(each) for each in job_overrides], initial_job_idx)
         return [_returned(job) for job in jobs]
 
@@ -63,34 +64,34 @@ def _plain(value: Any) -> Any:
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-class Basic(_Launched):
+class Basic(_LedgerLauncher):
     NAME = "basic"
 
 
-class Fused(_Launched):
+class Fused(_LedgerLauncher):
     NAME = "fused"
 
 
-class Local(_Launched):
+class Local(_LedgerLauncher):
     NAME = "local"
 
 
-class Ray(_Launched):
+class Ray(_LedgerLauncher):
     NAME = "ray"
 
 
-class SubmititLocal(_Launched):
+class SubmititLocal(_LedgerLauncher):
     NAME = "submitit_local"
 
 
-class SubmititSlurm(_Launched):
+class SubmititSlurm(_LedgerLauncher):
     NAME = "submitit_slurm"
 
 
 class Product(Sweeper):
     """Every combination of the values on the command line; `hydra/sweeper=basic`.
 
-    plan_only: whether to say what would be run, and how, in place of running it.
+    plan_only: print the jobs and how they would run, and run none.
     """
 
     def __init__(self, plan_only: bool = False) -> None:
@@ -107,7 +108,7 @@ class Product(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Runs them all. RunError where one did not finish, with everything told before."""
+        """Runs all jobs. RunError at the end if one did not finish."""
         from rlresearch.config.overrides import sweep_jobs
         from rlresearch.errors import ConfigError
         from rlresearch.sweeps.jobs import Composer, check
@@ -115,7 +116,7 @@ class Product(Sweeper):
         if not isinstance(self._plan_only, bool):
             raise ConfigError(f"hydra.sweeper.plan_only={self._plan_only}: must be true or false.")
         jobs = sweep_jobs(arguments, self._config_dir)
-        if not isinstance(self._launcher, _Launched):  # another's: its jobs stand in no ledger
+        if not isinstance(self._launcher, _LedgerLauncher):  # another package's: it keeps no ledger
             composer = Composer(self._config_dir)
             check(composer.jobs(jobs), composer.bases)
             return [(each, each.return_value) for each in self._launcher.launch(jobs, 0)]

@@ -1,4 +1,4 @@
-"""Where Hydra finds the sweeper `hydra/sweeper=optuna`; all that it does is in rlresearch.sweeps."""
+"""The sweeper `hydra/sweeper=optuna`, as Hydra's plugin. Its work is done in `rlresearch.sweeps.search`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class OptunaSweeper(Sweeper):
         self.hydra_context: HydraContext | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keeps what `sweep` needs; the launcher is made there, once the search is known to be a right one."""
+        """Keeps what `sweep` needs. `sweep` makes the launcher, after it has checked the search."""
         self.hydra_context, self.config, self._task = hydra_context, config, task_function
 
     def sweep(self, arguments: list[str]) -> Any:
-        """What was found. ConfigError, before anything is made, on a wrong search; RunError where trials failed."""
+        """Returns the result. ConfigError on a wrong search, before anything is made; RunError if trials failed."""
         from rlresearch.config.hydra_session import config_dir_of
         from rlresearch.config.overrides import parse_search
         from rlresearch.sweeps.search import driver

@@ -1,7 +1,7 @@
-"""`python -m rlresearch.evaluate RUN`: how good a stored policy is.
+"""`python -m rlresearch.evaluate RUN`: the return of a stored policy.
 
-The episodes of a checkpoint's evaluation begin from the seeds that they began from in training, so the same number of
-them gives the same returns; `--seed` chooses others.
+Episodes begin from the seeds of the evaluations in training, so the same number of episodes gives the same returns.
+`--seed` chooses other seeds.
 """
 
 from __future__ import annotations

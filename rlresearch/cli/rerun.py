@@ -1,7 +1,7 @@
-"""`python -m rlresearch.rerun RUN`: trains again from a run directory's stored configuration, without Hydra.
+"""`python -m rlresearch.rerun RUN`: trains again from a run's stored configuration, without Hydra.
 
-`python -m rlresearch.review reproduce` calls it, and compares. A configuration that came with somebody's run is not
-trusted: its `_target_`s may lead into this package, and into those named with --package, and nowhere else.
+`python -m rlresearch.review reproduce` calls this command and compares. The stored configuration may be another
+person's, so its `_target_`s may lead only into this package and the packages named with --package.
 """
 
 from __future__ import annotations

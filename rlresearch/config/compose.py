@@ -86,7 +86,7 @@ def to_plain(config: DictConfig, resolve: bool = True) -> dict[str, Any]:
 
 
 def tuned_values(name: str | None, config: dict[str, Any], config_dir: str | None) -> dict[str, Any]:
-    """What the tuned settings `name` contributed to `config`: theirs, less what the command line overrode."""
+    """The settings in `config` that come from the tuned option `name`; those that the command overrode are not."""
     folders = [config_folder(), *([Path(config_dir)] if config_dir else [])]
     files = [file for folder in folders if (file := folder / "tuned" / f"{name}.yaml").is_file()]
     if not files:

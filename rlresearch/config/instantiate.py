@@ -114,7 +114,7 @@ def allowed(cls: type, name: str) -> str:
 
 
 def packages_hint(module: str) -> str:
-    """How a refusal of code from a package that nobody named ends."""
+    """The end of a refusal of code from a package that the command does not name."""
     package = module.partition(".")[0]
     return f"; if it is, packages=[{package}]." if package.isidentifier() else "."
 

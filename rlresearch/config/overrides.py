@@ -42,7 +42,7 @@ def parse(overrides: Sequence[str], loader: ConfigLoader) -> list[Override]:
 
 
 def _check_size(text: str) -> None:
-    """ConfigError where a word of the command is so long or deep that parsing it would take minutes, or end Python."""
+    """ConfigError if a word is so long or deep that parsing it would take minutes or end Python."""
     key, _, value = text.partition("=")
     if len(text) > LONGEST:
         raise ConfigError(f"{format_value(text)}: has {len(text):,} characters, of at most {LONGEST:,}.")
@@ -100,9 +100,9 @@ def format_override(override: Override) -> str:
 
 
 def set_values(overrides: Sequence[str], config_dir: str | None = None) -> dict[str, tuple[str, Any] | None]:
-    """The key and the value of each override that does nothing but set one, by the override as it was typed.
+    """The key and value of each override that only sets a value, by the override as typed.
 
-    None for those that do more: choose a group's option, add, delete, refer to something, or set a mapping.
+    None for one that does more: chooses an option, adds, deletes, interpolates or sets a mapping.
     """
     with open_hydra(config_dir) as hydra:
         groups = set(group_names(hydra.config_loader))
@@ -125,15 +125,16 @@ def _set_value(text: str, loader: ConfigLoader, groups: set[str]) -> tuple[str, 
 
 
 def representative_job(overrides: Sequence[str], config_dir: str | None = None) -> list[str]:
-    """The command line of one job of a sweep, whatever sweeps it: what is swept over an interval is left out."""
+    """The overrides of one job of a sweep, whatever the sweeper. Keys swept over an interval are left out."""
     with open_hydra(config_dir) as hydra:
         parsed = parse(overrides, hydra.config_loader)
         return [_values(each)[0] for each in parsed if not each.is_sweep_override() or each.is_discrete_sweep()]
 
 
 class SearchSpec(NamedTuple):
-    """What a search is asked for. settings: of the sweeper, plain; fixed: what holds for every run, as typed; swept:
-    Hydra's overrides with several values.
+    """A search as the user asks for it.
+
+    settings: of the sweeper, plain. fixed: overrides of every run, as typed. swept: overrides with several values.
     """
 
     settings: dict[str, Any]
@@ -142,7 +143,7 @@ class SearchSpec(NamedTuple):
 
 
 def parse_search(settings: dict[str, Any], overrides: Sequence[str], config_dir: str | None = None) -> SearchSpec:
-    """What a sweeper with these settings is asked for. What the command says stands above its `params`."""
+    """The search that settings and overrides ask for. An override wins over the sweeper's `params`."""
     with open_hydra(config_dir) as hydra:
         return _parse_search(settings, overrides, hydra.config_loader)
 
@@ -162,7 +163,7 @@ def _parse_search(settings: dict[str, Any], overrides: Sequence[str], loader: Co
 
 
 def sweep_jobs(overrides: Sequence[str], config_dir: str | None = None) -> list[list[str]]:
-    """The command line of every job of a sweep."""
+    """The overrides of every job of a sweep."""
     with open_hydra(config_dir) as hydra:
         values = {
             each.get_key_element(): _values(each) for each in parse(overrides, hydra.config_loader)

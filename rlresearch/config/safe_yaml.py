@@ -1,7 +1,7 @@
-"""YAML that somebody else may have written: small, shallow, and only what it says.
+"""A YAML loader for files of unknown origin. It limits size and depth, and builds plain values alone.
 
-A file of some hundred bytes can stand for a billion nodes (references to references), and one nested deep enough takes
-minutes, or ends the interpreter. Both are found by looking at what the parser tells, before anything is made of it.
+A file of some hundred bytes can stand for a billion nodes, by references to references. A deeply nested one takes
+minutes or ends the interpreter. The parser's events show both before any value is built.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # 15 times as fast, whe
 
 
 def load(content: bytes, references: bool = False) -> Any:
-    """What `content` says. references: whether a part of it may refer to another, within the same limits.
+    """The values in `content`. references: whether a part may refer to another part, within the same limits.
 
-    Errors: ValueError where it is too large, too deep, or refers; yaml.YAMLError.
+    Errors: ValueError if it is too large or too deep, or holds a reference; yaml.YAMLError.
     """
     if len(content) > LARGEST:
         raise ValueError(f"it has {len(content):,} bytes, of at most {LARGEST:,}")
@@ -32,7 +32,7 @@ def load(content: bytes, references: bool = False) -> Any:
 
 
 def why(error: Exception) -> str:
-    """What is wrong with it, in a few words."""
+    """The reason of a loading error, in a few words."""
     said = getattr(error, "problem", None) or getattr(error, "reason", None) or getattr(error, "strerror", None)
     lines = str(said or error).replace("tag:yaml.org,2002:", "!!").splitlines()
     mark = getattr(error, "problem_mark", None)
@@ -40,7 +40,7 @@ def why(error: Exception) -> str:
 
 
 def _check(content: bytes, references: bool) -> None:
-    """Errors: ValueError, where references written out would make too many nodes, or there are too many levels."""
+    """ValueError if there are too many nodes, with references written out, or too many levels."""
     begun: list[list[Any]] = []  # the anchor of each level that is begun, and how many nodes it has so far
     sizes: dict[str | None, int] = {}
     for event in yaml.parse(content, _LOADER):

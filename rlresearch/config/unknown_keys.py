@@ -16,7 +16,7 @@ from rlresearch.errors import allowed_hint, closest_match, format_allowed
 
 
 def explain_refusal(error: Exception, parsed: Sequence[Override], groups: Sequence[str]) -> str:
-    """One line for what Hydra refuses in several, with the nearest name that exists."""
+    """One line that names the wrong override and the closest name that exists."""
     tree, choices = _without_settings(parsed, groups)
     for each in parsed:
         key, group = each.key_or_group, each.get_key_element().lstrip("+~")
@@ -34,7 +34,7 @@ def explain_refusal(error: Exception, parsed: Sequence[Override], groups: Sequen
 
 
 def _without_settings(parsed: Sequence[Override], groups: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the choices of groups, or if they do not fit none of them, compose: the tree of keys, and the choices."""
+    """The tree of keys and the choices that the chosen options compose, or the defaults if the options do not fit."""
     chosen = [typed_text(each) for each in parsed if each.key_or_group in groups and not each.is_delete()]
     try:
         config = hydra_compose(MAIN_CONFIG, overrides=chosen, return_hydra_config=True)
@@ -44,7 +44,7 @@ def _without_settings(parsed: Sequence[Override], groups: Sequence[str]) -> tupl
 
 
 def _explain_missing_setting(override: Override, tree: dict[str, Any], choices: dict[str, Any]) -> str | None:
-    """What stands beside a misspelt key: the settings of its group, or what there is at the top. None if it exists."""
+    """One line for a key that does not exist, with the names beside it. None if the key exists."""
     node, path, names = tree, "", override.key_or_group.split(".")
     while names and names[0] in node:
         name = names.pop(0)
