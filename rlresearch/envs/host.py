@@ -53,8 +53,7 @@ class CheckedEnv(gym.Wrapper):
             low, high = env.action_space.low, env.action_space.high
             self._low, self._high, self._middle, self._half = low, high, (high + low) / 2, (high - low) / 2
             self.action_space = gym.spaces.Box(-1.0, 1.0, env.action_space.shape, np.float32)
-        assert isinstance(env.observation_space, gym.spaces.Box)
-        self._shape = env.observation_space.shape
+        self._shape = env.observation_space.shape or ()  # None where a space has no shape of its own
         self._few = len(self._shape) == 1 and self._shape[0] <= _FEW
         self._steps, self._seed = 0, -1
         self._action: np.ndarray | int | tuple[()] = ()

@@ -110,8 +110,7 @@ class Run:
             self._past = run_directories.reopen(self.resumption, self.request, self.directories)
         members = self._outcome.members = Members(len(self.directories))
         trials = run_directories.trials_of(self.request, len(self.directories), self.resumption is not None)
-        if any(trials):
-            self._outcome.pruner = self._pruner(trials, members)
+        self._outcome.pruner = self._pruner(trials, members)
         if are_fused(self.request.own, self.resumption):
             failures = MemberFailures(self.plan.task.id, self.directories, members, self.elapsed)
             self._outcome.failures = failures
