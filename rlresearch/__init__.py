@@ -5,12 +5,12 @@ import importlib
 import importlib.util
 import os
 import sys
-import types
+from types import ModuleType
 
 __version__ = "0.2.0"
 
 
-class LazyModule(types.ModuleType):
+class LazyModule(ModuleType):
     """Stands for a module. The first use of an attribute loads the module, which takes its place.
 
     `importlib.util.LazyLoader` does not serve: on Python 3.11 to 3.13 the import statement itself
@@ -25,7 +25,7 @@ class LazyModule(types.ModuleType):
         return getattr(load_module(self.__name__), name)
 
 
-def load_module(name: str) -> types.ModuleType:
+def load_module(name: str) -> ModuleType:
     """Imports a module without garbage collection; what it makes is never collected.
 
     Collection took a quarter of TensorFlow's loading time and a tenth of every tracing after it, and made a forked
