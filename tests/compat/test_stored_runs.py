@@ -140,7 +140,7 @@ def test_a_stored_run_goes_on(case, copied):
     told = sorted(int(path.name) for path in (run / "checkpoints").iterdir() if path.name.isdecimal())
     total = told[-1] + 32
     with quick(run):
-        words = [f"resume={run}", f"total_steps={total}", "eval.every_steps=null", "eval.final_episodes=1"]
+        words = [f"resume={run}", f"total_steps={total}", "eval.final_episodes=1"]
         assert rlresearch(words) == 0
     after, more = record_of(run), rows_of(run, "evaluations")
     assert (after["status"], after["total_steps"], after["resumes"][0]["step"]) == ("finished", total, told[-1])
