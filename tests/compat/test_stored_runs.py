@@ -68,8 +68,9 @@ def copied(unpacked, tmp_path, monkeypatch):
     def folder(version, *cases):
         for case in cases:
             shutil.copytree(unpacked(version) / case, tmp_path / case)
-            for path in tmp_path.glob("*/sweeps/*/*.json*"):  # which hold the folder that they were begun in
-                path.write_text(path.read_text().replace(MANIFESTS[version]["work"], str(tmp_path)))
+            for path in tmp_path.glob("*/sweeps/**/*"):  # which hold the folder that they were begun in
+                if path.is_file():
+                    path.write_text(path.read_text().replace(MANIFESTS[version]["work"], str(tmp_path)))
         monkeypatch.chdir(tmp_path)
         return tmp_path
 
