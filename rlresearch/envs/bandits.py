@@ -155,7 +155,7 @@ for _name, _make, _pulls in (("Chain", plain_chain, CHAIN_PULLS), ("Matrix", pla
     # The limit is where the task ends by itself: it cuts nothing, it tells `env.time_aware` how long an episode is.
     gym.register(
         f"rlresearch/{_name}Bandit-v0",
-        cast("EnvCreator", Adapter),
+        _CREATOR,
         kwargs={"make": _make, **_ARMS},
         max_episode_steps=_pulls,
     )

@@ -32,7 +32,7 @@ class EpisodeLog:
 
 
 class EpisodeLogs(NamedTuple):
-    """The tapes of N environments as arrays. episode: int64[N], episodes begun before these; lengths: int64[N];
+    """The logs of N environments as arrays. episode: int64[N], episodes begun before these; lengths: int64[N];
     actions: [sum(lengths), ...], one environment's after the other's; digests: uint8[N, 16]; obs: float32[N, ...],
     the newest.
     """
@@ -48,12 +48,12 @@ class EpisodeLogs(NamedTuple):
         return np.split(self.actions, np.cumsum(self.lengths)[:-1])
 
 
-def stack_logs(tapes: Sequence[EpisodeLog], episode: np.ndarray, obs: np.ndarray, action: np.ndarray) -> EpisodeLogs:
-    """The arrays of some tapes; `action` [N, ...] says what actions are like where there are none yet."""
-    actions = [each for tape in tapes for each in tape.actions]
+def stack_logs(logs: Sequence[EpisodeLog], episode: np.ndarray, obs: np.ndarray, action: np.ndarray) -> EpisodeLogs:
+    """The arrays of some logs; `action` [N, ...] says what actions are like where there are none yet."""
+    actions = [each for log in logs for each in log.actions]
     laid = np.stack(actions) if actions else np.zeros((0, *action.shape[1:]), action.dtype)
-    lengths = np.array([len(tape.actions) for tape in tapes], np.int64)
-    return EpisodeLogs(episode.copy(), lengths, laid, np.stack([tape.digest for tape in tapes]), obs.copy())
+    lengths = np.array([len(log.actions) for log in logs], np.int64)
+    return EpisodeLogs(episode.copy(), lengths, laid, np.stack([log.digest for log in logs]), obs.copy())
 
 
 def _digest(content: bytes) -> bytes:

@@ -90,11 +90,11 @@ class CheckedEnv(gym.Wrapper):
 
     def replay(self, seed: int, actions: np.ndarray) -> EpisodeLog:
         """Does an episode over again, up to where its actions end."""
-        tape = EpisodeLog(self.reset(seed=seed)[0])
+        log = EpisodeLog(self.reset(seed=seed)[0])
         for action in actions:
             obs, reward, *_ = self.step(action)
-            tape.note(action, obs, np.float32(reward))
-        return tape
+            log.note(action, obs, np.float32(reward))
+        return log
 
     def replay_own(self, parts: list[tuple[int, np.ndarray]]) -> EpisodeLog:
         """As `replay`, by the seed and the actions at this environment's own place among others."""
@@ -178,13 +178,13 @@ class HostEnv:
             self._envs = SyncEnvs(makers)
         self._task, self._keys = task, keys
         self._episode = np.zeros(task.num_envs, np.int64)
-        self._tapes: list[EpisodeLog] = []
+        self._logs: list[EpisodeLog] = []
         self._lost = False
 
     def reset(self) -> np.ndarray:
         """First observations float32[N, ...]."""
         obs = self._envs.reset(seed=[*self._seeds()])[0]
-        self._tapes = [EpisodeLog(each) for each in obs]
+        self._logs = [EpisodeLog(each) for each in obs]
         return obs
 
     def step(self, action: np.ndarray) -> HostStep:
@@ -193,15 +193,15 @@ class HostEnv:
         """
         next_obs, reward, terminated, truncated, _ = self._stepped(action)
         reward = reward.astype(np.float32)
-        for tape, *step in zip(self._tapes, action, next_obs, reward, strict=True):
-            tape.note(*step)
+        for log, *step in zip(self._logs, action, next_obs, reward, strict=True):
+            log.note(*step)
         done = terminated | truncated
         obs = next_obs
         if done.any():
             self._episode += done
             obs, _ = self._envs.reset(seed=[*self._seeds()], options={"reset_mask": done})
             for i in np.flatnonzero(done):
-                self._tapes[i] = EpisodeLog(obs[i])
+                self._logs[i] = EpisodeLog(obs[i])
         return HostStep(reward, terminated, truncated, next_obs, obs)
 
     def _stepped(self, action: np.ndarray) -> tuple:
@@ -219,40 +219,40 @@ class HostEnv:
     @property
     def between_episodes(self) -> bool:
         """Whether every copy stands at the start of an episode."""
-        return not any(tape.actions for tape in self._tapes)
+        return not any(log.actions for log in self._logs)
 
     @property
     def in_later_episode(self) -> bool:
         """Whether the first copy is some steps into an episode that is not its first."""
-        return bool(self._episode[0] > 0 and self._tapes[0].actions)
+        return bool(self._episode[0] > 0 and self._logs[0].actions)
 
-    def tapes(self, obs: np.ndarray, action: np.ndarray) -> EpisodeLogs:
+    def logs(self, obs: np.ndarray, action: np.ndarray) -> EpisodeLogs:
         """What leads back to here. obs, action: the newest of all copies."""
-        return stack_logs(self._tapes, self._episode, obs, action)
+        return stack_logs(self._logs, self._episode, obs, action)
 
     def replays(self) -> bool:
         """Whether the first copy's running episode, done over again in a new environment, is the same."""
-        tape, env = self._tapes[0], None
+        log, env = self._logs[0], None
         try:
             env = _made(self._task, 0, os.getpid())
-            again = env.replay(self._seeds()[0], np.asarray(tape.actions))
+            again = env.replay(self._seeds()[0], np.asarray(log.actions))
         except Exception:  # noqa: BLE001 (whatever an environment does of which there can be only one)
             return False
         finally:
             if env is not None:
                 env.close()
-        return bool((again.digest == tape.digest).all())
+        return bool((again.digest == log.digest).all())
 
-    def restore(self, tapes: EpisodeLogs) -> None:
-        """Goes back to where `tapes` lead. Errors: RunError naming the environment, where they lead elsewhere."""
-        self._episode = tapes.episode.copy()
-        parts = list(zip(self._seeds(), tapes.each(), strict=True))
-        self._tapes = list(self._envs.call("replay_own", parts))
-        for i, (tape, digest) in enumerate(zip(self._tapes, tapes.digests, strict=True)):
-            if (tape.digest != digest).any():
+    def restore(self, logs: EpisodeLogs) -> None:
+        """Goes back to where `logs` lead. Errors: RunError naming the environment, where they lead elsewhere."""
+        self._episode = logs.episode.copy()
+        parts = list(zip(self._seeds(), logs.each(), strict=True))
+        self._logs = list(self._envs.call("replay_own", parts))
+        for i, (log, digest) in enumerate(zip(self._logs, logs.digests, strict=True)):
+            if (log.digest != digest).any():
                 raise RunError(
-                    f"environment '{self._task.id}' does not replay: the {len(tape.actions)} actions of episode "
-                    f"{tapes.episode[i]} of copy {i} lead elsewhere than before, though it was reset with the same seed"
+                    f"environment '{self._task.id}' does not replay: the {len(log.actions)} actions of episode "
+                    f"{logs.episode[i]} of copy {i} lead elsewhere than before, though it was reset with the same seed"
                 )
 
     def close(self) -> None:

@@ -55,8 +55,8 @@ class HostRunner(Runner):
 
     def extra_state(self) -> dict[str, np.ndarray]:
         """What leads the environments back to where they are now, and the action that is next."""
-        tapes = self._env.tapes(self.state().timestep.obs.numpy(), self._action)
-        return {"action": self._action, **{f"env.{name}": part for name, part in tapes._asdict().items()}}
+        logs = self._env.logs(self.state().timestep.obs.numpy(), self._action)
+        return {"action": self._action, **{f"env.{name}": part for name, part in logs._asdict().items()}}
 
     def restore(self, iteration: int, state: TrainState, extra_state: Mapping[str, np.ndarray]) -> None:
         """Goes on from a saved state. Errors: RunError where an environment does not come back to its place."""

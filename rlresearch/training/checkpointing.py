@@ -23,7 +23,7 @@ from rlresearch.storage import run_directory
 from rlresearch.storage.checkpoint import Checkpoint, Writer
 from rlresearch.storage.manifest import CheckpointMetadata
 from rlresearch.storage.provenance import versions
-from rlresearch.storage.tensor_files import Arrays, Ring
+from rlresearch.storage.tensor_files import Arrays
 from rlresearch.training.callbacks import Callback, LoopPosition, Milestone
 from rlresearch.training.finite_check import FiniteCheck
 from rlresearch.training.settings import CheckpointSettings
@@ -45,7 +45,7 @@ class LogFiles(Protocol):
 
 
 class CheckpointFacts(NamedTuple):
-    """What a checkpoint says of its run beside the state.
+    """What a checkpointer must know of its run.
 
     buffer: the trainer's, which says how its rows can be saved. logs: the files of rows, one a member. times: seconds
     spent so far, by name. config: the digest of the settings that stay the same as long as a run is resumed.
@@ -106,7 +106,7 @@ class Checkpointer(Callback):
         """Saves where the minutes are over."""
         every = self._settings.every_minutes
         if self._overdue or (every is not None and time.monotonic() - self._since >= every * 60.0):
-            return self._plan(position)
+            return self._save_or_wait(position)
         return False
 
     def at_milestone(self, position: LoopPosition, milestone: Milestone, evaluations: Sequence[Evaluation]) -> None:
@@ -118,7 +118,7 @@ class Checkpointer(Callback):
         better = score is not None and self._settings.keep_best and (self._best is None or score > self._best)
         if better:
             self._best = score
-        planned = milestone.save and self._plan(position, score)
+        planned = milestone.save and self._save_or_wait(position, score)
         if better and not planned:
             self._save(position, score)
 
@@ -136,7 +136,7 @@ class Checkpointer(Callback):
         self._thread.shutdown(wait=True)
         self._writer.close()
 
-    def _plan(self, position: LoopPosition, score: float | None = None) -> bool:
+    def _save_or_wait(self, position: LoopPosition, score: float | None = None) -> bool:
         """Saves a planned checkpoint, or has it wait where nobody could go on from it."""
         self._overdue = bool(self._settings.keep_last) and not self._runner.resumable_here
         if self._overdue and not self._warned:
@@ -156,7 +156,7 @@ class Checkpointer(Callback):
         step = self._runner.iteration * self._num_envs
         self.wait()
         self._finite_check.check(step)
-        arrays, rings, *_ = taken = self._snapshot()
+        taken = self._snapshot()
         about = CheckpointMetadata(
             step=step,
             iteration=self._runner.iteration,
@@ -168,12 +168,11 @@ class Checkpointer(Callback):
             serial=serial,
             exact=self._runner.resumable_here,
             config=self._facts.config,
-            content=taken.content,
         )
-        rows = self._writer.unwritten(rings)
+        rows = self._writer.unwritten(taken.rings)
         # without the tensors: as long as somebody holds them, XLA copies the replay in place of changing it
-        rings = {name: ring._replace(rows=None) for name, ring in rings.items()}
-        self._writing = self._thread.submit(self._write, arrays, rings, rows, about)
+        taken = taken._replace(rings={name: ring._replace(rows=None) for name, ring in taken.rings.items()})
+        self._writing = self._thread.submit(self._write, taken, rows, about)
         self._saved, self._since = place, time.monotonic()
 
     def _snapshot(self) -> Snapshot:
@@ -188,17 +187,13 @@ class Checkpointer(Callback):
         self._replacements, self._samples = self._runner.replacements, taken.samples
         return taken
 
-    def _write(
-        self,
-        arrays: Arrays,
-        rings: Mapping[str, Ring],
-        rows: Mapping[str, tuple[int, Arrays]],
-        about: CheckpointMetadata,
-    ) -> None:
+    def _write(self, taken: Snapshot, rows: Mapping[str, tuple[int, Arrays]], about: CheckpointMetadata) -> None:
+        """Brings a snapshot to the disk. Its digest is computed here, where training does not wait for it."""
+        about = about.model_copy(update={"content": taken.content})
         try:
             for log in self._facts.logs:
                 log.sync()
-            self._writer.save(arrays, rings, rows, about, versions(), run_directory.timestamp())
+            self._writer.save(taken.arrays, taken.rings, rows, about, versions(), run_directory.timestamp())
         except OSError as error:
             raise RunError(f"the checkpoint at step {about.step} cannot be written: {error}") from error
         self._writer.rotate()

@@ -223,7 +223,7 @@ class Run:
                 by_trial.setdefault(Trial(**own), []).append(member)
         together = [TrialMembers(trial, tuple(own)) for trial, own in by_trial.items()]
         pruner = Pruner(together, members, last_step(self.plan))
-        if self._checkpoint is not None:
+        if self._checkpoint is not None and together:
             every = [read_rows(directory.path / "evaluations.jsonl") for directory in self.directories]
             returns = [[float(np.mean(row["returns"])) for row in rows] for rows in every]
             pruner.resume(self._checkpoint.about.step, returns)
