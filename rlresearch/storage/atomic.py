@@ -15,7 +15,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-TEMPORARY = ".tmp-"  # names of files and folders that are unfinished, or about to be removed, begin so
+TEMPORARY = ".tmp-"  # the beginning of the name of a file or folder that is unfinished, or about to be removed
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -1,6 +1,6 @@
 """Cuts the rows of a run back to a checkpoint; the resumed run writes them again, and they are compared.
 
-The removed rows are kept in metrics.cut.jsonl, in the same directory, until the run has finished.
+The removed rows are kept in metrics.cut.jsonl, in the same directory, until the run has finished with the same rows.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _content(path: Path) -> bytes:
 
 
 def _write_aside(path: Path, rows: Sequence[Row]) -> None:
-    """Replaces the file at `path` in one step, so that a kill in between loses no row."""
+    """Writes `rows` to `path` in one step: a kill in between leaves the old file, so no row is lost."""
     fresh = path.with_suffix(".tmp")
     with contextlib.suppress(FileNotFoundError):
         fresh.unlink()

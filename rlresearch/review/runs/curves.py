@@ -29,7 +29,7 @@ class Aligned(NamedTuple):
 
 
 def curve(columns: Columns, metric: str, axis: str = "step") -> Curve:
-    """Returns the rows of a run that have the metric as a curve. axis: "step", or "time" in seconds."""
+    """Returns a curve from those rows of a run that have the metric. axis: "step", or "time" in seconds."""
     if metric not in columns or axis not in columns:
         return Curve(np.empty(0), np.empty(0))
     x, y = columns[axis], columns[metric]

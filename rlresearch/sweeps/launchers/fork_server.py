@@ -1,7 +1,7 @@
 """A small server that starts a process for each job by forking itself.
 
-A fork takes half a second, because TensorFlow is already loaded; a new Python takes ten. The server itself computes
-nothing, so no thread of TensorFlow runs when it forks.
+A fork takes half a second, because TensorFlow is already loaded; a new Python takes ten seconds. The server itself
+computes nothing, so no thread of TensorFlow runs when it forks.
 
 Controller and server exchange JSON lines over a socket. If one process dies, the others end too. The server ends when
 the controller's side of the socket closes, and kills the process group of every job. The kernel kills each job when
@@ -116,7 +116,7 @@ def serve(number: int, preload: bool) -> None:
                     _signal_group(running[message["to"]], message["signal"])
             _reap(connection, running)
     except (OSError, ValueError):
-        pass  # the controller has gone
+        pass  # the controller has ended
     finally:
         for pid in running.values():
             _signal_group(pid, signal.SIGKILL)

@@ -28,7 +28,9 @@ _SEED = "seed"
 
 
 class Group(NamedTuple):
-    """Jobs for one program, or a single job. config: of the population, None for a single job. why: it is single."""
+    """Jobs for one program, or a single job. config: the population's configuration, None for a single job. why: the
+    reason for a single job.
+    """
 
     jobs: list[Job]
     config: dict[str, Any] | None

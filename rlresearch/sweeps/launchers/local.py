@@ -75,7 +75,7 @@ class Local:
     memory_gb: Annotated[float, at.Gt(0)] | None = None
 
     def check(self) -> None:
-        """Compares the settings. Errors: ConfigError where there are more workers than the GPUs have places."""
+        """Errors: ConfigError where `workers` is larger than the number of GPUs times `jobs_per_gpu`."""
         if self.gpus is not None and self.workers is not None and self.workers > len(self.gpus) * self.jobs_per_gpu:
             places = len(self.gpus) * self.jobs_per_gpu
             raise ConfigError(
