@@ -33,15 +33,15 @@ MATRIX, MATRIX_PULLS = ((1.0, 3.0, 2.0, 4.0), (0.0, 1.0, 4.0, 3.0), (5.0, 0.0, 0
 
 
 class World(Protocol):
-    """What `Adapter` makes an environment of: one episode of something.
+    """One episode of a world, which `Adapter` turns into an environment.
 
-    state: what is to be seen, at first and after each `act`.
+    state: the observation, at the start and after each `act`.
     """
 
     state: Any
 
     def act(self, action: Any) -> tuple[float, Any]:
-        """Does it; returns (reward, state)."""
+        """Performs an action; returns (reward, state)."""
 
     def terminal(self) -> bool:
         """Whether the episode is over."""
@@ -50,8 +50,8 @@ class World(Protocol):
 class Adapter(gym.Env):
     """Any object with `state`, `act(action) -> reward, state` and `terminal()` as a Gymnasium environment.
 
-    make: a fresh object for each episode, from the environment's random generator, which `reset` seeds; an object
-    that draws nothing ignores it. observation_space, action_space: those of `state` and of `action`. For instance,
+    make: makes a new object for each episode. Its argument is the environment's random generator, which `reset` seeds;
+    an object without randomness ignores it. observation_space, action_space: of `state` and of `action`. For example,
     in `mine.py`:
 
         spaces = {"observation_space": Discrete(7), "action_space": Discrete(2)}
@@ -60,7 +60,8 @@ class Adapter(gym.Env):
 
         python -m rlresearch algo=dqn env=gym env.id=mine:Corridor-v0
 
-    The end that `terminal` reports ends the task, and so its value; a limit on time alone is `max_episode_steps`.
+    An end that `terminal` reports is an end of the task, without any later value; for a time limit use
+    `max_episode_steps`.
     """
 
     def __init__(

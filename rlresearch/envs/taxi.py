@@ -29,9 +29,9 @@ ASIDE = ((2, 3), (3, 2), (1, 0), (0, 1))  # to the left and to the right of each
 
 @dataclass(frozen=True)
 class Taxi:
-    """20 for the right drop-off, which ends the task, -10 for a wrong one or a pick-up of nobody, otherwise -1.
+    """Rewards: 20 for the right drop-off, which ends the task; -10 for a wrong drop-off or pick-up; otherwise -1.
 
-    is_rainy: a move that is possible succeeds with `rainy_probability` and goes to either side with half of the rest.
+    is_rainy: a possible move succeeds with `rainy_probability`, and goes to either side with half of the rest.
     """
 
     is_rainy: bool = False
@@ -53,7 +53,7 @@ class Taxi:
 
 @cache
 def _table(success: float | None) -> tables.Table:
-    """success: the probability that a move goes where it should, None where nothing else can happen."""
+    """Returns the table. success: the probability that a move goes in its direction, None if it always does."""
 
     def results(state: int, action: int) -> list[tables.Result]:
         square, passenger, destination = taken_apart(state)
@@ -70,7 +70,7 @@ def _table(success: float | None) -> tables.Table:
             return [tables.Result(1.0, there, 20.0 if arrived else -1.0, arrived)]
         forward = _moved(square, action)
         squares, chances = [forward], [1.0]
-        if success is not None:  # a taxi that cannot move does not slide either
+        if success is not None:  # a taxi that cannot move forward does not slide to a side either
             sides = [square if forward == square else _moved(square, aside) for aside in ASIDE[action]]
             squares, chances = [forward, *sides], [success, (1.0 - success) / 2.0, (1.0 - success) / 2.0]
         theres = [numbered(each, passenger, destination) for each in squares]
@@ -81,12 +81,12 @@ def _table(success: float | None) -> tables.Table:
 
 
 def numbered(square: tuple[int, int], passenger: int, destination: int) -> int:
-    """The number of a state."""
+    """Returns the number of a state."""
     return ((square[0] * SIZE + square[1]) * 5 + passenger) * 4 + destination
 
 
 def taken_apart(state: int) -> tuple[tuple[int, int], int, int]:
-    """The taxi's square, the passenger and the destination of a state."""
+    """Returns the taxi's square, the passenger and the destination of a state."""
     return divmod(state // 20, SIZE), state // 4 % 5, state % 4
 
 

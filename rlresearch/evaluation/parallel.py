@@ -1,8 +1,8 @@
-"""Many episodes at a time, each to its end: in this process, and beside it in forked ones.
+"""Runs many episodes at a time, each to its end, in this process and in forked processes.
 
-An environment's step is Python and holds the interpreter, so that threads would not help. A forked process has the
-environments as they stand, and its results come back by memory that both share; it never touches TensorFlow, and lives
-for these episodes alone.
+The step of an environment is Python code and blocks other threads, so threads would not help. A forked process has
+copies of the environments, and returns results through shared memory. It never uses TensorFlow, and ends with these
+episodes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LEAST = 64  # environments of a process: with fewer, forking costs more than it 
 def run(
     units: Sequence[CheckedEnv], seeds: Sequence[int], policy: Callable[[np.ndarray], np.ndarray], workers: int
 ) -> tuple[list[float], list[int]]:
-    """One episode of each environment, from its seed: their returns and lengths.
+    """Runs one episode of each environment, from its seed. Returns the returns and the lengths.
 
     policy: actions [K, ...] for observations [K, ...] of all K, those whose episode has ended included. workers: the
     most processes, this one among them. Results do not depend on their number. Errors: RunError.
@@ -65,7 +65,7 @@ def run(
 
 
 class _LocalEpisodes:
-    """Environments that one process steps. Once `told`, their returns and lengths are where all look."""
+    """Environments that one process steps. `told` copies their returns and lengths to the shared arrays."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class _LocalEpisodes:
     ) -> None:
         self._units, self._obs, self._to = units, obs, (returns, lengths)
         self.going = list(range(begin, end))
-        # Python's own numbers: what stands around an environment's step would else take longer than it does.
+        # Python numbers, not arrays: adding to arrays would take longer than a cheap environment's step.
         self._returns, self._lengths = dict.fromkeys(self.going, 0.0), dict.fromkeys(self.going, 0)
 
     def step(self, actions: np.ndarray) -> None:
@@ -98,14 +98,14 @@ class _LocalEpisodes:
 
 
 class _ForkedWorker:
-    """A share in a forked process. others: those that were forked before."""
+    """Steps a part of the environments in a forked process. others: the workers that were forked before."""
 
     def __init__(self, share: _LocalEpisodes, actions: np.ndarray, others: Sequence[_ForkedWorker]) -> None:
         self.going = bool(share.going)
         go, self._go = os.pipe()
         self._told, tell = os.pipe()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the child needs none of what they hold
+            warnings.simplefilter("ignore", DeprecationWarning)  # about threads; the child needs no lock that they hold
             self._pid = os.fork()
         if not self._pid:
             for each in (self._go, self._told, *(end for other in others for end in other.ends)):
@@ -116,16 +116,16 @@ class _ForkedWorker:
 
     @property
     def ends(self) -> tuple[int, int]:
-        """This process' ends of the pipes; a child that kept them open would outlive it."""
+        """This process' ends of the pipes. A child must close them; otherwise it would not end with this process."""
         return self._go, self._told
 
     def begin(self) -> None:
-        """Has it take a step."""
-        with suppress(BrokenPipeError):  # `end` says why
+        """Starts a step in the worker."""
+        with suppress(BrokenPipeError):  # `end` raises the error
             os.write(self._go, b"s")
 
     def end(self) -> None:
-        """Waits for the step. RunError where it failed."""
+        """Waits for the step. Errors: RunError where it failed."""
         with heartbeat.waiting():
             answer = os.read(self._told, 1)
             if answer in (b"0", b"1"):
@@ -141,12 +141,12 @@ class _ForkedWorker:
         for end in self.ends:
             os.close(end)
         with suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)  # nothing of it is needed any more
+            os.kill(self._pid, signal.SIGKILL)  # its results are no longer needed
         os.waitpid(self._pid, 0)
 
 
 def _worker_main(share: _LocalEpisodes, actions: np.ndarray, go: int, tell: int) -> NoReturn:
-    """The life of a forked process: a step for each word, until there is no more to do, or nobody to say so."""
+    """Runs in a forked process: takes a step for each byte from the parent, until all episodes or the parent end."""
     try:
         ignore_signals()
         while share.going and os.read(go, 1):
@@ -154,7 +154,7 @@ def _worker_main(share: _LocalEpisodes, actions: np.ndarray, go: int, tell: int)
             if not share.going:
                 share.told()
             os.write(tell, b"1" if share.going else b"0")
-    except BaseException as error:  # noqa: BLE001 (the parent hears of whatever it was)
+    except BaseException as error:  # noqa: BLE001 (the parent gets every error)
         why = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
         trace = "".join(traceback.format_exception(error.__cause__ or error))
         with suppress(OSError):
@@ -164,7 +164,7 @@ def _worker_main(share: _LocalEpisodes, actions: np.ndarray, go: int, tell: int)
 
 
 def _shared(array: np.ndarray) -> np.ndarray:
-    """A copy in memory that processes forked from this one share with it."""
+    """Returns a copy in memory that this process shares with processes that it forks later."""
     memory = mmap.mmap(-1, max(array.nbytes, 1))
     shared = np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
     shared[...] = array

@@ -1,4 +1,4 @@
-"""Which device, how many threads, which compile cache: settled before TensorFlow starts."""
+"""Chooses the device, the number of threads and the compile cache, before TensorFlow starts."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from pathlib import Path
 
 from rlresearch.errors import ConfigError
 
-# What TensorFlow says on every machine without a GPU, or of its own build; nothing a user can act on.
+# Messages of TensorFlow about a missing GPU or about its own build, which do not help a user.
 _NOISE = re.compile(
     r"cuda drivers|cudart_stub|cuda_platform|cuInit|rebuild TensorFlow|oneDNN custom operations|absl::InitializeLog"
     r"|computation_placer|Unable to register cu|cpu_feature_guard|XLA service|StreamExecutor device|device_compiler\.h"
 )
 
-# Measured on small networks with benchmark.py: the first 5 to 7 %, where the CPU has AVX-512; the second 3 %,
-# as programs then copy less between the iterations of a loop.
+# Gains measured on small networks with benchmark.py: the first flag 5 to 7 %, where the CPU has AVX-512; the second
+# 3 %, because programs then copy less between the iterations of a loop.
 XLA_FLAGS = ("--xla_cpu_prefer_vector_width=512", "--xla_cpu_enable_concurrency_optimized_scheduler=false")
 
 MOST_CACHED = 2**31  # bytes; a program takes 0.1 to 5 MB
 
 
 def prepare(device: str, threads: int | None, deterministic: bool, compile_cache: bool) -> str:
-    """Loads TensorFlow as asked for and returns the device that it will use: `cpu`, or the GPU's name.
+    """Loads TensorFlow with these settings and returns its device: `cpu`, or the GPU's name.
 
-    Works once a process; a second call with other settings cannot change threads or the cache.
-    ConfigError where a GPU is asked for and there is none.
+    In one process, only the first call sets threads and cache; a later call cannot change them.
+    Errors: ConfigError where `device` is gpu and there is none.
     """
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -57,13 +57,13 @@ def prepare(device: str, threads: int | None, deterministic: bool, compile_cache
 
 
 def with_own_flags(given: str) -> str:
-    """XLA's flags as given, and each of XLA_FLAGS that they do not set themselves."""
+    """Returns the given XLA flags, plus each flag of XLA_FLAGS that they do not set."""
     named = {flag.partition("=")[0] for flag in given.split()}
     return " ".join([*(flag for flag in XLA_FLAGS if flag.partition("=")[0] not in named), *given.split()])
 
 
 def cache_folder() -> Path:
-    """Where compiled programs are kept: `rlresearch/xla` in the user's cache folder, and not without end."""
+    """Returns the folder for compiled programs, `rlresearch/xla` in the user's cache folder; limits its size."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlresearch" / "xla"
     with contextlib.suppress(OSError):  # without it everything works; another process may be at it
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def _thin_out(folder: Path, most: int) -> None:
 
 @contextlib.contextmanager
 def without_noise() -> Iterator[None]:
-    """Holds back standard error, also of C++ code, and lets through what is no noise."""
+    """Captures standard error, also of C++ code, and then prints it without the lines that match _NOISE."""
     try:
         number = sys.__stderr__.fileno()  # type: ignore[union-attr]  # None has none: AttributeError
         kept = os.dup(number)

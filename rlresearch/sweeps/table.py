@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a live table in a terminal, elsewhere a line for each change, and how it ended."""
+"""Shows a sweep: a live table in a terminal, otherwise a line for each change; and tables at the end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOST_LIVE, _MOST_BEST, _MOST_GROUPS, _MOST_BAD = 12, 5, 20, 10
 
 
 class Table:
-    """The terminal of a sweep; `stream` is standard output."""
+    """Shows a sweep on `stream` (default: standard output)."""
 
     def __init__(self, path: Path, stream: TextIO | None = None) -> None:
         from rich.console import Console
@@ -42,7 +42,7 @@ class Table:
         self.say(f"sweep {path}")
 
     def start(self, jobs: Sequence[Job]) -> None:
-        """Begins to show jobs."""
+        """Starts to show the jobs."""
         self._swept = swept(jobs)
         self._told = {job.number: (job.attempts, job.status) for job in jobs}
         if self._console.is_terminal and self._live is None:
@@ -53,7 +53,7 @@ class Table:
         self._redraw(jobs)
 
     def show(self, jobs: Sequence[Job], changed: Iterable[Job]) -> None:
-        """Tells what has become of the jobs in `changed`."""
+        """Shows the new state of the jobs in `changed`."""
         ended = sum(job.status not in (PENDING, RUNNING) for job in jobs)
         for job in changed:
             now = job.attempts, job.status
@@ -67,17 +67,17 @@ class Table:
         self._redraw(jobs)
 
     def say(self, line: str) -> None:
-        """A line, above the table where there is one."""
+        """Prints a line; above the live table, if there is one."""
         self._print(line, markup=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Gives the terminal back; may be called again."""
+        """Ends the live table; a second call does nothing."""
         live, self._live = self._live, None
         if live is not None:
             live.stop()
 
     def finish(self, jobs: Sequence[Job], path: Path | None) -> None:
-        """The best jobs, the means over seeds, and what did not finish."""
+        """Prints the best jobs, the means over seeds, and the jobs that did not finish."""
         self.close()
         self._swept = swept(jobs)
         for table in (_best(jobs, self._swept), _grouped(jobs, self._swept), _bad(jobs, self._swept)):
@@ -87,7 +87,7 @@ class Table:
         self.say(f"{done} of {len(jobs)} jobs finished; {os.path.join(path or '', 'ledger.jsonl')}")
 
     def _print(self, what: object, **how: Any) -> None:
-        with contextlib.suppress(OSError):  # a terminal or a pipe that goes away ends no job
+        with contextlib.suppress(OSError):  # a closed terminal or pipe must not end a job
             self._console.print(what, **how)
 
     def _line(self, job: Job, ended: int, total: int) -> str:
@@ -122,12 +122,12 @@ class Table:
 
 
 def number(value: float) -> str:
-    """Four digits, or as many as stand before the point."""
+    """Formats a number: with one decimal from 100 on, otherwise with four significant digits."""
     return f"{value:,.1f}" if abs(value) >= 100.0 else f"{value:.4g}"
 
 
 def groups(jobs: Sequence[Job]) -> dict[str, list[float]]:
-    """The objectives of finished jobs that differ in their seed alone, by what they have in common."""
+    """Groups finished jobs that differ only in their seed. Returns their objectives by their common overrides."""
     keys = swept(jobs) - {"seed"}
     found: dict[str, list[float]] = {}
     for job in jobs:
@@ -162,7 +162,7 @@ def _grouped(jobs: Sequence[Job], keys: set[str]) -> RichTable | None:
 def _estimated(values: np.ndarray) -> tuple[str, str]:
     try:
         of = estimate(sample([values]))
-    except ConfigError:  # scipy was taken away, and a table at the end of a sweep must not fail for it
+    except ConfigError:  # scipy is missing; the final table of a sweep must not fail for that
         return "", "needs scipy"
     note = "" if len(values) >= ENOUGH else " (worst to best)"
     return number(of.value), f"{number(of.low)} to {number(of.high)}{note}"

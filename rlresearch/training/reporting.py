@@ -1,4 +1,4 @@
-"""Callbacks that tell loggers and make videos: rows, evaluations, who was copied from whom."""
+"""Callbacks that pass rows, evaluations and copies of members to loggers, and that make videos."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rlresearch.training.settings import EvalSettings
 
 
 class LoggerCallback(Callback):
-    """Tells each active member's logger its rows, and `overview` those of all members together.
+    """Passes the rows of each active member to its logger, and a summary of all members to `overview`.
 
-    loggers: one a member, or none. overview: hears the mean of every metric, and the episodes of all members.
+    loggers: one per member, or none. overview: gets the mean of every metric, and the episodes of all members.
     """
 
     def __init__(self, members: Members, loggers: Sequence[Logger], overview: Logger | None = None) -> None:
@@ -43,7 +43,7 @@ class LoggerCallback(Callback):
 
 
 class VideoCallback(Callback):
-    """Has videos made of the evaluations that get one."""
+    """Makes a video of each evaluation that the settings choose."""
 
     def __init__(self, recorder: Recorder, settings: EvalSettings) -> None:
         self._recorder, self._settings = recorder, settings
@@ -54,7 +54,7 @@ class VideoCallback(Callback):
 
 
 class SelectionCallback(Callback):
-    """Lets a population choose between its members after each evaluation but the last, and logs who replaced whom."""
+    """After each evaluation except the last, lets a population replace members, and logs each replacement."""
 
     def __init__(self, runner: Runner, logger: Logger) -> None:
         self._runner, self._logger = runner, logger

@@ -1,4 +1,4 @@
-"""What was asked for when a run is started, beside the plan that was made of it."""
+"""The request for a run: facts about the command, in addition to the plan made from it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 
 class RunRequest(NamedTuple):
-    """config: plain and resolved. algo, env: the names chosen. argv, overrides: as typed.
+    """config: plain and resolved. algo, env: the chosen names. argv, overrides: as typed.
 
-    tuned: settings that applied by themselves, by dotted key, and the name they have. choices: the option of each
-    group. own: what the run.json of each member says beside the rest, or one for all members. begun: hears of the
-    directories once the run can be resumed from them. trials: of a search, one a member where members are different
-    trials; else the configuration's trial is that of all members together.
+    tuned, tuned_name: the tuned settings that Hydra added, by dotted key, and the name of their option. choices: the
+    option of each group. own: more fields for the run.json of each member, or one mapping for all members. begun:
+    called with the run directories once the run can be resumed. trials: one trial of a search per member; if empty,
+    all members together are the trial of the configuration.
     """
 
     config: dict[str, Any]

@@ -1,7 +1,7 @@
 """What a run will need of memory and disk, as far as it is known before TensorFlow: replay, checkpoints, logs.
 
-Parameters and moments are not counted: networks have no size before they are built, and beside a replay that could fill
-a machine they are small.
+Parameters and moments are not counted. Networks have no size before they are built, and a replay that could fill the
+memory is much larger.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def check_room(plan: Plan) -> None:
 
 
 def free_memory(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes that this process could still take, of the machine and of its control group; None where nobody says."""
+    """Bytes that this process could still take, of the machine and of its control group; None where it is unknown."""
     free = []
     try:
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())

@@ -1,4 +1,4 @@
-"""The directories of a run: made anew, or opened as they were at the checkpoint that the run is resumed from."""
+"""Makes the directories of a new run, or opens those of a resumed run and cuts them back to its checkpoint."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _log = logging.getLogger("rlresearch")
 
 
 class Past(NamedTuple):
-    """What a run has behind it. trained_s, elapsed_s: seconds; cut: for each member, the rows by file that were written
-    after the checkpoint and will be written again.
+    """The past of a run. trained_s, elapsed_s: seconds. cut: for each member, the rows by file after the checkpoint;
+    the run writes them again.
     """
 
     trained_s: float = 0.0
@@ -31,9 +31,9 @@ class Past(NamedTuple):
 
 
 def create(plan: Plan, request: RunRequest, directories: list[RunDirectory]) -> None:
-    """Fills `directories` with new ones, one a member; the run can be resumed once the last of this is written."""
+    """Fills `directories` with new ones, one per member; at its end, the run can be resumed."""
     check_room(plan)
-    config = without_trial(request.config)  # the stored one is that of any run, which no study waits for
+    config = without_trial(request.config)  # a stored configuration names no study, so that a copy reports to none
     configs = member_configs(plan.runner, config)
     trials = trials_of(request, len(configs))
     for own in configs:
@@ -57,7 +57,7 @@ def reopen(resumption: ResumePoint, request: RunRequest, directories: list[RunDi
     loaded = resumption.loaded
     for path in resumption.stored.directories:
         directory = RunDirectory(path)
-        if not directories:  # of a population the first stands for all
+        if not directories:  # the lock of the first member covers a whole population
             directory.hold()
         directories.append(directory)
         directory.open_log()
@@ -82,8 +82,8 @@ def reopen(resumption: ResumePoint, request: RunRequest, directories: list[RunDi
 
 
 def trials_of(request: RunRequest, members: int, resumed: bool = False) -> Sequence[Mapping[str, Any] | None]:
-    """The trial that each member is. Where a run is resumed, only as its search says: what is stored with a run may be
-    anybody's, and name a study that lies anywhere.
+    """Returns the trial of each member. A resumed run uses only the trials of its request, never stored ones: another
+    person may have written them, and they could name any study.
     """
     if len(request.trials) == members:
         return request.trials
@@ -92,7 +92,7 @@ def trials_of(request: RunRequest, members: int, resumed: bool = False) -> Seque
 
 
 def stored_config(plan: Plan, directories: Sequence[RunDirectory]) -> dict[str, Any]:
-    """The run's configuration as a later process will read it."""
+    """Returns the configuration of the run, read from its file as a later process will read it."""
     name = POPULATION if isinstance(plan.runner, Population) else "config.yaml"
     return read_config(directories[0].path / name)
 

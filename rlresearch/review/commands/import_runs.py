@@ -1,7 +1,7 @@
-"""`import`: runs made elsewhere become run directories, to be listed and compared beside one's own.
+"""`import`: makes run directories from runs of other programs, so that they can be listed and compared.
 
-Read are Stable-Baselines3's monitor.csv and evaluations.npz, TensorBoard's event files and W&B's offline files; what
-lies in one folder is one run. Names that mean the same as one of ours are changed to it, others are kept.
+It reads monitor.csv and evaluations.npz of Stable-Baselines3, event files of TensorBoard, and offline files of W&B.
+The files of one folder are one run. Known metric names are changed to ours; other names are kept.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rlresearch.storage.jsonl import JsonLines
 from rlresearch.storage.redaction import redacted
 from rlresearch.storage.run_directory import RunDirectory, timestamp
 
-# Stable-Baselines3's and CleanRL's names for what we also have.
+# Names of Stable-Baselines3 and CleanRL for metrics that our runs have too.
 _SAME = {
     "rollout/ep_rew_mean": "train/return",
     "rollout/ep_len_mean": "train/length",
@@ -45,7 +45,7 @@ _EVALUATED = {"eval/mean_reward": "returns", "eval/mean_ep_length": "lengths"}
 
 @dataclass
 class Foreign:
-    """One run as it was found. metrics: {step: row}; evaluations: {step: row}; began: seconds since 1970."""
+    """A run of another program. metrics, evaluations: {step: row}. began: its start, in seconds since 1970."""
 
     files: list[Path]
     metrics: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Foreign:
 
 
 def import_(arguments: argparse.Namespace) -> int:
-    """Makes a run directory for each folder that holds something; what is there already is not made again."""
+    """Makes a run directory for each folder with known files. Files that were imported before are skipped."""
     settings = _settings(arguments.set)
     os.makedirs(arguments.runs_dir, exist_ok=True)
     with Index(arguments.runs_dir, cache=False) as index:
@@ -73,7 +73,7 @@ def import_(arguments: argparse.Namespace) -> int:
 
 
 def read(files: Sequence[Path]) -> Foreign:
-    """The files of one folder together. RunError naming the one that cannot be read."""
+    """Reads the files of one folder as one run. Errors: RunError that names the file."""
     run = Foreign(list(files))
     for file in files:
         if file.suffix == ".csv":
@@ -108,7 +108,7 @@ def _is_known(path: Path) -> bool:
 
 
 def _read_monitor(run: Foreign, path: Path) -> None:
-    """An episode a row: r, l, t (return, length, seconds since the start), after a line of JSON."""
+    """Reads monitor.csv: a line of JSON, then a row per episode with r, l, t (return, length, seconds since start)."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             about = json.loads(file.readline().removeprefix("#"))
@@ -124,7 +124,7 @@ def _read_monitor(run: Foreign, path: Path) -> None:
 
 
 def _read_evaluations(run: Foreign, path: Path) -> None:
-    """timesteps [n], results [n, episodes], ep_lengths [n, episodes]."""
+    """Reads evaluations.npz: timesteps [n], results [n, episodes], ep_lengths [n, episodes]."""
     try:
         with np.load(path, allow_pickle=False) as found:
             lengths = found["ep_lengths"] if "ep_lengths" in found else np.full(found["results"].shape, np.nan)
@@ -137,13 +137,13 @@ def _read_evaluations(run: Foreign, path: Path) -> None:
 
 
 def _read_events(run: Foreign, path: Path) -> None:
-    """A scalar a tag and step; of a mean over evaluation episodes that mean is all there is."""
+    """Reads an event file. A mean over evaluation episodes becomes an evaluation with one return."""
     for each in tfevents.scalars(path):
         run.began = each.wall_time if run.began is None else min(run.began, each.wall_time)
         elapsed = round(each.wall_time - run.began, 3)
         if each.tag in _EVALUATED:
             row = run.evaluations.setdefault(each.step, {"time": elapsed})
-            row.setdefault(_EVALUATED[each.tag], [each.value])  # where evaluations.npz has more, that stays
+            row.setdefault(_EVALUATED[each.tag], [each.value])  # evaluations.npz has every episode, so its row stays
             row["time"] = row["time"] if row.get("time") is not None else elapsed
             continue
         name = _SAME.get(each.tag, each.tag if "/" in each.tag else f"imported/{each.tag}")
@@ -151,7 +151,7 @@ def _read_events(run: Foreign, path: Path) -> None:
 
 
 def _read_wandb(run: Foreign, path: Path) -> None:
-    """Rows under their step; of a run of ours every evaluation with its episodes, as it was."""
+    """Reads the rows of a .wandb file. An evaluation of one of our own runs keeps all its episodes."""
     config, rows = wandb_files.read(path)
     env = config.get("env")
     own = env.get("id") if isinstance(env, dict) else env
@@ -209,7 +209,7 @@ def _final(run: Foreign) -> dict[str, Any] | None:
 
 
 def _settings(words: Sequence[str]) -> dict[str, Any]:
-    """--set algo.gamma=0.9 as nested dicts."""
+    """Returns the values of `--set algo.gamma=0.9` as nested dicts. Errors: ConfigError."""
     made: dict[str, Any] = {}
     for word in words:
         key, equals, value = word.partition("=")

@@ -1,4 +1,4 @@
-"""`ls`: the runs of a folder, one line each."""
+"""`ls`: lists the runs of a folder, one line each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHOWN_RUNS = 50
 
 
 def ls(arguments: argparse.Namespace) -> int:
-    """Lists, newest first, and numbers the runs for later commands."""
+    """Lists the runs, newest first, and stores their numbers for later commands."""
     with Index(arguments.runs_dir, arguments.cache) as index:
         runs = query.choose(index, arguments.runs, arguments.since, arguments.status).runs
         runs = query.sort(runs, arguments.sort)

@@ -1,4 +1,4 @@
-"""`plot`: learning curves with bands, scores with intervals, performance profiles; into a file or the terminal."""
+"""`plot`: draws learning curves, scores with intervals, or performance profiles, into a file or the terminal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rlresearch.review.runs.groups import Group
 from rlresearch.review.runs.index import Index
 
 SUFFIXES = (".png", ".svg", ".pdf")
-# Okabe and Ito's, which people with any colour vision tell apart; from the ninth group on they repeat with dashes.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; from the ninth group on, lines are dashed.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
 _NAMED_COLOURS = ("bright_blue", "bright_red", "green", "magenta", "yellow", "cyan", "white", "bright_green")
 _DASHES = ("-", "--", ":", "-.")
@@ -34,7 +34,7 @@ _PANELS_ACROSS = 3
 
 
 class Line(NamedTuple):
-    """A group as it is drawn: x, centre, low, high: float64 of one length; runs: each of them by itself."""
+    """The curve of a group. x, centre, low, high: float64[points]. runs: the curves of its single runs."""
 
     group: Group
     x: np.ndarray
@@ -49,7 +49,7 @@ class Line(NamedTuple):
 
 
 def plot(arguments: argparse.Namespace) -> int:
-    """Draws the groups."""
+    """Draws the groups into a file or the terminal."""
     if arguments.output and arguments.output.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"--output={arguments.output}: must end in {', '.join(SUFFIXES)}.")
     with Index(arguments.runs_dir, arguments.cache) as index:
@@ -74,7 +74,7 @@ def plot(arguments: argparse.Namespace) -> int:
 
 
 def metric_of(index: Index, runs: Sequence[Any], asked: str | None) -> str:
-    """The metric that a person means; evaluated returns by default. ConfigError where no run has it."""
+    """Returns the full name of the metric `asked`; by default, evaluated returns. Errors: ConfigError."""
     known = index.metric_names(runs)
     if asked is None:
         return EVALUATED if EVALUATED in known or not known else known[0]
@@ -89,7 +89,7 @@ def metric_of(index: Index, runs: Sequence[Any], asked: str | None) -> str:
 def drawn(
     index: Index, made: Sequence[Group], metric: str, arguments: argparse.Namespace
 ) -> tuple[list[Line], list[str]]:
-    """Each group's curve and band, and notes on runs that have none or end early."""
+    """Returns the curve and band of each group, and notes about runs without the metric or with an early end."""
     lines, notes = [], []
     found = iter(index.columns([run for group in made for run in group.runs], [metric], drawn=True))
     for group in made:
@@ -114,7 +114,7 @@ def drawn(
 
 
 def by_env(lines: Sequence[Line]) -> dict[str, list[Line]]:
-    """Returns of two environments say nothing beside each other: a panel for each."""
+    """Groups lines by environment, one panel each, because returns of two environments cannot be compared."""
     panels: dict[str, list[Line]] = {}
     for line in lines:
         panels.setdefault(query.written(line.group.values.get("env")), []).append(line)
@@ -122,7 +122,7 @@ def by_env(lines: Sequence[Line]) -> dict[str, list[Line]]:
 
 
 def _unfinished_too(runs: Sequence[Any], arguments: argparse.Namespace) -> list[Any]:
-    """A run that goes on is drawn as well: one plots to see how it does."""
+    """Returns the finished and the running runs; a single run always; with --all, every run."""
     wanted = ("finished", "running")
     return [run for run in runs if arguments.all or run.values.get("status") in wanted or len(runs) == 1]
 
@@ -149,7 +149,7 @@ def _save(lines: Sequence[Line], metric: str, arguments: argparse.Namespace) -> 
     date = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
     settings = import_optional("matplotlib", "plot --output").rc_context({"svg.hashsalt": "rlresearch"})
     with settings, files.whole(path) as fresh:
-        figure.savefig(fresh, dpi=150, metadata=date)  # the same runs give the same file
+        figure.savefig(fresh, dpi=150, metadata=date)  # without a date, the same runs give the same file
 
 
 def _draw_curves(axes: Any, lines: Sequence[Line], metric: str, arguments: argparse.Namespace) -> None:
@@ -172,7 +172,7 @@ def _draw_curves(axes: Any, lines: Sequence[Line], metric: str, arguments: argpa
 
 
 def _draw_scores(axes: Any, lines: Sequence[Line], metric: str, arguments: argparse.Namespace) -> None:
-    """Each group's estimate with its interval, and every run as a dot."""
+    """Draws the estimate of each group with its interval, and a dot for every run."""
     for place, line in enumerate(reversed(lines)):
         scores = _last(line)
         made = stats.estimate(stats.sample([scores], arguments.statistic))
@@ -200,7 +200,7 @@ def _draw_profile(axes: Any, lines: Sequence[Line], metric: str, arguments: argp
 
 
 def _print(lines: Sequence[Line], metric: str, arguments: argparse.Namespace) -> None:
-    """In the terminal, with dots of braille."""
+    """Draws curves in the terminal, with braille characters."""
     figure = import_optional("plotille", "plot without --output").Figure()
     figure.with_colors = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     size = shutil.get_terminal_size((100, 30))
@@ -209,7 +209,7 @@ def _print(lines: Sequence[Line], metric: str, arguments: argparse.Namespace) ->
     figure.register_label_formatter(float, _axis_number)
     figure.color_mode = "names"
     first, last = min(line.x[0] for line in lines), max(line.x[-1] for line in lines)
-    figure.set_x_limits(float(first), float(last + 0.03 * (last - first)) or 1.0)  # with room for the letters
+    figure.set_x_limits(float(first), float(last + 0.03 * (last - first)) or 1.0)  # with space for the letters
     heights = [_signed_log(line.centre) if arguments.log else line.centre for line in lines]
     low, high = min(y.min() for y in heights), max(y.max() for y in heights)
     room = 0.04 * (high - low) or 1.0  # plotille fails on a letter in the last line
@@ -234,7 +234,7 @@ def _last(line: Line) -> np.ndarray:
 
 
 def _of_seeds(lines: Sequence[Line], arguments: argparse.Namespace) -> str:
-    """What line and band are; of few seeds the band is another one, see `stats.band`."""
+    """Returns a label that says what line and band mean; with few seeds the band is different, see `stats.band`."""
     statistic = "IQM" if arguments.statistic == "iqm" else arguments.statistic
     several = [len(line.runs) for line in lines if len(line.runs) > 1]
     if not several or arguments.band == "none":
@@ -246,7 +246,7 @@ def _of_seeds(lines: Sequence[Line], arguments: argparse.Namespace) -> str:
 
 
 def _plain(text: str) -> str:
-    """Without the dollar signs that matplotlib reads as mathematics."""
+    """Escapes dollar signs, which matplotlib would read as mathematics."""
     return tables.text(text).replace("$", r"\$")
 
 
