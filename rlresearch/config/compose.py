@@ -17,7 +17,7 @@ from omegaconf.errors import InterpolationResolutionError
 
 from rlresearch.config import hydra_messages
 from rlresearch.config.dotted import flattened
-from rlresearch.config.hydra_session import MAIN_CONFIG, REFUSED, config_folder, open_hydra, to_container
+from rlresearch.config.hydra_session import CONFIG_FOLDER, MAIN_CONFIG, REFUSED, open_hydra, to_container
 from rlresearch.config.overrides import check_overrides, format_override, group_names, parse
 from rlresearch.config.unknown_keys import explain_refusal
 from rlresearch.errors import ConfigError, allowed_hint, format_value
@@ -87,7 +87,7 @@ def to_plain(config: DictConfig, resolve: bool = True) -> dict[str, Any]:
 
 def tuned_values(name: str | None, config: dict[str, Any], config_dir: str | None) -> dict[str, Any]:
     """The settings in `config` that come from the tuned option `name`; those that the command overrode are not."""
-    folders = [config_folder(), *([Path(config_dir)] if config_dir else [])]
+    folders = [CONFIG_FOLDER, *([Path(config_dir)] if config_dir else [])]
     files = [file for folder in folders if (file := folder / "tuned" / f"{name}.yaml").is_file()]
     if not files:
         return {}

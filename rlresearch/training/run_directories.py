@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from rlresearch.runners import Population
 from rlresearch.storage import checkpoint, redaction, rollback
 from rlresearch.storage.provenance import provenance, versions
-from rlresearch.storage.run_directory import RunDirectory, timestamp
+from rlresearch.storage.run_directory import RunDirectory, atomic_write, timestamp
 from rlresearch.training.experiment import Plan, member_configs
 from rlresearch.training.member_failures import are_fused
 from rlresearch.training.optuna_trial import trial_of, without_trial
@@ -46,9 +46,9 @@ def create(plan: Plan, request: RunRequest, directories: list[RunDirectory]) -> 
         own_fields = dict(request.own[min(index, len(request.own) - 1)])
         directory.record(**(fields | {"population": population, "trial": trials[index]} | own_fields))
     if isinstance(plan.runner, Population):
-        directories[0].write_config(config_yaml(config), POPULATION)
+        write_config(directories[0], config, POPULATION)
     for directory, own in zip(directories, configs, strict=True):
-        directory.write_config(config_yaml(own))
+        write_config(directory, own)
     request.begun([directory.path for directory in directories])
 
 
@@ -119,10 +119,11 @@ def _write_changes(resumption: ResumePoint, directories: Sequence[RunDirectory])
                 own = read_config(directory.path / name)
                 own |= {key: resumption.config[key] for key in (*SAFE, *SAFE_GROUPS)}
                 own["env"]["timeout_s"] = resumption.config["env"].get("timeout_s")
-                directory.write_config(config_yaml(own), name)
+                write_config(directory, own, name)
 
 
-def config_yaml(config: dict[str, Any]) -> str:
+def write_config(directory: RunDirectory, config: dict[str, Any], name: str = "config.yaml") -> None:
+    """Writes a configuration, less secrets, into a run's directory. Errors: RunError naming the file."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml(OmegaConf.create(redaction.settings(config)))
+    atomic_write(directory.path / name, OmegaConf.to_yaml(OmegaConf.create(redaction.settings(config))))

@@ -29,7 +29,7 @@ from rlresearch.review.__main__ import main as review
 from rlresearch.review.runs import tfevents
 from rlresearch.storage.jsonl import JsonLines, read_rows
 from rlresearch.storage.rollback import TIMING, cut
-from rlresearch.storage.run_directory import RunDirectory
+from rlresearch.storage.run_directory import RunDirectory, atomic_write
 from rlresearch.training.experiment import plan
 from rlresearch.training.resume import SAFE_GROUPS
 
@@ -70,7 +70,7 @@ def mirrored(runs, settings=SETTINGS):
 
 def new_run(root, seed=0, **record):
     run = RunDirectory.create(root, "ddpg", "pendulum", seed)
-    run.write_config(yaml.safe_dump({"seed": seed, "algo": {"gamma": 0.98}}))
+    atomic_write(run.path / "config.yaml", yaml.safe_dump({"seed": seed, "algo": {"gamma": 0.98}}))
     run.record(**record)
     run.close()
     return run.path

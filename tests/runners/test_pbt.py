@@ -13,8 +13,9 @@ from rlresearch.runners import PBT, population
 from rlresearch.runners.pbt import chosen, explored
 from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.training import resume
-from rlresearch.training import run as launch
 from rlresearch.training.experiment import plan
+from rlresearch.training.request import RunRequest
+from rlresearch.training.run import Run
 
 TINY = ["network.actor.hidden=[4]", "network.critic.hidden=[4]", "algo.batch_size=8", "algo.learning_starts=20"]
 TINY += ["eval.every_steps=100", "eval.episodes=1", "eval.final_episodes=1", "total_steps=300", "logger.console=none"]
@@ -114,8 +115,8 @@ def test_a_population_that_was_killed_chooses_and_explores_as_it_would_have(tmp_
     """Also where the checkpoint was made after replays had been copied over others."""
     own = ["runner=pbt", "runner.seeds=4", "checkpoint.every_steps=50", "checkpoint.keep_last=10"]
     config = compose.compose([*own, *TINY, "buffer.capacity=120", f"runs_dir={tmp_path}/whole"]).config
-    request = launch.RunRequest(config=config, algo="ddpg", env="pendulum", argv=[], overrides=[])
-    launch.launch(plan(config), request)
+    request = RunRequest(config=config, algo="ddpg", env="pendulum", argv=[], overrides=[])
+    Run(plan(config), request).execute()
     whole = min(path.parent for path in (tmp_path / "whole").glob("*/*/checkpoints"))
     before = (whole / "lineage.jsonl").read_text()
     assert {json.loads(line)["step"] for line in before.splitlines()} == {100, 200}
@@ -128,7 +129,7 @@ def test_a_population_that_was_killed_chooses_and_explores_as_it_would_have(tmp_
         RunDirectory(run).record(status="running")
     made, resumption = resume.load_resume_point(str(killed), [], [])
     assert resumption.loaded.about.step == 150
-    launch.launch(made, request._replace(config=resumption.config), resumption)
+    Run(made, request._replace(config=resumption.config), resumption).execute()
     assert (killed / "lineage.jsonl").read_text() == before
     digests = [RunDirectory(run).recorded()["state_digest"] for run in (killed, whole)]
     assert digests[0] == digests[1]

@@ -73,7 +73,7 @@ class Launcher:
         return SimpleNamespace(return_value=0.0)
 
 
-DEFAULTS = yaml.safe_load((compose.config_folder() / "hydra/sweeper/optuna.yaml").read_text())
+DEFAULTS = yaml.safe_load((compose.CONFIG_FOLDER / "hydra/sweeper/optuna.yaml").read_text())
 
 
 def asked(*words):
