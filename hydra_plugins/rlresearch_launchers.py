@@ -43,9 +43,9 @@ class _LedgerLauncher(Launcher):
         jobs = self.sweep.launch([list(each) for each in job_overrides], initial_job_idx)
         return [_returned(job) for job in jobs]
 
-    def take_up(self, folder: Path, storage: str, trials: Collection[int]) -> int:
-        """See `Sweep.take_up`."""
-        return self.sweep.take_up(folder, storage, trials)
+    def adopt(self, folder: Path, storage: str, trials: Collection[int]) -> int:
+        """See `Sweep.adopt`."""
+        return self.sweep.adopt(folder, storage, trials)
 
 
 def _returned(job: Any) -> JobReturn:

@@ -25,7 +25,7 @@ def train(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
         resume.check_source(made)
     except ConfigError as error:
         raise _name_tuned_option(error, composed, arguments.config_dir) from None
-    if composed.whole.hydra.mode == RunMode.MULTIRUN:
+    if composed.hydra_config.hydra.mode == RunMode.MULTIRUN:
         return sweep(arguments, argv)
     request = make_request(composed.config, composed.choices, composed.overrides, argv, arguments.config_dir)
     run_as_hydra_job(lambda: Run(made, request).execute(), composed, argv)

@@ -27,18 +27,18 @@ class Composed(NamedTuple):
     """What a command composes.
 
     config: plain, resolved. choices: the option of each group. overrides: as typed, without those of Hydra's own
-    settings. whole: as Hydra composed it, with its own settings, by `loader`.
+    settings. hydra_config: as Hydra composed it, with its own settings, by `loader`.
     """
 
     config: dict[str, Any]
     choices: dict[str, Any]
     overrides: list[str]
-    whole: DictConfig
+    hydra_config: DictConfig
     loader: ConfigLoader
 
     def referenced(self) -> frozenset[str]:
         """The keys that interpolations refer to, with an empty one where an interpolation is more than a key."""
-        own = to_plain(self.whole, resolve=False)
+        own = to_plain(self.hydra_config, resolve=False)
         texts = [str(value) for value in flattened(own).values() if "${" in str(value)]
         found = [name for text in texts for name in re.findall(r"\$\{([^}]*)\}?", text)]
         return frozenset(name if re.fullmatch(r"[A-Za-z_][\w.]*", name) else "" for name in found)

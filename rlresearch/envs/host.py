@@ -73,7 +73,7 @@ class CheckedEnv(gym.Wrapper):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         self._steps += 1
-        self._action = self.own_units(action)
+        self._action = self.unscale_action(action)
         heartbeat.enter(self._seed, self._steps, self._action)
         try:
             obs, reward, terminated, truncated, info = self.env.step(self._action)
@@ -96,11 +96,11 @@ class CheckedEnv(gym.Wrapper):
             log.note(action, obs, np.float32(reward))
         return log
 
-    def replay_own(self, parts: list[tuple[int, np.ndarray]]) -> EpisodeLog:
+    def replay_at_index(self, parts: list[tuple[int, np.ndarray]]) -> EpisodeLog:
         """As `replay`, by the seed and the actions at this environment's own place among others."""
         return self.replay(*parts[self.place])
 
-    def own_units(self, action: np.ndarray) -> np.ndarray | int:
+    def unscale_action(self, action: np.ndarray) -> np.ndarray | int:
         """The action as the environment takes it."""
         if self._discrete:
             return self._start + int(action)
@@ -246,8 +246,8 @@ class HostEnv:
     def restore(self, logs: EpisodeLogs) -> None:
         """Goes back to where `logs` lead. Errors: RunError naming the environment, where they lead elsewhere."""
         self._episode = logs.episode.copy()
-        parts = list(zip(self._seeds(), logs.each(), strict=True))
-        self._logs = list(self._envs.call("replay_own", parts))
+        parts = list(zip(self._seeds(), logs.split_actions(), strict=True))
+        self._logs = list(self._envs.call("replay_at_index", parts))
         for i, (log, digest) in enumerate(zip(self._logs, logs.digests, strict=True)):
             if (log.digest != digest).any():
                 raise RunError(

@@ -12,7 +12,7 @@ from rlresearch.errors import RunError
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """A path to write to, which becomes `path` once the block ends well. RunError, and nothing left, if it does not."""
     fresh = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:

@@ -102,7 +102,7 @@ class PopulationRunner(Runner):
         started = []
         for state in states:
             members = len(state.key)
-            loops[members] = loops[members].over(state) if members in loops else made(state)
+            loops[members] = loops[members].with_state(state) if members in loops else made(state)
             started.append(loops[members])
         return started
 

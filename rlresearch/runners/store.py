@@ -29,7 +29,7 @@ class Store:
         self._groups = _groups(leaves)
         self.variables = [tf.Variable(_laid_out(leaves, group)) for group in self._groups]
 
-    def at(self, variables: Sequence[tf.Variable]) -> Store:
+    def bind(self, variables: Sequence[tf.Variable]) -> Store:
         """The store of a tree alike, in variables of its own."""
         other = copy.copy(self)
         other.variables = list(variables)

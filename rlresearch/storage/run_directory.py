@@ -75,7 +75,7 @@ class RunDirectory:
         run.open_log()
         return run
 
-    def hold(self) -> None:
+    def lock(self) -> None:
         """Keeps other processes from going on with this run, until `close`. Errors: RunError where one is at it."""
         self._held = lock(self.path) if self._held is None else self._held
         if self._held is None:

@@ -169,7 +169,7 @@ def _request(tasks: Sequence[AttemptTask], config: Mapping[str, Any], begun: Any
         tuned_name=first.choices.get("tuned"),
         tuned={key: value for key, value in first.tuned.items() if settings.get(key) == value},
         choices=first.choices,
-        own=[_own(task, len(tasks) > 1) for task in tasks],
+        record_fields=[_own(task, len(tasks) > 1) for task in tasks],
         begun=begun,
         trials=[trial_of(task.config) for task in tasks],
     )

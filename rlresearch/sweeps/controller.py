@@ -239,7 +239,7 @@ class Sweep:
         check([replace(job, values=job.values | self.secrets) for job in fresh], self.bases, self.packages)
         self._run(jobs)
 
-    def take_up(self, folder: Path, storage: str, trials: Collection[int]) -> int:
+    def adopt(self, folder: Path, storage: str, trials: Collection[int]) -> int:
         """Runs what is left of these `trials` of the study in `storage` in the newest sweep below `folder`, and stays
         with it for further jobs.
 

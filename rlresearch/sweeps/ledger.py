@@ -104,7 +104,7 @@ class Ledger:
             raise RunError(f"{self.path} cannot be written: {error.strerror or error}") from error
 
     @classmethod
-    def elsewhere(cls, directory: Path) -> Self:
+    def for_process(cls, directory: Path) -> Self:
         """A file of its own, for a process on any machine."""
         return cls(directory, f"ledger.{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}.jsonl")
 
@@ -271,7 +271,7 @@ def swept(jobs: Sequence[Job]) -> set[str]:
     return {key for key, seen in values.items() if len(seen) > 1}
 
 
-def own(job: Job, keys: set[str]) -> list[str]:
+def swept_overrides(job: Job, keys: set[str]) -> list[str]:
     """The overrides of a job that others do not share; all where nothing is swept."""
     mine = [text for text in job.overrides if text.partition("=")[0] in keys]
     return mine or job.overrides or ["(as configured)"]

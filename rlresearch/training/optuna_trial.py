@@ -98,11 +98,11 @@ class TrialReporter:
             self._decided = max(frozen.intermediate_values, default=-1) - 1  # at the last it may not have been told
             self._study = None if frozen.state.is_finished() else study  # a run that goes on when all is over
 
-    def heard(self, returns: Sequence[Sequence[float]]) -> None:
+    def restore_scores(self, returns: Sequence[Sequence[float]]) -> None:
         """Takes in evaluations that were told before: for each member the mean of each."""
         self._scores = [self._score(own) for own in zip(*returns, strict=True)]
 
-    def goes_on(self, step: int, means: Sequence[float]) -> bool:
+    def should_continue(self, step: int, means: Sequence[float]) -> bool:
         """Tells the score at `step` and asks the pruner. means: the mean return of each of the trial's members."""
         self._scores.append(self._score(means))
         if self._study is None or self._settings["pruner"] == "none":

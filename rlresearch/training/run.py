@@ -107,7 +107,7 @@ class Run:
         trials = run_directories.trials_of(self.request, len(self.directories), self.resumption is not None)
         if any(trial is not None for trial in trials):
             self._outcome.pruner = self._pruner(trials, members)
-        if are_fused(self.request.own, self.resumption):
+        if are_fused(self.request.record_fields, self.resumption):
             failures = MemberFailures(self.plan.task.id, self.directories, members, self.elapsed)
             self._outcome.failures = failures
 

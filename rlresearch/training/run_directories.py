@@ -38,12 +38,12 @@ def create(plan: Plan, request: RunRequest, directories: list[RunDirectory]) -> 
     trials = trials_of(request, len(configs))
     for own in configs:
         directories.append(RunDirectory.create(plan.settings.runs_dir, request.algo, request.env, own["seed"]))
-    directories[0].hold()
+    directories[0].lock()
     fields = provenance(request.argv, request.overrides) | {"choices": dict(request.choices)}
     names = [directory.path.name for directory in directories]
     for index, directory in enumerate(directories):
         population = {"index": index, "members": names} if isinstance(plan.runner, Population) else None
-        own_fields = dict(request.own[min(index, len(request.own) - 1)])
+        own_fields = dict(request.record_fields[min(index, len(request.record_fields) - 1)])
         directory.record(**(fields | {"population": population, "trial": trials[index]} | own_fields))
     if isinstance(plan.runner, Population):
         write_config(directories[0], config, POPULATION)
@@ -58,10 +58,10 @@ def reopen(resumption: ResumePoint, request: RunRequest, directories: list[RunDi
     for path in resumption.stored.directories:
         directory = RunDirectory(path)
         if not directories:  # of a population the first stands for all
-            directory.hold()
+            directory.lock()
         directories.append(directory)
         directory.open_log()
-    fused = are_fused(request.own, resumption)
+    fused = are_fused(request.record_fields, resumption)
     failed = {each.path for each in directories if fused and each.recorded()["status"] == "failed"}
     sizes = loaded.about.logs if loaded else [{} for _ in directories]
     pairs = zip(directories, sizes, strict=True)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from rlresearch.config import compose
 from rlresearch.errors import ConfigError
 from rlresearch.runners import PBT, population
-from rlresearch.runners.pbt import chosen, explored
+from rlresearch.runners.pbt import choose_sources, explored
 from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.training import resume
 from rlresearch.training.experiment import plan
@@ -24,11 +24,11 @@ TINY += ["eval.every_steps=100", "eval.episodes=1", "eval.final_episodes=1", "to
 def test_the_worst_become_copies_of_the_best():
     draws = np.array([0.0, 0.99, 0.6, 0.0, 0.4, 0.0, 0.2, 0.7])
     scores = [5, 1, 7, 3, 2, 6, 8, 4]
-    sources = chosen(scores, draws, 0.25)
+    sources = choose_sources(scores, draws, 0.25)
     assert {i for i in range(8) if sources[i] != i} == {1, 4}  # the two worst
     assert sources[1] == 6 and sources[4] == 2  # of the two best, as was drawn
-    assert chosen([1.0, 1.0], draws, 0.5).tolist() == [0, 1], "nobody is better"
-    assert chosen([np.nan, 1.0, 2.0], draws, 0.4).tolist() == [2, 1, 2], "NaN is the worst of all"
+    assert choose_sources([1.0, 1.0], draws, 0.5).tolist() == [0, 1], "nobody is better"
+    assert choose_sources([np.nan, 1.0, 2.0], draws, 0.4).tolist() == [2, 1, 2], "NaN is the worst of all"
 
 
 def test_exploring_stays_within_the_bounds_and_does_what_was_drawn():

@@ -56,7 +56,7 @@ def prepare() -> None:
 
 
 class Connection:
-    """A run directory's run in W&B, open until `finish` or `let_go`.
+    """A run directory's run in W&B, open until `finish` or `abandon`.
 
     start: the first position that it lacks. Errors: Busy; whatever W&B's library raises where the server does not
     answer within CONNECT_S or will not have us.
@@ -117,7 +117,7 @@ class Connection:
         self._run.finish(exit_code=_ENDED.get(str(record.get("status")), 1))
         self.release()
 
-    def let_go(self) -> None:
+    def abandon(self) -> None:
         """Leaves the run as it is, for somebody who will send the rest."""
         with contextlib.suppress(Exception):
             self._run.finish(exit_code=1)

@@ -83,14 +83,14 @@ def keys(runs: Iterable[Run]) -> list[str]:
     return [*(name for name in first if name in found), *(name for name in found if name not in first)]
 
 
-class Chosen(NamedTuple):
+class Selection(NamedTuple):
     """The runs that a command line means, and whether it named any by itself (and did not only filter)."""
 
     runs: list[Run]
     named: bool
 
 
-def choose(index: Index, words: Sequence[str], since: str | None = None, status: str | None = None) -> Chosen:
+def choose(index: Index, words: Sequence[str], since: str | None = None, status: str | None = None) -> Selection:
     """Runs by reference (a union), less those that a filter, `since` or `status` leaves out.
 
     Without a reference all runs are taken. ConfigError where a reference names none, or more than one.
@@ -113,7 +113,7 @@ def choose(index: Index, words: Sequence[str], since: str | None = None, status:
     if since:
         earliest = parse_moment(since)
         runs = [run for run in runs if (began := moment(run.values.get("started_at"))) and began >= earliest]
-    return Chosen(runs, bool(named))
+    return Selection(runs, bool(named))
 
 
 def one(index: Index, runs: Sequence[Run], word: str) -> Run:

@@ -25,7 +25,7 @@ def names(run: Path) -> list[str]:
     return sorted(found, key=_in_order)[-_MOST:]
 
 
-def opened(run: Path, name: str) -> tuple[int, int]:
+def open_video(run: Path, name: str) -> tuple[int, int]:
     """A descriptor of one that `names` gave, and its size in bytes. OSError where it has become something else."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     folder = os.open(run / FOLDER, flags | os.O_DIRECTORY)

@@ -28,11 +28,11 @@ _SEED = "seed"
 
 
 class Group(NamedTuple):
-    """Jobs for one program, or one job alone. config: the population's, None alone; why: it is alone."""
+    """Jobs for one program, or one job alone. config: the population's, None alone; reason: why it is alone."""
 
     jobs: list[Job]
     config: dict[str, Any] | None
-    why: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Fused:
         alone: dict[str | None, list[int]] = {}
         for group in grouped(sweep, jobs):
             if group.config is None:
-                alone.setdefault(group.why, []).append(group.jobs[0].number)
+                alone.setdefault(group.reason, []).append(group.jobs[0].number)
                 continue
             runner = group.config["runner"]
             keys = [_SEED] * (len(set(runner["seeds"])) > 1) + list(runner["values"] or {})

@@ -36,7 +36,7 @@ class Queue(Protocol):
     def submit(self, tasks: list[dict[str, Any]]) -> Any:
         """Has `work(tasks)` called somewhere; returns what the following know it by."""
 
-    def over(self, handle: Any) -> str | None:
+    def result(self, handle: Any) -> str | None:
         """None while it is waiting or running; then what `work` returned, or why it did not."""
 
     def cancel(self, handle: Any) -> None:
@@ -56,7 +56,7 @@ def work(tasks: Sequence[Mapping[str, Any]], place: str = "", gone: Any = None) 
     from rlresearch.sweeps.attempt import AttemptTask, attempt
 
     own = [AttemptTask(**task) for task in tasks]
-    book = ledger.Ledger.elsewhere(Path(own[0].sweep))
+    book = ledger.Ledger.for_process(Path(own[0].sweep))
     try:
         claimed = []
         for task in own:
@@ -123,7 +123,7 @@ def _collect(sweep: Sweep, queue: Queue, running: dict, otherwise: str = KILLED)
     """Enters what became of jobs that are over and have not said so themselves."""
     sweep.refresh()
     for name, (handle, tasks) in list(running.items()):
-        why = ANOTHER if handle is None else queue.over(handle)
+        why = ANOTHER if handle is None else queue.result(handle)
         if why == ANOTHER and any(sweep.jobs[task.job].status in (RUNNING, PENDING) for task in tasks):
             running[name] = None, tasks
             continue
