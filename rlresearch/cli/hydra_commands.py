@@ -40,6 +40,7 @@ class SweepJob:
     begun: bool = field(default=False, init=False)
 
     def __call__(self, config: DictConfig) -> float:
+        """Trains one job of a sweep; returns the mean return of its final evaluation."""
         self.begun = True
         plain, chosen = to_plain(config), HydraConfig.get()
         choices, overrides = chosen.runtime.choices, chosen.overrides.task

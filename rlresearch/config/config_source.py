@@ -23,9 +23,11 @@ class CheckedConfigSource(FileConfigSource):
 
     @staticmethod
     def scheme() -> str:
+        """What stands before `://` in Hydra's search path."""
         return SCHEME
 
     def load_config(self, config_path: str) -> ConfigResult:
+        """What Hydra reads from a file. ConfigError if the file does not pass `check`."""
         check(Path(self.path) / self._normalize_file_name(config_path))
         return super().load_config(config_path)
 

@@ -104,6 +104,10 @@ class Task:
         return env
 
     def gymnasium_env(self, render_mode: str | None) -> gym.Env:
+        """Gymnasium's environment with its time limit; observations and actions are its own. render_mode: Gymnasium's.
+
+        Errors: ConfigError where it cannot be made.
+        """
         arguments = dict(self.kwargs or {}) if self.physics is None else dataclasses.asdict(self.physics)
         registered = self._registered
         if render_mode is not None:

@@ -48,7 +48,7 @@ class PBTRunner(PopulationRunner):
         return {f"values.{path}": self._values[path].numpy() for path in self._bounds}
 
     def restore(self, iteration: int, state: TrainState, extra_state: Mapping[str, np.ndarray]) -> None:
-        """Goes on from saved states and hyperparameters."""
+        """Goes on from saved states and hyperparameters, leaves [M, ...] of M members."""
         super().restore(iteration, state, extra_state)
         for path in self._bounds:
             self._values[path].assign(extra_state[f"values.{path}"])

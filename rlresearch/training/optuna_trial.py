@@ -123,6 +123,10 @@ class TrialReporter:
         return True
 
     def record(self, summaries: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]) -> None:
+        """Tells the study how this part of the trial ended, and the objectives of one that finished or was pruned.
+
+        summaries, runs: of the trial's members, as in `Pruner.record`.
+        """
         if self._study is None:
             return
         status, step = summaries[0]["status"], int(summaries[0]["total_steps"])

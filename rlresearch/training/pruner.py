@@ -31,6 +31,7 @@ class Pruner(Callback):
                 self._end(each, each.pruned_at)
 
     def on_evaluation(self, result: EvaluationResult) -> None:
+        """Tells each study the mean returns of its members, and ends those of a trial that is pruned."""
         for each in self._reporters:
             if not self.members.active[each.members[0]]:
                 continue

@@ -155,3 +155,62 @@ def test_a_module_is_named_by_the_fields_words_too():
 @pytest.mark.parametrize("module, name", sorted(STORED))
 def test_what_stays_is_there(module, name):
     assert name in names_in(ast.parse(MODULES[module].read_text()).body)
+
+
+# Where numbers are computed: modules, and all below a folder.
+COMPUTES = ("algos", "buffers", "distributions", "envs", "networks", "noise", "normalize", "ops", "optim", "rng")
+COMPUTES += ("runners", "schedules", "tree", "types", "xla")
+TENSORS = {"Tensor", "ndarray", "Batch", "TimeStep", "StepResult", "Transition"}
+# `[B, A]`, `[..., K]`, `[*shape]` or `float32[3]`; `[0, 1)` and `[-1, 1]` are intervals.
+SHAPE = re.compile(
+    r"\[[^\[\]()]*(?:[A-Za-z]|\.\.\.)[^\[\]()]*\]|(?:float|int|bool|uint)\d*\[[^\]]+\]|\bscalars?\b|\bshape"
+)
+
+
+def takes_tensor(function):
+    """Whether an argument's annotation names a tensor, or a container of some."""
+    arguments = function.args
+    given = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg]
+    annotations = [each.annotation for each in given if each is not None and each.annotation is not None]
+    return any(
+        TENSORS & {node.id if isinstance(node, ast.Name) else getattr(node, "attr", None)}
+        for annotation in annotations
+        for node in ast.walk(annotation)
+    )
+
+
+def without_shape(source):
+    """The public functions and methods that take a tensor and name no shape."""
+    found = []
+    for top in ast.parse(source).body:
+        inside = top.body if isinstance(top, ast.ClassDef) and not top.name.startswith("_") else [top]
+        for function in [each for each in inside if isinstance(each, ast.FunctionDef) and each.name[0] != "_"]:
+            if takes_tensor(function) and not SHAPE.search(ast.get_docstring(function) or ""):
+                found.append(function.name)
+    return found
+
+
+@pytest.mark.parametrize("module", [each for each in MODULES if each.partition("/")[0].removesuffix(".py") in COMPUTES])
+def test_what_takes_a_tensor_names_a_shape(module):
+    assert without_shape(MODULES[module].read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "source, found",
+    [
+        ("def act(obs: tf.Tensor): ...", ["act"]),
+        ('def act(obs: tf.Tensor):\n """Actions float32[B, A]."""', []),
+        ('def act(obs: tf.Tensor):\n """In [-1, 1]."""', ["act"]),
+        ("def act(batch: Batch | None): ...", ["act"]),
+        ('class A:\n def act(self, *obs: np.ndarray):\n  """An action in [0, 1)."""', ["act"]),
+        ("class A:\n def act(self, step: int): ...", []),
+        ("class _A:\n def act(self, obs: tf.Tensor): ...", []),
+        ('def rate(steps: tf.Tensor):\n """A float32 scalar."""', []),
+    ],
+)
+def test_a_function_without_shapes_would_be_noticed(source, found):
+    assert without_shape(source) == found
+
+
+def test_every_module_that_computes_is_there():
+    assert {each.partition("/")[0].removesuffix(".py") for each in MODULES} >= set(COMPUTES)
