@@ -160,7 +160,7 @@ def _command(process: int) -> bytes:
 
 
 def _record(run: Path, line: str, environment: str, step: int) -> None:
-    """What `launch` would have written down."""
+    """Writes what `Run` would have written."""
     now = datetime.now(UTC)
     with open(run / "log.txt", "a", encoding="utf-8") as log:
         log.write(f"{now:%Y-%m-%dT%H:%M:%S}Z ERROR rlresearch: failed: {line}\n")
