@@ -23,9 +23,11 @@ class CheckedConfigSource(FileConfigSource):
 
     @staticmethod
     def scheme() -> str:
+        """What stands before `://` in Hydra's search path."""
         return SCHEME
 
     def load_config(self, config_path: str) -> ConfigResult:
+        """What Hydra reads from a file. ConfigError if the file does not pass `check`."""
         check(Path(self.path) / self._normalize_file_name(config_path))
         return super().load_config(config_path)
 
@@ -40,9 +42,11 @@ def check(file: Path) -> None:
     try:
         tree = safe_yaml.load(_content(file), references=True)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: must hold settings, a line each as KEY: VALUE: {safe_yaml.why(error)}.") from None
+        raise ConfigError(
+            f"{file}: must hold settings, a line each as KEY: VALUE: {safe_yaml.reason(error)}."
+        ) from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: cannot be read: {safe_yaml.why(error)}.") from None
+        raise ConfigError(f"{file}: cannot be read: {safe_yaml.reason(error)}.") from None
     if tree is not None and not (isinstance(tree, dict) and all(isinstance(key, str) for key in tree)):
         raise ConfigError(f"{file}: must hold settings, a line each as KEY: VALUE.")
     if isinstance(tree, dict):

@@ -71,11 +71,13 @@ class Adapter(gym.Env):
         self.observation_space, self.action_space = observation_space, action_space
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        """(first observation, {}) of a new object. seed: of the random generator that `make` gets."""
         super().reset(seed=seed)
         self.world = self.make(self.np_random)
         return self._seen(self.world.state), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        """(observation, reward, what `terminal` says, False, {}). action: int, or what `act` takes."""
         discrete = isinstance(self.action_space, gym.spaces.Discrete)
         reward, state = self.world.act(int(action) if discrete else action)
         return self._seen(state), float(reward), bool(self.world.terminal()), False, {}
@@ -93,11 +95,13 @@ class PlainBandit:
         self.reward, self.random = reward, random
 
     def act(self, arm: int) -> tuple[float, int]:
+        """Pulls an arm; returns (reward, the arm)."""
         reward = self.reward(self.state, arm, self.random.standard_normal())
         self.state, self.left = arm, self.left - 1
         return reward, self.state
 
     def terminal(self) -> bool:
+        """Whether no pull is left."""
         return self.left == 0
 
 
@@ -123,14 +127,17 @@ class ChainBandit:
     """The chain bandit, compiled."""
 
     def reset(self, key: Key) -> BanditState:
+        """Arm 0 and no pulls so far: int32 scalars."""
         return BanditState(tf.constant(0), tf.constant(0))
 
     def step(self, state: BanditState, action: tf.Tensor, key: Key) -> tuple[BanditState, tf.Tensor, tf.Tensor]:
+        """(next state, reward float32 scalar, terminated bool scalar) of pulling the arm `action`, int32 scalar."""
         reward = tf.cast(state.last + 1, tf.float32) * (tf.gather(CHAIN, action) + rng.normal(key, ()))
         pulls = state.pulls + 1
         return BanditState(action, pulls), reward, pulls >= CHAIN_PULLS
 
     def observe(self, state: BanditState) -> tf.Tensor:
+        """The arm pulled last, int32 scalar."""
         return state.last
 
 
@@ -139,14 +146,17 @@ class MatrixBandit:
     """The matrix bandit, compiled."""
 
     def reset(self, key: Key) -> BanditState:
+        """Arm 0 and no pulls so far: int32 scalars."""
         return BanditState(tf.constant(0), tf.constant(0))
 
     def step(self, state: BanditState, action: tf.Tensor, key: Key) -> tuple[BanditState, tf.Tensor, tf.Tensor]:
+        """(next state, reward float32 scalar, terminated bool scalar) of pulling the arm `action`, int32 scalar."""
         reward = tf.gather(np.ravel(MATRIX).astype(np.float32), state.last * 4 + action) + rng.normal(key, ())
         pulls = state.pulls + 1
         return BanditState(action, pulls), reward, pulls >= MATRIX_PULLS
 
     def observe(self, state: BanditState) -> tf.Tensor:
+        """The arm pulled last, int32 scalar."""
         return state.last
 
 

@@ -43,29 +43,29 @@ def run(
     parts = max(1, min(workers, len(units) // LEAST))
     ends = [index * len(units) // parts for index in range(parts + 1)]
     shares = [_LocalEpisodes(units, begin, end, obs, returns, lengths) for begin, end in pairwise(ends)]
-    beside: list[_ForkedWorker] = []
+    forked: list[_ForkedWorker] = []
     try:
         for share in shares[1:]:
-            beside.append(_ForkedWorker(share, shared_actions, beside))
+            forked.append(_ForkedWorker(share, shared_actions, forked))
         while True:
-            going = [each for each in beside if each.going]
-            for each in going:
+            active = [each for each in forked if each.active]
+            for each in active:
                 each.begin()
             shares[0].step(shared_actions)
-            for each in going:
+            for each in active:
                 each.end()
-            if not (shares[0].going or any(each.going for each in beside)):
+            if not (shares[0].active or any(each.active for each in forked)):
                 break
             shared_actions[...] = policy(obs)
     finally:
-        for each in beside:
+        for each in forked:
             each.close()
-    shares[0].told()
+    shares[0].publish()
     return returns.tolist(), lengths.tolist()
 
 
 class _LocalEpisodes:
-    """Environments that one process steps. `told` copies their returns and lengths to the shared arrays."""
+    """Environments that one process steps. `publish` copies their returns and lengths to the shared arrays."""
 
     def __init__(
         self,
@@ -77,21 +77,21 @@ class _LocalEpisodes:
         lengths: np.ndarray,
     ) -> None:
         self._units, self._obs, self._to = units, obs, (returns, lengths)
-        self.going = list(range(begin, end))
+        self.active = list(range(begin, end))
         # Python numbers, not arrays: adding to arrays would take longer than a cheap environment's step.
-        self._returns, self._lengths = dict.fromkeys(self.going, 0.0), dict.fromkeys(self.going, 0)
+        self._returns, self._lengths = dict.fromkeys(self.active, 0.0), dict.fromkeys(self.active, 0)
 
     def step(self, actions: np.ndarray) -> None:
-        units, obs, going = self._units, self._obs, []
-        for index in self.going:
+        units, obs, active = self._units, self._obs, []
+        for index in self.active:
             obs[index], reward, terminated, truncated, _ = units[index].step(actions[index])
             self._returns[index] += reward
             self._lengths[index] += 1
             if not (terminated or truncated):
-                going.append(index)
-        self.going = going
+                active.append(index)
+        self.active = active
 
-    def told(self) -> None:
+    def publish(self) -> None:
         returns, lengths = self._to
         for index, value in self._returns.items():
             returns[index], lengths[index] = value, self._lengths[index]
@@ -101,7 +101,7 @@ class _ForkedWorker:
     """Steps a part of the environments in a forked process. others: the workers that were forked before."""
 
     def __init__(self, share: _LocalEpisodes, actions: np.ndarray, others: Sequence[_ForkedWorker]) -> None:
-        self.going = bool(share.going)
+        self.active = bool(share.active)
         go, self._go = os.pipe()
         self._told, tell = os.pipe()
         with warnings.catch_warnings():
@@ -129,7 +129,7 @@ class _ForkedWorker:
         with heartbeat.waiting():
             answer = os.read(self._told, 1)
             if answer in (b"0", b"1"):
-                self.going = answer == b"1"
+                self.active = answer == b"1"
                 return
             told = answer + b"".join(iter(lambda: os.read(self._told, 65536), b""))
         if not told:
@@ -149,11 +149,11 @@ def _worker_main(share: _LocalEpisodes, actions: np.ndarray, go: int, tell: int)
     """Runs in a forked process: takes a step for each byte from the parent, until all episodes or the parent end."""
     try:
         ignore_signals()
-        while share.going and os.read(go, 1):
+        while share.active and os.read(go, 1):
             share.step(actions)
-            if not share.going:
-                share.told()
-            os.write(tell, b"1" if share.going else b"0")
+            if not share.active:
+                share.publish()
+            os.write(tell, b"1" if share.active else b"0")
     except BaseException as error:  # noqa: BLE001 (the parent gets every error)
         why = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
         trace = "".join(traceback.format_exception(error.__cause__ or error))

@@ -61,7 +61,8 @@ class Display(Logger):
         self._every_s = every_s
         self._printed_at = clock()
         self._clock = clock
-        self._plus_minus = "±" if _can_say("±", self._stream) else "+/-"
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        self._plus_minus = "±" if "±".encode(encoding, "ignore") else "+/-"
         self._screen: Console | None = _rich_console(self._stream, width) if self.kind == "live" else None
         self._live: Live | None = None
         self._warnings = _Warnings(self)
@@ -310,14 +311,6 @@ def _suited(stream: TextIO) -> str:
         if stream.isatty() and os.environ.get("TERM") != "dumb":
             return "live"
     return "plain"
-
-
-def _can_say(text: str, stream: TextIO) -> bool:
-    try:
-        text.encode(getattr(stream, "encoding", None) or "utf-8")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
 
 
 def _rich_console(stream: TextIO, width: int | None) -> Console:

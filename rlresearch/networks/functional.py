@@ -102,6 +102,10 @@ class Network:
     def call(
         self, params: Params, inputs: tuple[tf.Tensor, ...], noise: tf.Tensor | None, training: bool
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """(the output float32[B, outputs] for inputs [B, ...], the new `frozen`).
+
+        noise: float32[size] for noisy layers, None for the mean weights. training: whether statistics of layers change.
+        """
         arguments = inputs[0] if len(inputs) == 1 else list(inputs)
         fixed = self._with_noise(params.frozen, noise)
         output, fixed = self.model.stateless_call(params.trainable, fixed, arguments, training=training)

@@ -12,7 +12,7 @@ from rlresearch.errors import RunError
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Yields a temporary path to write to; after the block, the file gets the name `path`.
 
     After an error in the block, the temporary file is removed. Errors: RunError for an OSError.

@@ -67,20 +67,14 @@ def cache_folder() -> Path:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlresearch" / "xla"
     with contextlib.suppress(OSError):  # without it everything works; another process may be at it
         folder.mkdir(parents=True, exist_ok=True)
-        _thin_out(folder, MOST_CACHED)
+        files = [(about.st_mtime, about.st_size, each.path) for each in os.scandir(folder) if (about := each.stat())]
+        left = sum(size for _, size, _ in files)
+        if left > MOST_CACHED:  # the oldest go, until half of that is left
+            for _, size, path in sorted(files):
+                if left > MOST_CACHED // 2:
+                    os.unlink(path)
+                    left -= size
     return folder
-
-
-def _thin_out(folder: Path, most: int) -> None:
-    """Removes the oldest files of a folder that holds more than `most` bytes, until half of that is left."""
-    files = sorted((about.st_mtime, about.st_size, each.path) for each in os.scandir(folder) if (about := each.stat()))
-    left = sum(size for _, size, _ in files)
-    if left > most:
-        for _, size, path in files:
-            os.unlink(path)
-            left -= size
-            if left <= most // 2:
-                return
 
 
 @contextlib.contextmanager

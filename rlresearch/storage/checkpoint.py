@@ -178,7 +178,7 @@ class Writer:
         self._writers: dict[str, RowWriter] = {}
         self._published: dict[str, list[RowFile]] = {}
 
-    def go_on_from(self, loaded: Checkpoint) -> None:
+    def resume_from(self, loaded: Checkpoint) -> None:
         """Takes over the replay rows that `loaded` has on the disk, so that they are not written again."""
         self._published = {name: _row_files(ring) for name, ring in loaded.manifest.rings.items()}
         atomic.remove_leftovers(self.folder, self.folder / REPLAY)

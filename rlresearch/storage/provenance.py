@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -43,14 +44,12 @@ def provenance(argv: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
 
 def versions() -> dict[str, str | None]:
     """Returns the versions of the packages that can change the results of a run; None where one is missing."""
-    return {name: _version(name) for name in _PACKAGES}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return __version__ if package == "rlresearch" else None  # a checkout that is not installed has no metadata
+    found: dict[str, str | None] = dict.fromkeys(_PACKAGES)
+    found["rlresearch"] = __version__  # in a checkout it is not installed
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _commit(folder: Path) -> dict[str, Any] | None:

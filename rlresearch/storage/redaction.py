@@ -71,12 +71,8 @@ def _plain(told: str) -> str:
     if "://" in told:
         told = _USER_OF_URL.sub(f"{MASK}@", told)
     told = _BEARER.sub(rf"\1 {MASK}", _AUTHORIZATION.sub(rf"\1{MASK}", told))
-    for value in _of_the_environment():
+    variables = {value for name, value in os.environ.items() if _SECRET.search(name)}
+    secrets = [value for value in variables if len(value) >= _SHORTEST and value[0] != "/"]  # a path is none
+    for value in sorted(secrets, key=len, reverse=True):  # the longest first: one may be a part of another
         told = told.replace(value, MASK)
     return told
-
-
-def _of_the_environment() -> list[str]:
-    """Returns values of variables with a secret's name, except paths; the longest first, as it may contain others."""
-    values = {value for name, value in os.environ.items() if _SECRET.search(name)}
-    return sorted((each for each in values if len(each) >= _SHORTEST and each[0] != "/"), key=len, reverse=True)

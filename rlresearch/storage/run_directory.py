@@ -60,7 +60,9 @@ class RunDirectory:
         Errors: ConfigError that names `runs_dir`, where `root` cannot be written.
         """
         started = utc_now()
-        name = f"{started:%H%M%S}_{_safe(algo)}_{_safe(env)}_s{_safe(str(seed))}"
+        # Only characters that every file system takes, and 60 of each part: many allow 255 for the whole name.
+        parts = [re.sub(r"[^A-Za-z0-9_.-]+", "-", part).strip("-.")[:60] or "x" for part in (algo, env, f"s{seed}")]
+        name = "_".join([f"{started:%H%M%S}", *parts])
         try:
             run = cls(make_unique_dir(Path(root) / f"{started:%Y-%m-%d}", name))
         except OSError as error:
@@ -73,16 +75,12 @@ class RunDirectory:
         run.open_log()
         return run
 
-    def hold(self) -> None:
+    def lock(self) -> None:
         """Locks the run until `close`, so that no other process resumes it. Errors: RunError where one trains it."""
         self._held = lock(self.path) if self._held is None else self._held
         if self._held is None:
             now = self.recorded()
             raise RunError(f"{self.path} is being trained by process {now.get('pid')} on {now.get('host')}")
-
-    def write_config(self, yaml_text: str, name: str = "config.yaml") -> None:
-        """Writes config.yaml, or a file of another name. Errors: RunError that names the file."""
-        atomic_write(self.path / name, yaml_text)
 
     def record(self, **fields: Any) -> None:
         """Merges `fields`, without secrets, into run.json. A reader sees the old file or the new one.
@@ -115,6 +113,9 @@ class RunDirectory:
             self._log = LogFile(self.path / "log.txt", encoding="utf-8")
         except OSError as error:
             raise RunError(f"{self.path / 'log.txt'} cannot be written: {error.strerror or error}") from error
+        line = _WithoutSecrets("%(asctime)sZ %(levelname)s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
+        line.converter = time.gmtime
+        self._log.setFormatter(line)
         logger = logging.getLogger("rlresearch")
         if logger.level == logging.NOTSET:
             logger.setLevel(logging.INFO)
@@ -151,12 +152,6 @@ class _WithoutSecrets(logging.Formatter):
 class LogFile(logging.FileHandler):
     """A log file. A failed write neither stops the run nor prints a traceback over the display."""
 
-    def __init__(self, path: Path, encoding: str) -> None:
-        super().__init__(path, encoding=encoding)
-        line = _WithoutSecrets("%(asctime)sZ %(levelname)s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
-        line.converter = time.gmtime
-        self.setFormatter(line)
-
     def handleError(self, record: logging.LogRecord) -> None:
         pass
 
@@ -167,11 +162,6 @@ class LogFile(logging.FileHandler):
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
-
-
-def _safe(name: str) -> str:
-    # At most 60 characters for each part: file systems allow 255 for the whole name.
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:60] or "x"
 
 
 def make_unique_dir(folder: Path, name: str) -> Path:

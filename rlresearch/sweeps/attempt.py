@@ -17,11 +17,11 @@ from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps.ledger import DONE, FAILED, FINISHED, INTERRUPTED, Ledger
 from rlresearch.training import resume
-from rlresearch.training import run as run_module
 from rlresearch.training.experiment import Plan, plan
 from rlresearch.training.optuna_trial import trial_of
 from rlresearch.training.outcome import format_error
 from rlresearch.training.request import RunRequest
+from rlresearch.training.run import Run
 
 
 class AttemptTask(NamedTuple):
@@ -98,12 +98,12 @@ def execute(tasks: Sequence[AttemptTask], book: Ledger, fused: Mapping[str, Any]
             begun(begun_already)
             told_again = [Change(key, value) for key, value in first.secrets.items()]
             made, going_on = resume.load_resume_point(str(begun_already[0]), told_again, first.packages or [])
-            mean = run_module.launch(_quiet(made), _request(tasks, going_on.config, begun), going_on)
+            mean = Run(_quiet(made), _request(tasks, going_on.config, begun), going_on).execute()
         else:
             ledger.begun(book, [task.job for task in tasks], [task.attempt for task in tasks])
             config = first.config if fused is None else dict(fused)
             here = {**config, "runs_dir": os.path.join(first.cwd, config["runs_dir"])}
-            mean = run_module.launch(_quiet(plan(here, first.packages)), _request(tasks, config, begun))
+            mean = Run(_quiet(plan(here, first.packages)), _request(tasks, config, begun)).execute()
     except (ConfigError, RunError) as error:
         cause = error.__cause__ if isinstance(error, RunError) and error.__cause__ is not None else error
         return _failed(tasks, format_error(cause), tuple(getattr(cause, "members", ())))
@@ -169,7 +169,7 @@ def _request(tasks: Sequence[AttemptTask], config: Mapping[str, Any], begun: Any
         tuned_name=first.choices.get("tuned"),
         tuned={key: value for key, value in first.tuned.items() if settings.get(key) == value},
         choices=first.choices,
-        own=[_own(task, len(tasks) > 1) for task in tasks],
+        record_fields=[_own(task, len(tasks) > 1) for task in tasks],
         begun=begun,
         trials=[trial_of(task.config) for task in tasks],
     )

@@ -246,7 +246,7 @@ class Sweep:
         check([replace(job, values=job.values | self.secrets) for job in fresh], self.bases, self.packages)
         self._run(jobs)
 
-    def take_up(self, folder: Path, storage: str, trials: Collection[int]) -> int:
+    def adopt(self, folder: Path, storage: str, trials: Collection[int]) -> int:
         """Resumes the newest sweep below `folder`: runs the remaining jobs of `trials` of the study in `storage`.
 
         Later jobs join this sweep. Returns its number of jobs; 0 where no sweep can be resumed, so that all trials

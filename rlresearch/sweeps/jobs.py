@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from rlresearch.config.compose import Composed, compose, tuned_values
 from rlresearch.config.overrides import set_values
 from rlresearch.errors import ConfigError, format_value
-from rlresearch.sweeps.ledger import Base, Job, own, swept
+from rlresearch.sweeps.ledger import Base, Job, swept, swept_overrides
 from rlresearch.training.experiment import Plan, plan
 from rlresearch.training.resume import check_source
 
@@ -112,7 +112,7 @@ def check(jobs: Sequence[Job], bases: Sequence[Base], packages: Sequence[str] | 
             plans[job.number] = plan(frozen(job, bases), packages)
             check_source(plans[job.number])
         except ConfigError as error:
-            which = [text for text in own(job, swept(jobs)) if text.partition("=")[0] not in str(error)]
+            which = [text for text in swept_overrides(job, swept(jobs)) if text.partition("=")[0] not in str(error)]
             where = f" (job {job.number}: {format_value(' '.join(which))})" if len(jobs) > 1 and which else ""
             raise ConfigError(f"{error}{where}") from None
     return plans

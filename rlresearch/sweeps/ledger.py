@@ -107,7 +107,7 @@ class Ledger:
             raise RunError(f"{self.path} cannot be written: {error.strerror or error}") from error
 
     @classmethod
-    def elsewhere(cls, directory: Path) -> Self:
+    def for_process(cls, directory: Path) -> Self:
         """Opens a new ledger file for this process, which may run on another machine than the controller."""
         return cls(directory, f"ledger.{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}.jsonl")
 
@@ -277,7 +277,7 @@ def swept(jobs: Sequence[Job]) -> set[str]:
     return {key for key, seen in values.items() if len(seen) > 1}
 
 
-def own(job: Job, keys: set[str]) -> list[str]:
+def swept_overrides(job: Job, keys: set[str]) -> list[str]:
     """Returns the overrides of a job at `keys`, the keys in which jobs differ; all overrides where there are none."""
     mine = [text for text in job.overrides if text.partition("=")[0] in keys]
     return mine or job.overrides or ["(as configured)"]

@@ -14,7 +14,7 @@ import numpy as np
 
 from rlresearch.errors import ConfigError
 from rlresearch.stats import ENOUGH, estimate, sample
-from rlresearch.sweeps.ledger import DONE, FINISHED, PENDING, RUNNING, Job, own, swept
+from rlresearch.sweeps.ledger import DONE, FINISHED, PENDING, RUNNING, Job, swept, swept_overrides
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -91,7 +91,7 @@ class Table:
             self._console.print(what, **how)
 
     def _line(self, job: Job, ended: int, total: int) -> str:
-        about = " ".join(own(job, self._swept or set()))
+        about = " ".join(swept_overrides(job, self._swept or set()))
         if job.status == RUNNING:
             again = f", attempt {job.attempts}" if job.attempts > 1 else ""
             return f"[{ended}/{total}] job {job.number} running{again}: {about}"
@@ -115,7 +115,7 @@ class Table:
         running = [job for job in jobs if job.status == RUNNING]
         for job in running[:_MOST_LIVE]:
             seconds = time.monotonic() - self._since.setdefault(job.number, time.monotonic())
-            table.add_row(str(job.number), f"{seconds:,.0f} s", " ".join(own(job, self._swept or set())))
+            table.add_row(str(job.number), f"{seconds:,.0f} s", " ".join(swept_overrides(job, self._swept or set())))
         if len(running) > _MOST_LIVE:
             table.add_row("", "", f"and {len(running) - _MOST_LIVE} more")
         self._live.update(table)
@@ -143,7 +143,7 @@ def _best(jobs: Sequence[Job], keys: set[str]) -> RichTable | None:
     table = _table("best jobs", "job", "return", "what", "run directory")
     for objective, job in ranked[:_MOST_BEST]:
         where = os.path.relpath(job.run) if job.run is not None else ""
-        table.add_row(str(job.number), number(objective), " ".join(own(job, keys)), where)
+        table.add_row(str(job.number), number(objective), " ".join(swept_overrides(job, keys)), where)
     return table if ranked else None
 
 
@@ -172,7 +172,7 @@ def _bad(jobs: Sequence[Job], keys: set[str]) -> RichTable | None:
     bad = [job for job in jobs if job.status not in (*DONE, PENDING)]
     table = _table("did not finish", "job", "status", "what", "why")
     for job in bad[:_MOST_BAD]:
-        table.add_row(str(job.number), job.status, " ".join(own(job, keys)), job.reason or "")
+        table.add_row(str(job.number), job.status, " ".join(swept_overrides(job, keys)), job.reason or "")
     if len(bad) > _MOST_BAD:
         table.add_row("", "", f"and {len(bad) - _MOST_BAD} more", "")
     return table if bad else None

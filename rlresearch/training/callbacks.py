@@ -99,4 +99,5 @@ class SignalCheck(Callback):
         self._check = check
 
     def poll(self) -> None:
+        """Raises Interrupted where a signal came."""
         self._check()

@@ -90,7 +90,7 @@ class Checkpointer(Callback):
         """Loads a checkpoint of this run into the runner; returns the position from which the loop continues."""
         position = LoopPosition(**loaded.about.position)  # type: ignore[arg-type]  # JSON: each field has its type
         self._saved = loaded.about.iteration, position
-        self._writer.go_on_from(loaded)
+        self._writer.resume_from(loaded)
         restore(self._runner, self._facts.buffer, loaded)
         return position
 

@@ -28,6 +28,7 @@ class FiniteCheck(Callback):
         self._sum: Any = None
 
     def on_rows(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
+        """Looks at the state at every row; see `check`."""
         self.check(step)
 
     def check(self, step: int) -> None:

@@ -123,7 +123,7 @@ class TrainingLoop:
         left = until - self.runner.iteration
         before_learning = self.runner.learning_start_iteration - self.runner.iteration
         if before_learning == 0:
-            self._pace.begin_anew()
+            self._pace.reset()
         limits = [left, before_learning if before_learning > 0 else left, self._pace.iterations(LONGEST_CALL_S)]
         return min(limits + [limit for each in self.callbacks if (limit := each.longest_call()) is not None])
 

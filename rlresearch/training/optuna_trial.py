@@ -96,12 +96,12 @@ class TrialReporter:
             self._decided = max(frozen.intermediate_values, default=-1) - 1  # the last may lack it
             self._study = None if frozen.state.is_finished() else study  # a resumed run's trial may have ended
 
-    def heard(self, returns: Sequence[Sequence[float]]) -> None:
+    def restore_scores(self, returns: Sequence[Sequence[float]]) -> None:
         """Restores the scores of earlier evaluations. returns: for each member, the mean of each evaluation."""
         self._scores = [self._score(own) for own in zip(*returns, strict=True)]
 
-    def goes_on(self, step: int, means: Sequence[float]) -> bool:
-        """Reports the score at `step` and returns the pruner's decision. means: the mean return of each member."""
+    def should_continue(self, step: int, means: Sequence[float]) -> bool:
+        """Tells the score at `step` and asks the pruner. means: the mean return of each of the trial's members."""
         self._scores.append(self._score(means))
         if self._study is None or self._settings["pruner"] == "none":
             return True
@@ -121,6 +121,10 @@ class TrialReporter:
         return True
 
     def record(self, summaries: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]) -> None:
+        """Tells the study how this part of the trial ended, and the objectives of one that finished or was pruned.
+
+        summaries, runs: of the trial's members, as in `Pruner.record`.
+        """
         if self._study is None:
             return
         status, step = summaries[0]["status"], int(summaries[0]["total_steps"])

@@ -36,7 +36,8 @@ class RunRecorder:
     """Says how a run ended: in run.json of each member, in log.txt, to a search, and on the terminal.
 
     directories: filled while the run is opened. elapsed: seconds of the whole run so far. members, pruner, failures:
-    set once the run is open; failures: of the members of a fused program, None where one failure ends the run.
+    set once the run is open; pruner: None where no member is a trial of a search; failures: of the members of a fused
+    program, None where one failure ends the run.
     """
 
     def __init__(

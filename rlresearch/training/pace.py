@@ -44,7 +44,7 @@ class Pace:
         wanted = max(int(self._recent * seconds), 1) if self._recent else _FIRST_CALL
         return min(wanted, self._longest)
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Starts again with short calls, because the next iterations do other work."""
         self._longest = _FIRST_CALL
 

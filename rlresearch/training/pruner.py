@@ -26,16 +26,17 @@ class Pruner(Callback):
         Trials that were pruned before this step stay pruned.
         """
         for each in self._reporters:
-            each.heard([returns[member] for member in each.members])
+            each.restore_scores([returns[member] for member in each.members])
             if each.pruned_at is not None and each.pruned_at <= step:
                 self._end(each, each.pruned_at)
 
     def on_evaluation(self, result: EvaluationResult) -> None:
+        """Tells each study the mean returns of its members, and ends those of a trial that is pruned."""
         for each in self._reporters:
             if not self.members.active[each.members[0]]:
                 continue
             means = [result.evaluations[member].mean for member in each.members]
-            if not each.goes_on(result.step, means) and result.step < self._last_step:
+            if not each.should_continue(result.step, means) and result.step < self._last_step:
                 self._end(each, result.step)
 
     def record(self, summaries: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]) -> None:

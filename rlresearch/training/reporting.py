@@ -24,6 +24,7 @@ class LoggerCallback(Callback):
         self._members, self._loggers, self._overview = members, list(loggers), overview
 
     def on_rows(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
+        """Logs the rows of active members, and the mean of each metric over them."""
         active = self._members.active
         for logger, row, on in zip(self._loggers, rows, active):
             if on:
@@ -33,6 +34,7 @@ class LoggerCallback(Callback):
             self._overview.metrics({name: _mean([row[name] for row in heard]) for name in rows[0]} | {"step": step})
 
     def on_evaluation(self, result: EvaluationResult) -> None:
+        """Logs the evaluations of active members, and the returns of all of them together."""
         for logger, each, on in zip(self._loggers, result.evaluations, result.active):
             if on:
                 logger.evaluation({"step": result.step} | each._asdict())
@@ -49,6 +51,7 @@ class VideoCallback(Callback):
         self._recorder, self._settings = recorder, settings
 
     def on_evaluation(self, result: EvaluationResult) -> None:
+        """Records the first episodes, if this evaluation gets a video."""
         if self._settings.shows(result.step, result.final):
             self._recorder.record(result.step, result.episodes, result.active)
 
@@ -60,6 +63,7 @@ class SelectionCallback(Callback):
         self._runner, self._logger = runner, logger
 
     def on_evaluation(self, result: EvaluationResult) -> None:
+        """Passes the mean returns on to the runner, and logs a row for each member that was replaced."""
         if not result.final:
             for row in self._runner.after_evaluation(result.step, [each.mean for each in result.evaluations]):
                 self._logger.lineage(row)

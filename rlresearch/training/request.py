@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 class RunRequest(NamedTuple):
     """config: plain and resolved. algo, env: the chosen names. argv, overrides: as typed.
 
-    tuned, tuned_name: the tuned settings that Hydra added, by dotted key, and the name of their option. choices: the
-    option of each group. own: more fields for the run.json of each member, or one mapping for all members. begun:
-    called with the run directories once the run can be resumed. trials: one trial of a search per member; if empty,
-    all members together are the trial of the configuration.
+    tuned: settings that applied by themselves, by dotted key, and the name they have. choices: the option of each
+    group. record_fields: what the run.json of each member says beside the rest, or one for all members. begun: called
+    with the directories once the run can be resumed from them. trials: of a search, one a member where members are
+    different trials; else the configuration's trial is that of all members together.
     """
 
     config: dict[str, Any]
@@ -24,6 +24,6 @@ class RunRequest(NamedTuple):
     tuned_name: str | None = None
     tuned: Mapping[str, Any] = {}
     choices: Mapping[str, Any] = {}
-    own: Sequence[Mapping[str, Any]] = ({},)
+    record_fields: Sequence[Mapping[str, Any]] = ({},)
     begun: Callable[[Sequence[Path]], None] = lambda _: None
     trials: Sequence[Mapping[str, Any] | None] = ()

@@ -149,7 +149,7 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         config = safe_yaml.load(read_file(path, safe_yaml.LARGEST + 1))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RunError(f"{path} cannot be read: {safe_yaml.why(error)}") from None
+        raise RunError(f"{path} cannot be read: {safe_yaml.reason(error)}") from None
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
         raise RunError(f"{path} cannot be read: it holds no settings")
     return config

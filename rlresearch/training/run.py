@@ -40,11 +40,6 @@ _log = logging.getLogger("rlresearch")
 _log.addHandler(logging.NullHandler())  # before a run directory takes them, messages go nowhere
 
 
-def launch(plan: Plan, request: RunRequest, resumption: ResumePoint | None = None) -> float:
-    """Trains; returns the mean return of the final evaluation, over members in a population. Errors: see `Run`."""
-    return Run(plan, request, resumption).execute()
-
-
 class InitFrom(NamedTuple):
     """A checkpoint with the first parameters of a new run. member: the index of a member, if it is a population's."""
 
@@ -110,8 +105,9 @@ class Run:
             self._past = run_directories.reopen(self.resumption, self.request, self.directories)
         members = self._outcome.members = Members(len(self.directories))
         trials = run_directories.trials_of(self.request, len(self.directories), self.resumption is not None)
-        self._outcome.pruner = self._pruner(trials, members)
-        if are_fused(self.request.own, self.resumption):
+        if any(trial is not None for trial in trials):
+            self._outcome.pruner = self._pruner(trials, members)
+        if are_fused(self.request.record_fields, self.resumption):
             failures = MemberFailures(self.plan.task.id, self.directories, members, self.elapsed)
             self._outcome.failures = failures
 
@@ -223,7 +219,7 @@ class Run:
                 by_trial.setdefault(Trial(**own), []).append(member)
         together = [TrialMembers(trial, tuple(own)) for trial, own in by_trial.items()]
         pruner = Pruner(together, members, last_step(self.plan))
-        if self._checkpoint is not None and together:
+        if self._checkpoint is not None:
             every = [read_rows(directory.path / "evaluations.jsonl") for directory in self.directories]
             returns = [[float(np.mean(row["returns"])) for row in rows] for rows in every]
             pruner.resume(self._checkpoint.about.step, returns)

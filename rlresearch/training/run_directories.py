@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from rlresearch.runners import Population
 from rlresearch.storage import checkpoint, redaction, rollback
 from rlresearch.storage.provenance import provenance, versions
-from rlresearch.storage.run_directory import RunDirectory, timestamp
+from rlresearch.storage.run_directory import RunDirectory, atomic_write, timestamp
 from rlresearch.training.experiment import Plan, member_configs
 from rlresearch.training.member_failures import are_fused
 from rlresearch.training.optuna_trial import trial_of, without_trial
@@ -38,17 +38,17 @@ def create(plan: Plan, request: RunRequest, directories: list[RunDirectory]) -> 
     trials = trials_of(request, len(configs))
     for own in configs:
         directories.append(RunDirectory.create(plan.settings.runs_dir, request.algo, request.env, own["seed"]))
-    directories[0].hold()
+    directories[0].lock()
     fields = provenance(request.argv, request.overrides) | {"choices": dict(request.choices)}
     names = [directory.path.name for directory in directories]
     for index, directory in enumerate(directories):
         population = {"index": index, "members": names} if isinstance(plan.runner, Population) else None
-        own_fields = dict(request.own[min(index, len(request.own) - 1)])
+        own_fields = dict(request.record_fields[min(index, len(request.record_fields) - 1)])
         directory.record(**(fields | {"population": population, "trial": trials[index]} | own_fields))
     if isinstance(plan.runner, Population):
-        directories[0].write_config(config_yaml(config), POPULATION)
+        write_config(directories[0], config, POPULATION)
     for directory, own in zip(directories, configs, strict=True):
-        directory.write_config(config_yaml(own))
+        write_config(directory, own)
     request.begun([directory.path for directory in directories])
 
 
@@ -58,10 +58,10 @@ def reopen(resumption: ResumePoint, request: RunRequest, directories: list[RunDi
     for path in resumption.stored.directories:
         directory = RunDirectory(path)
         if not directories:  # the lock of the first member covers a whole population
-            directory.hold()
+            directory.lock()
         directories.append(directory)
         directory.open_log()
-    fused = are_fused(request.own, resumption)
+    fused = are_fused(request.record_fields, resumption)
     failed = {each.path for each in directories if fused and each.recorded()["status"] == "failed"}
     sizes = loaded.about.logs if loaded else [{} for _ in directories]
     pairs = zip(directories, sizes, strict=True)
@@ -119,10 +119,11 @@ def _write_changes(resumption: ResumePoint, directories: Sequence[RunDirectory])
                 own = read_config(directory.path / name)
                 own |= {key: resumption.config[key] for key in (*SAFE, *SAFE_GROUPS)}
                 own["env"]["timeout_s"] = resumption.config["env"].get("timeout_s")
-                directory.write_config(config_yaml(own), name)
+                write_config(directory, own, name)
 
 
-def config_yaml(config: dict[str, Any]) -> str:
+def write_config(directory: RunDirectory, config: dict[str, Any], name: str = "config.yaml") -> None:
+    """Writes a configuration, less secrets, into a run's directory. Errors: RunError naming the file."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml(OmegaConf.create(redaction.settings(config)))
+    atomic_write(directory.path / name, OmegaConf.to_yaml(OmegaConf.create(redaction.settings(config))))

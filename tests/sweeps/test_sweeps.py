@@ -202,7 +202,7 @@ def test_a_ledger_cut_at_any_byte_can_be_read_and_gone_on_with(tmp_path):
 
 def test_what_processes_elsewhere_wrote_counts_and_an_earlier_attempt_does_not(tmp_path):
     path = made_ledger(tmp_path / "sweep")
-    other = ledger.Ledger.elsewhere(path)
+    other = ledger.Ledger.for_process(path)
     ledger.begun(other, [1], [2], [tmp_path / "second"])
     here = ledger.Ledger(path)
     ledger.ended(here, 1, 1, FINISHED, objective=1.0)  # of the attempt that was given up

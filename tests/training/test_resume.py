@@ -408,7 +408,7 @@ def test_places_that_are_no_run_are_refused(pair, tmp_path, capsys):
 
 def test_a_run_that_somebody_trains_is_left_alone(killed, capsys):
     with RunDirectory(killed) as other:
-        other.hold()
+        other.lock()
         before = content(killed)
         assert main([f"resume={killed}"]) == 1
         assert "is being trained by process" in capsys.readouterr().err

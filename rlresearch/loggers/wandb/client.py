@@ -56,7 +56,7 @@ def prepare() -> None:
 
 
 class Connection:
-    """The W&B run of a run directory, open until `finish` or `let_go`.
+    """The W&B run of a run directory, open until `finish` or `abandon`.
 
     start: the first position that W&B lacks. finish_s: seconds that `finish` may wait. Errors: Busy; NoAnswer; errors
     of W&B's library, for example where the server refuses the login.
@@ -120,7 +120,7 @@ class Connection:
         self._run.finish(exit_code=_ENDED.get(str(record.get("status")), 1))
         self.release()
 
-    def let_go(self) -> None:
+    def abandon(self) -> None:
         """Closes the connection without waiting; another process can send the missing points later."""
         with contextlib.suppress(Exception):
             self._run.finish(exit_code=1)

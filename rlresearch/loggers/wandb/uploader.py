@@ -58,7 +58,7 @@ def mirror(runs: Sequence[Path], settings: WandbSettings, ended: threading.Event
         for member in members:
             if ended.is_set():
                 break
-            server.tries(member.go_on)
+            server.tries(member.send_new)
     end = time.monotonic() + settings.exit_wait_s
     server.last_chance()
     for member in members:
@@ -78,7 +78,7 @@ class _Member:
         self._following = RowFollower(path)
         self.complete = False
 
-    def go_on(self) -> str | None:
+    def send_new(self) -> str | None:
         """Sends the new rows. Returns the URL of the run's page where this call opened the connection, else None."""
         opened = self._connection is None
         connection = self._connected()

@@ -44,7 +44,7 @@ class Claim(NamedTuple):
 
     label: str
     baseline: str
-    made: Comparison
+    comparison: Comparison
 
 
 class Result(NamedTuple):
@@ -136,7 +136,7 @@ def claims(result: Result, baseline: str, statistic: str) -> Grid:
         Column("claim"),
     ]
     rows = []
-    for label, made in ((claim.label, claim.made) for claim in result.claims if claim.baseline == baseline):
+    for label, made in ((claim.label, claim.comparison) for claim in result.claims if claim.baseline == baseline):
         apart, share = made.difference, made.probability
         rows.append([label, apart.value, tuple(apart[1:3]), share.value, tuple(share[1:3]), _VERDICTS[made.better]])
     return Grid(columns, rows)
@@ -164,9 +164,9 @@ def as_plain(result: Result, statistic: str) -> dict[str, Any]:
         {
             "group": each.label,
             "baseline": each.baseline,
-            "difference": _estimate(each.made.difference),
-            "probability_of_improvement": _estimate(each.made.probability),
-            "claim": _VERDICTS[each.made.better],
+            "difference": _estimate(each.comparison.difference),
+            "probability_of_improvement": _estimate(each.comparison.probability),
+            "claim": _VERDICTS[each.comparison.better],
         }
         for each in result.claims
     ]

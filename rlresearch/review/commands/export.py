@@ -38,7 +38,7 @@ def export(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"{arguments.runs_dir}: no run is meant, so there is nothing to export.")
     kinds = {"runs": _runs, "metrics": _metrics, "evaluations": _evaluations, "episodes": _episodes}
     names, blocks = kinds[arguments.rows](runs)
-    with files.whole(arguments.output) as fresh:
+    with files.atomic_path(arguments.output) as fresh:
         count = (_parquet if suffix == ".parquet" else _csv)(fresh, names, blocks)
     print(f"wrote {arguments.output} ({count:,} rows, {len(names)} columns)")
     return 0

@@ -25,7 +25,7 @@ from rlresearch.review.runs import query, tfevents, wandb_files
 from rlresearch.review.runs.index import Index
 from rlresearch.storage.jsonl import JsonLines
 from rlresearch.storage.redaction import redacted
-from rlresearch.storage.run_directory import RunDirectory, timestamp
+from rlresearch.storage.run_directory import RunDirectory, atomic_write, timestamp
 
 # Names of Stable-Baselines3 and CleanRL for metrics that our runs have too.
 _SAME = {
@@ -177,7 +177,8 @@ def _write(run: Foreign, arguments: argparse.Namespace, settings: dict[str, Any]
     env = arguments.env or run.env or "unknown"
     rows = {"metrics.jsonl": run.metrics, "evaluations.jsonl": run.evaluations}
     with RunDirectory.create(arguments.runs_dir, arguments.algo, env, arguments.seed) as made:
-        made.write_config(yaml.safe_dump({"seed": arguments.seed} | settings, sort_keys=False))
+        config = yaml.safe_dump({"seed": arguments.seed} | settings, sort_keys=False)
+        atomic_write(made.path / "config.yaml", config)
         for name, found in rows.items():
             file = JsonLines(made.path / name)
             for step in sorted(found):

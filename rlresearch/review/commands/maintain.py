@@ -76,7 +76,7 @@ def seal(path: Path) -> bool:
     if (path / SEAL).exists():
         return False
     lines = [f"{_sum(file)}  {file.relative_to(path).as_posix()}\n" for file in _files(path)]
-    with files.whole(path / SEAL) as fresh:
+    with files.atomic_path(path / SEAL) as fresh:
         fresh.write_text("".join(lines), encoding="utf-8")
     return True
 
@@ -93,7 +93,7 @@ def archive(arguments: argparse.Namespace) -> int:
         _confirm(f"Pack {_counted(runs)} into {output} and delete them from {arguments.runs_dir}?", runs, arguments.yes)
     for run in runs:
         seal(run.path)
-    with files.whole(output) as fresh, tarfile.open(fresh, "w:gz", compresslevel=6) as packed:
+    with files.atomic_path(output) as fresh, tarfile.open(fresh, "w:gz", compresslevel=6) as packed:
         for run in runs:
             for file in _files(run.path, sealed=True):
                 packed.add(file, arcname=_packed_name(run, file), recursive=False)

@@ -56,7 +56,7 @@ def plot(arguments: argparse.Namespace) -> int:
         runs = query.choose(index, arguments.runs, arguments.since, arguments.status).runs
         metric = metric_of(index, runs, arguments.metric)
         grouped = groups.group(_unfinished_too(runs, arguments), arguments.by, unfinished=True)
-        lines, notes = drawn(index, grouped.groups, metric, arguments)
+        lines, notes = group_curves(index, grouped.groups, metric, arguments)
     notes = [*grouped.notes, *notes]
     if not lines:
         raise ConfigError(f"{arguments.runs_dir}: no run has {metric} to plot{allowed_hint(metric, [])[1:]}")
@@ -86,7 +86,7 @@ def metric_of(index: Index, runs: Sequence[Any], asked: str | None) -> str:
     raise ConfigError(f"--metric={asked}: no run has such a metric{allowed_hint(asked, known)}")
 
 
-def drawn(
+def group_curves(
     index: Index, made: Sequence[Group], metric: str, arguments: argparse.Namespace
 ) -> tuple[list[Line], list[str]]:
     """Returns the curve and band of each group, and notes about runs without the metric or with an early end."""
@@ -148,7 +148,7 @@ def _save(lines: Sequence[Line], metric: str, arguments: argparse.Namespace) -> 
     path: Path = arguments.output
     date = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
     settings = import_optional("matplotlib", "plot --output").rc_context({"svg.hashsalt": "rlresearch"})
-    with settings, files.whole(path) as fresh:
+    with settings, files.atomic_path(path) as fresh:
         figure.savefig(fresh, dpi=150, metadata=date)  # without a date, the same runs give the same file
 
 

@@ -42,7 +42,7 @@ def report(arguments: argparse.Namespace) -> int:
         if arguments.videos:
             data["clips"] = _clips(runs, data["videos"])
         page = render(data, arguments.title)
-    with files.whole(arguments.output) as fresh:
+    with files.atomic_path(arguments.output) as fresh:
         fresh.write_bytes(page)
     print(f"wrote {arguments.output} ({len(page) / 1e6:.1f} MB, {len(runs):,} runs)")
     return 0
@@ -106,7 +106,7 @@ def _clips(runs: Sequence[Run], listed: Mapping[int, Sequence[str]]) -> dict[int
     """Returns the newest video of each run as base64, by the run's index. Errors: ConfigError for too many bytes."""
     found, left = {}, LARGEST_CLIPS
     for at, names in listed.items():
-        file, size = videos.opened(runs[at].path, names[-1])
+        file, size = videos.open_video(runs[at].path, names[-1])
         with os.fdopen(file, "rb") as clip:
             left -= size
             if left < 0:

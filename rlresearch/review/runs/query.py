@@ -83,14 +83,14 @@ def keys(runs: Iterable[Run]) -> list[str]:
     return [*(name for name in first if name in found), *(name for name in found if name not in first)]
 
 
-class Chosen(NamedTuple):
+class Selection(NamedTuple):
     """The chosen runs. named: whether the command line named runs, and did not only filter."""
 
     runs: list[Run]
     named: bool
 
 
-def choose(index: Index, words: Sequence[str], since: str | None = None, status: str | None = None) -> Chosen:
+def choose(index: Index, words: Sequence[str], since: str | None = None, status: str | None = None) -> Selection:
     """Returns all runs that the words name, if they pass every filter, `since` and `status`.
 
     Without names, all runs are candidates. Errors: ConfigError where a name fits no run, or more than one.
@@ -113,7 +113,7 @@ def choose(index: Index, words: Sequence[str], since: str | None = None, status:
     if since:
         earliest = parse_moment(since)
         runs = [run for run in runs if (began := moment(run.values.get("started_at"))) and began >= earliest]
-    return Chosen(runs, bool(named))
+    return Selection(runs, bool(named))
 
 
 def one(index: Index, runs: Sequence[Run], word: str) -> Run:

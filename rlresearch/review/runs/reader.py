@@ -110,7 +110,7 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         config = safe_yaml.load(read_file(file, safe_yaml.LARGEST + 1))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RunError(f"{file} cannot be read: {safe_yaml.why(error)}") from error
+        raise RunError(f"{file} cannot be read: {safe_yaml.reason(error)}") from error
     if not isinstance(config, dict):
         raise RunError(f"{file} is not a mapping")
     return config

@@ -104,7 +104,7 @@ class Source:
         if run is None or not (number.isascii() and number.isdecimal() and int(number[:9]) < len(listed)):
             return None
         try:
-            return videos.opened(run.path, listed[int(number[:9])])
+            return videos.open_video(run.path, listed[int(number[:9])])
         except OSError:
             return None
 

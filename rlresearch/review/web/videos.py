@@ -25,7 +25,7 @@ def names(run: Path) -> list[str]:
     return sorted(found, key=_in_order)[-_MOST:]
 
 
-def opened(run: Path, name: str) -> tuple[int, int]:
+def open_video(run: Path, name: str) -> tuple[int, int]:
     """Opens a video that `names` returned. Returns its file number and its size in bytes.
 
     Errors: OSError, also where the name is no longer a plain file.

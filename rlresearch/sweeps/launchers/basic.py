@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rlresearch.sweeps.ledger import Job
 
 # Module and class of each launcher. Only the chosen module is imported, because some need optional libraries.
-PLACES = {
+LAUNCHERS = {
     "basic": "basic.Basic",
     "fused": "fused.Fused",
     "local": "local.Local",
@@ -41,9 +41,11 @@ def check_outward(name: str, stored: Mapping[str, Any], said: Collection[str]) -
 
 def create_launcher(name: str, settings: Mapping[str, Any]) -> Launcher:
     """Returns the launcher `hydra/launcher=name` with its settings. Errors: ConfigError, one line."""
-    if name not in PLACES:
-        raise ConfigError(f"hydra/launcher={format_value(name)}: there is no such launcher{allowed_hint(name, PLACES)}")
-    module, _, kind = PLACES[name].rpartition(".")
+    if name not in LAUNCHERS:
+        raise ConfigError(
+            f"hydra/launcher={format_value(name)}: there is no such launcher{allowed_hint(name, LAUNCHERS)}"
+        )
+    module, _, kind = LAUNCHERS[name].rpartition(".")
     return make(getattr(import_module(f"rlresearch.sweeps.launchers.{module}"), kind), dict(settings), "hydra.launcher")
 
 

@@ -34,7 +34,7 @@ class Group(NamedTuple):
 
     jobs: list[Job]
     config: dict[str, Any] | None
-    why: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Fused:
         alone: dict[str | None, list[int]] = {}
         for group in grouped(sweep, jobs):
             if group.config is None:
-                alone.setdefault(group.why, []).append(group.jobs[0].number)
+                alone.setdefault(group.reason, []).append(group.jobs[0].number)
                 continue
             runner = group.config["runner"]
             keys = [_SEED] * (len(set(runner["seeds"])) > 1) + list(runner["values"] or {})

@@ -36,7 +36,7 @@ class Queue(Protocol):
     def submit(self, tasks: list[dict[str, Any]]) -> Any:
         """Submits a call of `work(tasks)`. Returns a handle for the other methods."""
 
-    def over(self, handle: Any) -> str | None:
+    def result(self, handle: Any) -> str | None:
         """Returns None while the job waits or runs; afterwards the return value of `work`, or the error as text."""
 
     def cancel(self, handle: Any) -> None:
@@ -57,7 +57,7 @@ def work(tasks: Sequence[Mapping[str, Any]], place: str = "", gone: Any = None) 
     from rlresearch.sweeps.attempt import AttemptTask, attempt
 
     own = [AttemptTask(**task) for task in tasks]
-    book = ledger.Ledger.elsewhere(Path(own[0].sweep))
+    book = ledger.Ledger.for_process(Path(own[0].sweep))
     try:
         claimed = []
         for task in own:
@@ -127,7 +127,7 @@ def _collect(sweep: Sweep, queue: Queue, running: dict, otherwise: str = KILLED)
     """Writes the end of jobs whose process has ended without writing it."""
     sweep.refresh()
     for name, (handle, tasks) in list(running.items()):
-        why = ANOTHER if handle is None else queue.over(handle)
+        why = ANOTHER if handle is None else queue.result(handle)
         if why == ANOTHER and any(sweep.jobs[task.job].status in (RUNNING, PENDING) for task in tasks):
             running[name] = None, tasks
             continue

@@ -45,7 +45,7 @@ class _Running:
     began: float
     pid: int | None = None
     verdict: tuple[str, str] | None = None
-    told: float | None = None
+    signalled_at: float | None = None
 
 
 class _Order(NamedTuple):
@@ -189,13 +189,13 @@ class _Workers:
         for number, running in self._running.items():
             if running.pid is None:
                 continue
-            if running.told is not None:
-                if now - running.told > _PATIENCE_S:
+            if running.signalled_at is not None:
+                if now - running.signalled_at > _PATIENCE_S:
                     self._signal(number, signal.SIGKILL)
                 continue
             verdict = self._verdict(running, now)
             if verdict is not None:
-                running.verdict, running.told = verdict, now
+                running.verdict, running.signalled_at = verdict, now
                 # A job that hangs ignores SIGTERM, and a job with too much memory must stop at once: SIGKILL.
                 gentle = verdict[1].startswith("longer")
                 self._signal(number, signal.SIGTERM if gentle else signal.SIGKILL)

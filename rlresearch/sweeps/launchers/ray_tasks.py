@@ -93,7 +93,7 @@ class _Tasks:
     def submit(self, tasks: list[dict[str, Any]]) -> Any:
         return self._remote.remote(tasks)
 
-    def over(self, handle: Any) -> str | None:
+    def result(self, handle: Any) -> str | None:
         if not self._ray.wait([handle], timeout=0)[0]:
             return None
         try:

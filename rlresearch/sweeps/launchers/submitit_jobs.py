@@ -127,7 +127,7 @@ class _Submitted:
     def submit(self, tasks: list[dict[str, Any]]) -> Any:
         return self._executor.submit(Work(tasks))
 
-    def over(self, handle: Any) -> str | None:
+    def result(self, handle: Any) -> str | None:
         if not handle.done():
             return None
         try:

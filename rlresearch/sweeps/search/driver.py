@@ -21,7 +21,7 @@ from rlresearch.errors import ConfigError, RunError, format_value, one_line
 from rlresearch.runtime.signals import Interrupted
 from rlresearch.storage import atomic
 from rlresearch.storage.run_directory import make_unique_dir, timestamp
-from rlresearch.sweeps.launchers.basic import OUTWARD, PLACES
+from rlresearch.sweeps.launchers.basic import LAUNCHERS, OUTWARD
 from rlresearch.sweeps.search import report
 from rlresearch.sweeps.search.settings import WHERE, Prepared, SearchSettings, prepare, samples
 from rlresearch.sweeps.search.space import typed
@@ -30,11 +30,11 @@ from rlresearch.training import resume
 from rlresearch.training.experiment import plan
 from rlresearch.training.optuna_trial import aggregated
 
-ASKED = "search.json"  # in the search's directory: the overrides of the command, for `resume`
+SEARCH_FILE = "search.json"  # in the search's directory: the overrides of the command, for `resume`
 _LARGEST = 1 << 20  # bytes
 
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Any]]
-TakeUp = Callable[[Path, str, Collection[int]], int]
+Adopt = Callable[[Path, str, Collection[int]], int]
 
 
 class SearchResult(NamedTuple):
@@ -56,11 +56,11 @@ def checked(asked: SearchSpec, extra_folder: str | None = None) -> Prepared:
     return prepared
 
 
-def search(prepared: Prepared, launch: Launch, folder: Path, take_up: TakeUp | None = None) -> SearchResult:
+def search(prepared: Prepared, launch: Launch, folder: Path, adopt: Adopt | None = None) -> SearchResult:
     """Runs a search in its directory `folder` until it has all its trials.
 
-    launch(job_overrides, initial_job_idx): trains runs, as Hydra's launchers do. take_up(folder, storage, trials):
-    resumes interrupted runs of these trials, and returns how many jobs were launched before. If `take_up` is None,
+    launch(job_overrides, initial_job_idx): trains runs, as Hydra's launchers do. adopt(folder, storage, trials):
+    resumes interrupted runs of these trials, and returns how many jobs were launched before. If `adopt` is None,
     interrupted trials start again.
 
     Errors: ConfigError where the directory belongs to another search; RunError where trials failed, after all other
@@ -69,7 +69,7 @@ def search(prepared: Prepared, launch: Launch, folder: Path, take_up: TakeUp | N
     folder = folder.absolute()
     try:
         with study_of(prepared, folder) as study:
-            done = Controller(prepared, study, launch, take_up).run(folder)
+            done = Controller(prepared, study, launch, adopt).run(folder)
             failure = study.first_failure()
     except Interrupted as interrupted:
         interrupted.sweep_directory = folder  # the command line prints how to resume it
@@ -87,7 +87,7 @@ def own_directory(root: str, overrides: Sequence[str], config_dir: str | None) -
     asked = {"overrides": list(overrides), "config_dir": config_dir, "cwd": str(Path.cwd())}
     try:
         folder = make_unique_dir(Path(root), timestamp()[:19].replace("T", "_").replace(":", ""))
-        atomic.write_file(folder / ASKED, json.dumps(asked, indent=2).encode())
+        atomic.write_file(folder / SEARCH_FILE, json.dumps(asked, indent=2).encode())
     except OSError as error:
         raise ConfigError(f"hydra.sweep.dir={root}: cannot be written: {error.strerror or error}.") from error
     return folder
@@ -95,13 +95,13 @@ def own_directory(root: str, overrides: Sequence[str], config_dir: str | None) -
 
 def leave(folder: Path) -> None:
     """Removes the directory of a search that never started."""
-    if [each.name for each in folder.iterdir()] == [ASKED]:
+    if [each.name for each in folder.iterdir()] == [SEARCH_FILE]:
         atomic.discard(folder)
 
 
 def is_search(path: str) -> bool:
     """Returns whether `path` is the directory of a search."""
-    return (Path(path) / ASKED).is_file()
+    return (Path(path) / SEARCH_FILE).is_file()
 
 
 def resume_arguments(path: str, changes: Sequence[str], config_dir: str | None = None) -> list[str]:
@@ -113,10 +113,10 @@ def resume_arguments(path: str, changes: Sequence[str], config_dir: str | None =
     """
     where = f"resume={format_value(path)}"
     try:
-        asked = json.loads(atomic.read_file(Path(path) / ASKED, _LARGEST))
+        asked = json.loads(atomic.read_file(Path(path) / SEARCH_FILE, _LARGEST))
         stored, theirs = [str(each) for each in asked["overrides"]], asked["config_dir"]
     except (OSError, ValueError, TypeError, LookupError) as error:
-        raise ConfigError(f"{where}: its {ASKED} cannot be read: {error}") from None
+        raise ConfigError(f"{where}: its {SEARCH_FILE} cannot be read: {error}") from None
     if theirs is not None and config_dir is None:
         why = "from where code is run, and which is not taken from a file; say it again"
         raise ConfigError(f"{where}: was begun with --config-dir={format_value(theirs)}, {why}.")
@@ -137,7 +137,7 @@ def _is_harmless(override: str) -> bool:
     if not re.match(r"[+~]*hydra(\W|$)", key):
         return True  # a setting of the runs; `plan` checks where their components come from
     if key in ("hydra/launcher", "hydra/sweeper"):
-        return value in (*PLACES, "optuna")
+        return value in (*LAUNCHERS, "optuna")
     if key == f"{WHERE}.storage":
         return "://" not in value
     group, _, name = key.rpartition(".")
@@ -171,18 +171,18 @@ def study_of(prepared: Prepared, folder: Path) -> AbstractContextManager[Study]:
 class Controller:
     """Runs a search batch by batch."""
 
-    def __init__(self, prepared: Prepared, study: Study, launch: Launch, take_up: TakeUp | None = None) -> None:
+    def __init__(self, prepared: Prepared, study: Study, launch: Launch, adopt: Adopt | None = None) -> None:
         self._prepared, self._settings, self._study, self._launch = prepared, prepared.settings, study, launch
-        self._take_up, self._launched = take_up, 0
+        self._adopt, self._launched = adopt, 0
 
     def run(self, folder: Path) -> SearchResult:
         """Runs batches until the study has all its trials. Errors: RunError where too many of a batch fail."""
         settings = self._settings
         while batch := self._study.batch(settings.n_jobs, settings.n_trials):
-            if self._take_up is not None:
+            if self._adopt is not None:
                 storage = without_at(self._study.storage)
-                self._launched = self._take_up(folder, storage, {each.number for each in batch})
-                self._take_up = None  # later batches are this controller's own
+                self._launched = self._adopt(folder, storage, {each.number for each in batch})
+                self._adopt = None  # later batches are this controller's own
             self._train(batch)
             states = [self._study.frozen(each.number).state.name for each in batch]
             if states.count("FAIL") > settings.max_failure_rate * len(states):

@@ -76,7 +76,7 @@ class Prepared(NamedTuple):
     settings: SearchSettings
     fixed: list[str]
     space: dict[str, Range]
-    made: Plan
+    plan: Plan
     packages: list[str] | None = None
     config_dir: str | None = None
 
@@ -88,7 +88,7 @@ class Prepared(NamedTuple):
         """
         references = self.settings.references or {}
         envs = [{"env": name, **references[name]} for name in self.settings.environments or ()] or [{"env": None}]
-        first = self.made.settings.seed
+        first = self.plan.settings.seed
         return [{"seed": first + index} | each for index in range(self.settings.seeds_per_trial) for each in envs]
 
     @property
@@ -96,7 +96,7 @@ class Prepared(NamedTuple):
         """The options of the pruner. Default rungs, in environment steps, go from the first evaluation to the end of
         a trial's last run.
         """
-        own, made = dict(self.settings.pruner_options or {}), self.made
+        own, made = dict(self.settings.pruner_options or {}), self.plan
         if self.settings.pruner in ("successive_halving", "hyperband"):
             own.setdefault("min_resource", made.eval.every_steps or made.settings.total_steps)
         if self.settings.pruner == "hyperband":
@@ -136,7 +136,7 @@ def samples(prepared: Prepared) -> list[list[str]]:
 
 def _check(prepared: Prepared) -> None:
     """Errors: ConfigError where the settings of the search are wrong or do not fit together."""
-    settings, made = prepared.settings, prepared.made
+    settings, made = prepared.settings, prepared.plan
     for name in ("optuna", *_NEEDS.get(settings.sampler, [])):
         if importlib.util.find_spec(name) is None:
             told = "pip install 'rlresearch[optuna]'" if name != "torch" else "pip install torch (which is large)"
@@ -184,7 +184,7 @@ def _check_objectives(settings: SearchSettings, made: Plan) -> None:
 
 
 def _check_pruner(prepared: Prepared) -> None:
-    settings, made = prepared.settings, prepared.made
+    settings, made = prepared.settings, prepared.plan
     where = f"{WHERE}.pruner={settings.pruner}"
     make_pruner(settings.pruner, prepared.pruner_options)
     if settings.pruner == "none":

@@ -63,7 +63,7 @@ def open_study(terms: StudySpec, storage: str, name: str, controller: str, heart
     """
     if "://" in storage:
         study = Study(terms, storage, name, controller, heartbeat_s)
-        with study.heart:
+        with study.heartbeat:
             yield study
         return
     folder = Path(storage).parent
@@ -100,7 +100,7 @@ class Study:
         except Exception as error:
             raise ConfigError(f"hydra.sweeper.storage={format_value(storage)}: {_short(error)}") from error
         self.optuna = study
-        self.heart = Heartbeat(self._storage)
+        self.heartbeat = Heartbeat(self._storage)
         self._agree()
 
     def batch(self, size: int, budget: int) -> list[Any]:
@@ -189,7 +189,7 @@ class Study:
         if not self.frozen(number).state.is_finished():  # finished: other controllers thought this one dead
             self.optuna.tell(number, **told)
         if self._shared:
-            self.heart.leave(self._id(number))
+            self.heartbeat.leave(self._id(number))
 
     def _agree(self) -> None:
         """Stores the specification in a new study, or compares it. Errors: ConfigError where the two differ."""
@@ -209,7 +209,7 @@ class Study:
             warnings.simplefilter("ignore")  # Optuna warns about heartbeats outside its own loop
             trial = self.optuna.ask(self._distributions)
         if self._shared:
-            self.heart.enter(trial._trial_id)
+            self.heartbeat.enter(trial._trial_id)
             if self._surplus(trial.number, budget):
                 self._storage.set_trial_user_attr(trial._trial_id, _SURPLUS, True)
                 self.tell_failed(trial.number, "one more than was asked for: other controllers were faster")
@@ -236,7 +236,7 @@ class Study:
             return [each for each in running if set(each.params) == set(self._distributions)] + self._unborn(running)
         mine = [each for each in running if each.user_attrs.get(_CONTROLLER) == self._controller]
         for each in mine:
-            self.heart.enter(each._trial_id)
+            self.heartbeat.enter(each._trial_id)
         return [each for each in mine if set(each.params) == set(self._distributions)]
 
     def _give_up_stale(self) -> None:
