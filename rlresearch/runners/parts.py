@@ -33,7 +33,9 @@ class Device:
     """Environment and learning in one compiled loop."""
 
     def check(self, trainer: TrainingStep, task: Task) -> None:
-        _require_physics("device", task)
+        if task.physics is None:
+            needs = f"needs a compiled environment, but {task.id!r} has none; use runner=host"
+            raise ConfigError(f"runner=device: {needs}.")
 
     def start(self, trainer: TrainingStep, task: Task, seed: int) -> Runner:
         from rlresearch.runners.device import DeviceRunner
@@ -68,7 +70,9 @@ class Population:
     def check(self, trainer: TrainingStep, task: Task) -> None:
         from rlresearch.runners.population import float_paths
 
-        _require_physics("population", task)
+        if task.physics is None:
+            needs = f"needs a compiled environment, but {task.id!r} has none; use runner=host"
+            raise ConfigError(f"runner=population: {needs}.")
         if self.seeds == ():
             raise ConfigError("runner.seeds=[]: must have one seed at least.")
         groups = ("noise.", "optimizer.")  # an algorithm's other parts, a schedule, are settings of its own
@@ -152,8 +156,3 @@ class PBT(Population):
             random.Random(key).shuffle(places)
             drawn[key] = [low * (high / low) ** ((place + 0.5) / members) for place in places]
         return drawn | given
-
-
-def _require_physics(runner: str, task: Task) -> None:
-    if task.physics is None:
-        raise ConfigError(f"runner={runner}: needs a compiled environment, but {task.id!r} has none; use runner=host.")

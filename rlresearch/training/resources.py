@@ -64,7 +64,8 @@ def check_room(plan: Plan) -> None:
             f"buffer.capacity={plan.trainer.buffer.capacity}: needs {_told(need.replay)} of memory{members}, "
             f"{_told(free)} are free; lower it."
         )
-    folder, written = _existing(Path(plan.settings.runs_dir).absolute()), need.checkpoints + need.logs
+    root, written = Path(plan.settings.runs_dir).absolute(), need.checkpoints + need.logs
+    folder = next(each for each in (root, *root.parents) if each.exists())
     if written > (free := shutil.disk_usage(folder).free):
         raise ConfigError(
             f"runs_dir={format_value(plan.settings.runs_dir)}: the run may write {_told(written)} "
@@ -107,12 +108,6 @@ def _logs(plan: Plan) -> int:
     episodes = evaluations * evaluation.episodes + evaluation.final_episodes
     rows = steps // (plan.logger.every_steps or steps) + 1
     return rows * ROW_OF_METRICS + (evaluations + 1) * ROW_OF_EVALUATION + episodes * ONE_EPISODE
-
-
-def _existing(folder: Path) -> Path:
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder
 
 
 def _told(count: float) -> str:

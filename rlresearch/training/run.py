@@ -23,7 +23,7 @@ from rlresearch.runtime.signals import SignalHandler
 from rlresearch.storage import checkpoint
 from rlresearch.storage.jsonl import read_rows
 from rlresearch.storage.run_directory import RunDirectory
-from rlresearch.training import run_directories
+from rlresearch.training import learnability, run_directories
 from rlresearch.training.callbacks import Callback, Members, SignalCheck
 from rlresearch.training.experiment import Plan
 from rlresearch.training.member_failures import MemberFailures, are_fused
@@ -144,6 +144,7 @@ class Run:
         if self._init_from is not None:
             begin_from(runner, *self._init_from)
         callbacks, start = self._callbacks(runner, check, trained_s, closing)
+        self._tell_of_the_rest(runner.iteration)
         row_every = plan.logger.every_steps or plan.settings.total_steps
         save_every = plan.checkpoint.every_steps if plan.checkpoint.keep_last else None
         settings = LoopSettings(plan.settings.total_steps, row_every, plan.eval, save_every)
@@ -180,6 +181,7 @@ class Run:
         callbacks = [
             SignalCheck(check),
             finite_check,
+            learnability.StandstillCheck(runner, plan.trainer, plan.settings.total_steps, self._warn),
             VideoCallback(Recorder(plan.task, paths, check), plan.eval),
             LoggerCallback(outcome.members, loggers, CompositeLogger([self.display])),
             outcome.pruner,
@@ -187,6 +189,21 @@ class Run:
             checkpointer,
         ]
         return [each for each in callbacks if each is not None], start
+
+    def _tell_of_the_rest(self, iteration: int) -> None:
+        """Says what is wrong with the iterations that are left, and what a change of their number has changed."""
+        total = self.plan.settings.total_steps
+        if self.resumption is not None and "total_steps" in self.resumption.changed and self.plan.following:
+            step, names = iteration * self.plan.task.num_envs, ", ".join(self.plan.following)
+            _log.warning("these schedules go on from step %s as in a run of %s steps: %s", step, total, names)
+        for each in learnability.findings(self.plan.trainer, total, iteration):
+            self._warn(each.sentence)
+
+    def _warn(self, sentence: str) -> None:
+        """Tells of what keeps the run from learning: on the console, in log.txt and in run.json."""
+        _log.warning("%s", sentence)
+        for directory in self.directories:
+            directory.warn(sentence)
 
     def _loggers(self, closing: contextlib.ExitStack) -> tuple[list[FileLogger], list[Logger]]:
         """For each member its files, and what hears of its rows: the files, then the mirrors in this process."""
