@@ -31,10 +31,11 @@ _POINTS, _LOOKS = 200, 50  # of a run: where schedules are asked, and how often 
 class Ahead(NamedTuple):
     """What a run has before it: from step `begin` to step `end`, and in it so many `updates`, gradient steps.
 
-    apart: steps from a round of learning to the next; period: the setting that decides it. rows: of one gradient step. needed: rows that a sum of n_step
-    rewards reaches over; cut: the share of stored rows whose sum cannot be whole. moves: how often what has a period of
-    its own changes, by the period's name. zero: for each schedule the share of the run in which its factor is 0.
-    waiting: schedules that change only after the run. unfit, bounded: outputs of networks that do not fit.
+    apart: steps from a round of learning to the next; period: the setting that decides it. rows: of one gradient step.
+    needed: rows that a sum of n_step rewards reaches over; cut: the share of stored rows whose sum cannot be whole.
+    moves: how often what has a period of its own changes, by the period's name. zero: for each schedule the share of
+    the run in which its factor is 0. waiting: schedules that change only after the run. unfit, bounded: outputs of
+    networks that do not fit.
     """
 
     algo: Algorithm
