@@ -394,7 +394,7 @@ RIGHT = [
     "network.actor.hidden=[]",
     "network.actor.hidden=[400,300] network.critic.layer_norm=true",
     "'network.actor.output_initializer=\"uniform(0.003)\"'",
-    "schedule@optimizer.schedule=linear optimizer.schedule.over=1000",
+    "schedule@optimizer.schedule=linear optimizer.schedule.over=1000 optimizer.schedule.end=0.1",
     "schedule@noise.schedule=piecewise noise.schedule.boundaries=[5,9] noise.schedule.factors=[1,0.5,0.1]",
     "optimizer.max_grad_norm=1",
     "env.num_envs=8",
