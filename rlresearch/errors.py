@@ -1,13 +1,21 @@
-"""The two errors that a user sees, their exit codes, and the words of a refusal: `key=value: why, and the way out`."""
+"""The two errors that a user sees, their exit codes, and the words of a refusal: `key=value: why, and the way out`.
+
+Commands that are printed for a user to paste are quoted here too.
+"""
 
 from __future__ import annotations
 
 import difflib
+import os
+import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 LONGEST_LINE, LONGEST_VALUE, LONGEST_LIST = 380, 60, 220
+# What Hydra reads as text without quotes: no number, no `null`, no sign that its grammar gives a meaning.
+_PLAIN_TEXT = re.compile(r"(?!(?:null|true|false|nan|inf)$)(?:\.{0,2}/)*[a-z_][\w./-]*", re.ASCII | re.IGNORECASE)
 
 
 class ConfigError(Exception):
@@ -20,12 +28,12 @@ class ConfigError(Exception):
 class RunError(Exception):
     """The run failed: an environment raised, a disk was full; exit code 1.
 
-    members: the members of a population that made it fail, by number.
+    members: the members of a population that made it fail, by number. again: a command that tries again.
     """
 
-    def __init__(self, message: str = "", members: Sequence[int] = ()) -> None:
+    def __init__(self, message: str = "", members: Sequence[int] = (), again: str | None = None) -> None:
         super().__init__(message)
-        self.members = tuple(members)
+        self.members, self.again = tuple(members), again
 
 
 def exit_code_of(command: Callable[[], int | None], program: str = "rlresearch") -> int:
@@ -36,7 +44,9 @@ def exit_code_of(command: Callable[[], int | None], program: str = "rlresearch")
     try:
         return command() or 0
     except (ConfigError, RunError) as error:
-        print(f"{program}: {one_line(str(error))}", file=sys.stderr)
+        again = getattr(error, "again", None)
+        # A command is never shortened: the rest of it would mean something else.
+        print(f"{program}: {one_line(str(error))}{f'; again: {again}' if again else ''}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -74,6 +84,42 @@ def format_value(value: Any) -> str:
     return _shortened(_typed(value), LONGEST_VALUE)
 
 
+def override_text(key: str, value: str) -> str:
+    """`key=value` with quotes where Hydra would not read `value` as the text that it is."""
+    if _PLAIN_TEXT.fullmatch(value):
+        return f"{key}={value}"
+    if "${" in value:  # OmegaConf would look something up
+        value = re.sub(r"(\\*)\$\{", lambda found: f"{found[1] * 2}\\${{", value)
+    quote = "'" if '"' in value and "'" not in value else '"'
+    # Hydra reads a backslash as one, unless a quote follows: there each needs another one before it.
+    doubled = re.sub(rf"(\\+)(?={quote}|\Z)", lambda found: found[1] * 2, value)
+    return "".join([key, "=", quote, doubled.replace(quote, f"\\{quote}"), quote])
+
+
+def literal_text(value: str) -> str | None:
+    """The text that an override means. value: as Hydra's parser gives it, before OmegaConf looks anything up in it.
+
+    None where something is to be looked up.
+    """
+    escaped = re.compile(r"(?<!\\)((?:\\\\)*)\\\$\{")
+    if "${" in escaped.sub("", value):
+        return None
+    return escaped.sub(lambda found: f"{found[1][::2]}${{", value)
+
+
+def command_line(words: Iterable[str]) -> str:
+    """A command that runs when it is pasted into bash or zsh, in one line that no terminal and no log changes."""
+    typed = []
+    for word in words:
+        try:
+            word.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+            shown = word.isprintable() and "  " not in word
+        except UnicodeEncodeError:
+            shown = False
+        typed.append(shlex.quote(word) if shown else _as_bytes(word))
+    return " ".join(typed)
+
+
 def one_line(text: str) -> str:
     """`text` without line breaks, shortened."""
     return _shortened(" ".join(text.split()), LONGEST_LINE)
@@ -88,6 +134,14 @@ def _typed(value: Any) -> str:
         return f"{{{','.join(f'{key}:{_typed(each)}' for key, each in value.items())}}}"
     plain = not isinstance(value, str) or (value.isprintable() and value.strip() == value != "")
     return str(value) if plain else repr(value)
+
+
+def _as_bytes(word: str) -> str:
+    """A word for the shell as `$'a\\x09b'`, of letters that are nowhere changed."""
+    letters = (
+        chr(byte) if 32 < byte < 127 and chr(byte) not in "\\'!" else f"\\x{byte:02x}" for byte in os.fsencode(word)
+    )
+    return f"$'{''.join(letters)}'"
 
 
 def _shortened(text: str, most: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Literal, NoReturn
@@ -10,6 +11,8 @@ from typing import Literal, NoReturn
 from hydra._internal.utils import get_args_parser
 
 from rlresearch.errors import ConfigError, did_you_mean, format_value
+
+_RESUMES = re.compile(r"\+{0,2}resume=(?!\s*null\s*$).*", re.DOTALL | re.IGNORECASE)
 
 Mode = Literal["show", "resume", "sweep", "train"]
 
@@ -46,7 +49,7 @@ def mode_of(arguments: argparse.Namespace) -> Mode:
     """What the command does. show: print what exists; resume: continue a run, sweep or search; sweep or train."""
     if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion:
         return "show"
-    if any(each.partition("=")[0].lstrip("+") == "resume" for each in arguments.overrides):
+    if any(_RESUMES.fullmatch(each) for each in arguments.overrides):
         return "resume"
     return "sweep" if arguments.multirun else "train"
 

@@ -20,7 +20,7 @@ from rlresearch.cli.request import make_request
 from rlresearch.config import hydra_messages
 from rlresearch.config.compose import compose, to_plain
 from rlresearch.config.hydra_session import MAIN_CONFIG, open_hydra
-from rlresearch.config.overrides import representative_job
+from rlresearch.config.overrides import for_hydra, representative_job
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.training import run
 from rlresearch.training.experiment import plan
@@ -61,6 +61,7 @@ def show(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
     }
     command = next(command for name, command in commands.items() if getattr(arguments, name))
     with open_hydra(arguments.config_dir, "file") as hydra:
+        arguments.overrides = for_hydra(arguments.overrides, hydra.config_loader)
         try:
             command(hydra)
         except OWN_ERRORS:
@@ -75,8 +76,9 @@ def sweep(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
     The sweep checks each of its jobs; what they have in common is checked here, before.
     """
     compose(representative_job(arguments.overrides, arguments.config_dir), arguments.config_dir)
-    job, overrides = SweepJob(argv, arguments.config_dir), list(arguments.overrides)
+    job = SweepJob(argv, arguments.config_dir)
     with open_hydra(arguments.config_dir, "file") as hydra:
+        overrides = for_hydra(arguments.overrides, hydra.config_loader)
         try:
             hydra.multirun(MAIN_CONFIG, job, [*overrides, *_mode(hydra, overrides)])
         except OWN_ERRORS:

@@ -18,7 +18,14 @@ from omegaconf.errors import InterpolationResolutionError
 from rlresearch.config import hydra_messages
 from rlresearch.config.dotted import flattened
 from rlresearch.config.hydra_session import MAIN_CONFIG, REFUSED, config_folder, open_hydra, to_container
-from rlresearch.config.overrides import check_overrides, format_override, group_names, parse
+from rlresearch.config.overrides import (
+    CAN_BE_NULL,
+    check_overrides,
+    for_hydra,
+    format_override,
+    group_names,
+    parse,
+)
 from rlresearch.config.unknown_keys import explain_refusal
 from rlresearch.errors import ConfigError, allowed_hint, format_value
 
@@ -50,6 +57,8 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> Composed
         loader = hydra.config_loader
         parsed, groups = parse(overrides, loader), group_names(loader)
         check_overrides(parsed, groups, loader)
+        if any(each.value() is None for each in parsed if each.key_or_group in CAN_BE_NULL):
+            overrides = for_hydra(overrides, loader)
         try:
             config = _composed(overrides)
         except REFUSED as error:
@@ -58,8 +67,9 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> Composed
             typed = [format_override(each) for each in parsed if each.key_or_group in groups]
             raise ConfigError(f"{', '.join(typed)}: a defaults list leads back to its own file.") from None
         try:
-            runtime, typed = config.hydra.runtime, config.hydra.overrides.task
-            return Composed(to_plain(config), dict(runtime.choices), list(typed), config, loader)
+            choices = {"experiment": None, "tuned": None} | dict(config.hydra.runtime.choices)
+            typed = [str(each.input_line) for each in parsed if not each.key_or_group.startswith(("hydra.", "hydra/"))]
+            return Composed(to_plain(config), choices, typed, config, loader)
         except InterpolationResolutionError as error:
             raise ConfigError(hydra_messages.explain_interpolation_error(error, config)) from None
 

@@ -6,6 +6,7 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.config_loader import ConfigLoader
@@ -14,9 +15,10 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 
 from rlresearch.config.hydra_session import REFUSED, open_hydra
-from rlresearch.errors import ConfigError, allowed_hint, format_value
+from rlresearch.errors import ConfigError, allowed_hint, command_line, format_value, override_text
 
 MULTIPLE_CHOICE = ("experiment", "logger")  # groups of which more than one option may be chosen
+CAN_BE_NULL = ("experiment", "tuned", "schedule")  # groups of which none needs to be chosen
 LONGEST, DEEPEST = 50_000, 24  # characters of a word of the command; brackets within brackets, names within names
 _QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
 
@@ -29,16 +31,25 @@ def parse(overrides: Sequence[str], loader: ConfigLoader) -> list[Override]:
         try:
             parsed += parser.parse_overrides([text])
         except (HydraException, RecursionError):
-            foreign = [letter for letter in text.partition("=")[0] if not letter.isascii()]
-            name = unicodedata.name(foreign[0], "not ASCII").lower() if foreign else ""
-            hint = f"; '{foreign[0]}' in the key is {name}" if foreign else ""
-            key, _, value = text.partition("=")
-            if value.endswith(")") and "(" in value:
-                hint = f"; text with parentheses needs quotes of its own: \"{key}='{value}'\""
             raise ConfigError(
-                f"{format_value(text)}: must be KEY=VALUE, with nothing around '=' and lists as KEY=[1,2]{hint}."
+                f"{format_value(text)}: must be KEY=VALUE, with nothing around '=' and lists as KEY=[1,2]{_hint(text)}."
             ) from None
     return parsed
+
+
+def _hint(text: str) -> str:
+    """What may be wrong with a word that Hydra cannot read, and how it is typed instead."""
+    key, equals, value = text.partition("=")
+    if foreign := [letter for letter in key if not letter.isascii()]:
+        return f"; '{foreign[0]}' in the key is {unicodedata.name(foreign[0], 'not ASCII').lower()}"
+    plain = _QUOTED.sub("", value)
+    if any(plain.count(opened) != plain.count(closed) for opened, closed in ("[]", "{}")):
+        why = "a bracket has no other half: the shell may have taken the word apart; quote it"
+        return f"; {why}, as in 'KEY={{a:[1,2]}}'"
+    if equals and re.fullmatch(r"[A-Za-z_][\w.@/-]*", key) and value.strip() == value != "":
+        typed = command_line([override_text(key, value)])
+        return f"; text with such signs needs quotes: {typed}" if len(typed) < 160 else "; such text needs quotes"
+    return ""
 
 
 def _check_size(text: str) -> None:
@@ -68,6 +79,8 @@ def check_overrides(parsed: Sequence[Override], groups: Sequence[str], loader: C
 
 def _wrong_option(override: Override, loader: ConfigLoader) -> str | None:
     group, value = override.key_or_group, override.value()
+    if value is None and group in CAN_BE_NULL:
+        return None
     if isinstance(value, list) and group not in MULTIPLE_CHOICE:
         return f"must be one option; -m {group}=A,B runs both."
     for option in value if isinstance(value, list) else [value]:
@@ -76,14 +89,37 @@ def _wrong_option(override: Override, loader: ConfigLoader) -> str | None:
             return "must be the name of an option, and lead nowhere else."
         known = loader.get_group_options(f"{group}/{folder}".rstrip("/"))
         if name not in known and "${" not in name:
-            return f"there is no such option{allowed_hint(name, known)}"
+            return f"there is no such option{_misnamed(group, str(option), loader)}{allowed_hint(name, known)}"
     return None
+
+
+def _misnamed(group: str, option: str, loader: ConfigLoader) -> str:
+    """Says of a file that has the option's name, and an ending that Hydra passes over."""
+    for source in loader.get_search_path().get_path():
+        folder = Path(source.path.rpartition("://")[2], group, option).parent
+        for file in sorted(folder.glob("*")) if "://" in source.path else ():
+            if option.rpartition("/")[2] in (file.stem, file.name) and file.suffix.lower() in (".yml", ".yaml"):
+                return f", and Hydra does not see {file}: it takes names that end in .yaml"
+    return ""
 
 
 def group_names(loader: ConfigLoader) -> list[str]:
     """Every group, Hydra's own by their path: hydra/launcher."""
     hydras = [f"hydra/{name}" for name in loader.list_groups("hydra")]
     return [name for name in loader.list_groups("") if name != "hydra"] + hydras
+
+
+def for_hydra(overrides: Sequence[str], loader: ConfigLoader) -> list[str]:
+    """The same with `~GROUP` for `GROUP=null`, which Hydra does not take; `GROUP=null,A` stays, for its jobs."""
+    texts: list[str] = []
+    for text, each in zip(overrides, parse(overrides, loader), strict=True):
+        null = not each.is_delete() and not each.is_sweep_override() and each.value() is None
+        key = each.get_key_element().lstrip("+")
+        chosen_none = null and each.key_or_group in CAN_BE_NULL
+        if chosen_none:
+            texts = [other for other in texts if other.partition("=")[0] != key]
+        texts.append(f"~{key}" if chosen_none else text)
+    return texts
 
 
 def typed_text(override: Override) -> str:

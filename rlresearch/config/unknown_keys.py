@@ -35,7 +35,7 @@ def explain_refusal(error: Exception, parsed: Sequence[Override], groups: Sequen
 
 def _without_settings(parsed: Sequence[Override], groups: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The tree of keys and the choices that the chosen options compose, or the defaults if the options do not fit."""
-    chosen = [typed_text(each) for each in parsed if each.key_or_group in groups and not each.is_delete()]
+    chosen = [typed_text(each) for each in parsed if each.key_or_group in groups and each.value() is not None]
     try:
         config = hydra_compose(MAIN_CONFIG, overrides=chosen, return_hydra_config=True)
     except REFUSED:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import shlex
 import socket
 import subprocess
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rlresearch import __version__
+from rlresearch.errors import command_line
 from rlresearch.storage.redaction import redacted
 
 _GIT_PATIENCE_S = 2.0
@@ -30,7 +30,7 @@ def provenance(argv: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
     # Installed inside somebody else's repository, the package is no part of that repository's commit.
     own_repository = _git(package, "ls-files", "--error-unmatch", Path(__file__).name) is not None
     return {
-        "command": shlex.join(redacted(argv)),
+        "command": command_line(redacted(argv)),
         "overrides": redacted(overrides),
         "host": socket.gethostname(),
         "pid": os.getpid(),

@@ -10,7 +10,6 @@ import copy
 import hashlib
 import json
 import os
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ import yaml
 from rlresearch.config import safe_yaml
 from rlresearch.config.changes import Change
 from rlresearch.config.dotted import flattened
-from rlresearch.errors import ConfigError, RunError, format_value
+from rlresearch.errors import ConfigError, RunError, command_line, format_value, override_text
 from rlresearch.storage import checkpoint, redaction
 from rlresearch.storage.atomic import read_file
 from rlresearch.storage.checkpoint import Checkpoint
@@ -37,9 +36,12 @@ _MOST_FOLDERS = 20_000
 
 
 def resume_command(path: Path, config_dir: str | None, *more: str) -> str:
-    """What is typed to go on with a run, a sweep or a search. config_dir: that of the command which began it."""
+    """What is pasted to go on with a run, a sweep or a search. config_dir: that of the command which began it; more:
+    further words of the command.
+    """
     folder = [] if config_dir is None else [f"--config-dir={_from_here(Path(config_dir))}"]
-    return f"python -m rlresearch {shlex.join([*folder, f'resume={_from_here(path)}', *more])}"
+    own = [*folder, override_text("resume", _from_here(path)), *more]
+    return command_line(["python", "-m", "rlresearch", *own])
 
 
 def _from_here(path: Path) -> str:

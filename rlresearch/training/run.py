@@ -64,7 +64,7 @@ class Run:
         self._checkpoint = resumption.loaded if resumption is not None else None  # where the run is resumed
         self.directories: list[RunDirectory] = []
         self.display = Display(plan.logger.console)
-        self._outcome = RunRecorder(plan, self.directories, self.display, self.elapsed)
+        self._outcome = RunRecorder(plan, request, self.directories, self.display, self.elapsed)
         self._began, self._past = time.perf_counter(), run_directories.Past()
         self._init_from: InitFrom | None = None
         self._wandb: WandbProcess | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import annotated_types as at
 import yaml
 
-from rlresearch.errors import ConfigError, format_value
+from rlresearch.errors import ConfigError, command_line, format_value
 from rlresearch.storage.atomic import read_file
 from rlresearch.storage.run_directory import atomic_write
 
@@ -58,6 +58,11 @@ class WandbSettings:
         for tag in self.tags:
             if not 0 < len(tag) <= 64:
                 raise ConfigError(f"tags={format_value(self.tags)}: each must have 1 to 64 characters.")
+
+
+def sync_command(runs: Sequence[Path]) -> str:
+    """What is pasted to send runs to W&B later."""
+    return command_line(["rlresearch-review", "sync", *(str(run.absolute()) for run in runs), "--to", "wandb"])
 
 
 def run_id(path: Path) -> str:

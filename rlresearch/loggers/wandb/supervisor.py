@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 import rlresearch
-from rlresearch.loggers.wandb.settings import WandbSettings
+from rlresearch.loggers.wandb.settings import WandbSettings, sync_command
 
 _log = logging.getLogger("rlresearch.loggers.wandb")
 _GONE = "W&B is not there: %s. The run goes on, its rows are in its files; to send them later: %s"
@@ -31,7 +31,7 @@ class WandbProcess:
 
     def __init__(self, runs: Sequence[Path], settings: WandbSettings, show: Callable[[str], None]) -> None:
         self._settings, self._show = settings, show
-        self._sync = f"rlresearch-review sync {runs[0]} --to wandb"
+        self._sync = sync_command(runs)
         self._warned = False
         command = [sys.executable, "-m", "rlresearch.loggers.wandb.uploader"]
         self._process: subprocess.Popen | None = None
