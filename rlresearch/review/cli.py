@@ -289,7 +289,8 @@ def _import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sources", nargs="+", type=Path, metavar="FILE or FOLDER", help="what to read")
     parser.add_argument("--algo", default="unknown", metavar="NAME", help="the algorithm's name")
     parser.add_argument("--env", metavar="NAME", help="the environment's name (default: what the file says)")
-    parser.add_argument("--seed", type=int, default=0)
+    about = "of the first run, the others count up (default: as the files and folders are named, else from 0)"
+    parser.add_argument("--seed", type=int, metavar="N", help=about)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting, as algo.gamma=0.9")
 
 
