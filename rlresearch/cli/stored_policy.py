@@ -44,7 +44,7 @@ def stored_policy(options: argparse.Namespace) -> StoredPolicy:
     stored = resume.open_run(options.run, "RUN")
     config = resume.read_config(stored.directories[stored.index] / "config.yaml")
     config |= {"runs_dir": str(stored.home.parent), "packages": [], "init_from": None}
-    made = plan(config, ["rlresearch", *packages])
+    made = plan(config, ["rlresearch", *packages], begins=False)
     loaded = checkpoint.load_named(stored.home, options.checkpoint, f"--checkpoint={options.checkpoint}")
     index = stored.index if stored.record.get("population") else None
     return StoredPolicy(made, loaded, index, str(stored.directories[stored.index]))

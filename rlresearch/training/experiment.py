@@ -39,10 +39,11 @@ class Plan(NamedTuple):
     checkpoint: CheckpointSettings
 
 
-def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None) -> Plan:
+def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None, begins: bool = True) -> Plan:
     """The plan for a configuration of plain dicts, lists and numbers.
 
-    packages: where `_target_` may lead, None for anywhere. ConfigError, one line, on anything wrong.
+    packages: where `_target_` may lead, None for anywhere. begins: whether a run is to be made, in a folder that takes
+    one. ConfigError, one line, on anything wrong.
     """
     for name in GROUPS:
         if not isinstance(config.get(name), Mapping):
@@ -51,6 +52,8 @@ def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None) -> Pl
             )
     _refuse_masked(config)
     settings = _settings(config)
+    if begins:
+        _check_writable(settings.runs_dir)
     task = _task(config["env"], packages)
     trainer = _trainer(config, task, packages)
     runner = build(config["runner"], "runner", packages=packages)
@@ -79,7 +82,6 @@ def _settings(config: Mapping[str, Any]) -> Settings:
     own = {key: value for key, value in config.items() if key not in GROUPS}
     _refuse_unknown(own, [field.name for field in fields(Settings)] + list(GROUPS))
     settings = make(Settings, own, "")
-    _check_writable(settings.runs_dir)
     if make(Trial, settings.trial or {}, "trial").study is None and trial_of(config) is not None:
         raise ConfigError("trial.study: must be the study's name, where trial.storage is set; a search sets both.")
     if settings.resume is not None:

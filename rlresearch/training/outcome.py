@@ -168,7 +168,7 @@ def _fits_a_population(made: Plan, config: Mapping[str, Any]) -> bool:
     if isinstance(made.runner, Population) or made.task.physics is None:
         return False
     try:
-        plan({**config, "runner": {"_target_": "rlresearch.runners.Population", "seeds": _SEEDS}})
+        plan({**config, "runner": {"_target_": "rlresearch.runners.Population", "seeds": _SEEDS}}, begins=False)
         return True
     except ConfigError:
         return False

@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,8 @@ def load_resume_point(path: str, changes: Sequence[Change], packages: Sequence[s
     stored = open_run(path, "resume")
     config, changed = apply_changes(stored, changes)
     config |= {"runs_dir": str(stored.home.parent), "packages": list(packages)}
-    made = plan(config, ["rlresearch", *packages])
+    _check_writable(path, stored)
+    made = plan(config, ["rlresearch", *packages], begins=False)
     loaded, damaged = checkpoint.newest(stored.home)
     if loaded is None and damaged:
         name, why = next(iter(damaged.items()))
@@ -86,6 +88,20 @@ def load_resume_point(path: str, changes: Sequence[Change], packages: Sequence[s
         raise ConfigError(f"resume={format_value(path)}: {every} damaged, nothing was changed: {name}: {why}")
     _check_fit(path, stored, made, loaded)
     return made, ResumePoint(stored, config, loaded, damaged, changed)
+
+
+def _check_writable(path: str, stored: StoredRun) -> None:
+    """ConfigError where a run that is somebody else's, or on a disk that takes nothing, is to go on in its place."""
+    for directory in stored.directories:
+        try:
+            with tempfile.TemporaryFile(dir=directory):
+                pass
+        except OSError as error:
+            why = f"'{directory}' cannot be written ({error.strerror or error})"
+            raise ConfigError(
+                f"resume={format_value(path)}: {why}; copy the run to a folder of yours, or begin with what it has "
+                "learned: init_from=RUN."
+            ) from None
 
 
 def named_packages(packages: Any, folder: str | None) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import RandomActions, leaves, make_plan, same_bits, without_xla
+from support.failing_disks import read_only
 
 from rlresearch.buffers import Uniform, pack
 from rlresearch.cli.evaluate import main as evaluate
@@ -448,6 +449,16 @@ def test_a_population_cannot_lead_to_other_directories(killed, capsys):
 
 
 # What was learned, elsewhere.
+
+
+def test_somebody_elses_run_is_evaluated_and_exported_without_a_file_in_its_folder(pair, tmp_path, capsys):
+    with read_only(pair[0].parent):
+        assert evaluate([str(pair[0]), "--episodes", "3", "--json"]) == 0
+        assert export([str(pair[0]), str(tmp_path / "policy")]) == 0
+        capsys.readouterr()
+        ran(f"resume={pair[0]}", "total_steps=200", code=2)
+    told = f"'{pair[0]}' cannot be written (Permission denied); copy the run to a folder of yours"
+    assert told in capsys.readouterr().err
 
 
 def test_a_stored_policy_is_evaluated_as_it_was_in_training(pair, capsys):
