@@ -16,7 +16,7 @@ from rlresearch.loggers.base import Logger
 from rlresearch.loggers.composite import CompositeLogger
 from rlresearch.loggers.console import Display
 from rlresearch.loggers.file_logger import FileLogger
-from rlresearch.loggers.wandb.supervisor import WandbProcess
+from rlresearch.loggers.wandb.supervisor import WandbProcess, start_wandb
 from rlresearch.runners.runner import Runner
 from rlresearch.runtime import devices, watchdog
 from rlresearch.runtime.signals import SignalHandler
@@ -121,7 +121,7 @@ class Run:
         self.display.start(self._title(), settings.total_steps, loaded.about.step if loaded else 0)
         if self.plan.logger.wandb is not None:
             paths = [directory.path for directory in self.directories]
-            self._wandb = WandbProcess(paths, self.plan.logger.wandb, self.display.message)
+            self._wandb = start_wandb(paths, self.plan.logger.wandb, self.display.message)
         device = devices.prepare(settings.device, settings.threads, settings.deterministic, settings.compile_cache)
         for directory in self.directories:
             directory.record(device=device)
