@@ -5,7 +5,10 @@ Commands that are printed for a user to paste are quoted here too.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import errno
+import io
 import os
 import re
 import shlex
@@ -13,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+_OF_OUTPUT = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG, errno.EBADF)  # without a file's name
 LONGEST_LINE, LONGEST_VALUE, LONGEST_LIST = 380, 60, 220
 # What Hydra reads as text without quotes: no number, no `null`, no sign that its grammar gives a meaning.
 _PLAIN_TEXT = re.compile(r"(?!(?:null|true|false|nan|inf)$)(?:\.{0,2}/)*[a-z_][\w./-]*", re.ASCII | re.IGNORECASE)
@@ -39,10 +43,27 @@ class RunError(Exception):
 def exit_code_of(command: Callable[[], int | None], program: str = "rlresearch") -> int:
     """Calls `command` and returns the exit code of its process. An error becomes one line on stderr.
 
-    0: the command returned None. 1: RunError. 2: ConfigError. 130: Ctrl-C. Other errors are bugs and pass through.
+    0: the command returned None, or whoever reads its output, such as `head`, has seen enough. 1: RunError.
+    2: ConfigError. 130: Ctrl-C. Other errors are bugs and pass through.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever began the process
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a sign that the terminal lacks ends no command
     try:
-        return command() or 0
+        code = command() or 0
+        sys.stdout.flush()  # here, and not when Python ends, there is somebody to hear of it
+        return code
+    except BrokenPipeError:
+        _discard_output()
+        return 0
+    except OSError as error:
+        if error.filename is not None or error.errno not in _OF_OUTPUT:
+            raise
+        _discard_output()
+        print(f"{program}: standard output cannot be written: {error.strerror}.", file=sys.stderr)
+        return 1
     except (ConfigError, RunError) as error:
         again = getattr(error, "again", None)
         # A command is never shortened: the rest of it would mean something else.
@@ -80,8 +101,8 @@ def format_allowed(close: str | None, known: Iterable[str]) -> str:
 
 
 def format_value(value: Any) -> str:
-    """A value as a user types it on the command line, shortened."""
-    return _shortened(_typed(value), LONGEST_VALUE)
+    """`typed_value`, shortened."""
+    return _shortened(typed_value(value), LONGEST_VALUE)
 
 
 def override_text(key: str, value: str) -> str:
@@ -125,15 +146,22 @@ def one_line(text: str) -> str:
     return _shortened(" ".join(text.split()), LONGEST_LINE)
 
 
-def _typed(value: Any) -> str:
+def typed_value(value: Any) -> str:
+    """A value as a user types it on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(_typed, value))}]"
+        return f"[{','.join(map(typed_value, value))}]"
     if isinstance(value, Mapping):
-        return f"{{{','.join(f'{key}:{_typed(each)}' for key, each in value.items())}}}"
+        return f"{{{','.join(f'{key}:{typed_value(each)}' for key, each in value.items())}}}"
     plain = not isinstance(value, str) or (value.isprintable() and value.strip() == value != "")
     return str(value) if plain else repr(value)
+
+
+def _discard_output() -> None:
+    """Sends standard output nowhere, so that Python does not try again at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _as_bytes(word: str) -> str:

@@ -25,7 +25,8 @@ from rlresearch.errors import ConfigError, RunError
 from rlresearch.training import run
 from rlresearch.training.experiment import plan
 
-OWN_ERRORS = (ConfigError, RunError, HydraException, OmegaConfBaseException)
+# What is no failure of Hydra's. BrokenPipeError: nobody reads any more.
+OWN_ERRORS = (ConfigError, RunError, HydraException, OmegaConfBaseException, BrokenPipeError)
 
 
 @dataclass

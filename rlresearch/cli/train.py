@@ -33,7 +33,11 @@ def _plan(composed: Composed, config_dir: str | None) -> Plan:
         resume.check_source(made)
         return made
     except ConfigError as error:
-        name, key = composed.choices.get("tuned"), str(error).partition("=")[0]
+        name, key = composed.choices.get("tuned"), str(error).partition("=")[0].partition(" ")[0].rstrip(":")
+        for typed in (each for each in composed.overrides if each.startswith("~")):
+            gone = typed[1:].partition("=")[0]
+            if f"{key}.".startswith(f"{gone}.") or f"{gone}.".startswith(f"{key}."):
+                raise ConfigError(f"{typed}: takes away what a run needs: {error}") from None
         tuned = tuned_values(name, composed.config, config_dir)
         if not any(each == key or each.startswith(f"{key}.") for each in tuned):
             raise

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 from hydra import compose as hydra_compose
 from hydra.conf import HydraConf
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
@@ -28,6 +29,9 @@ from rlresearch.config.overrides import (
 )
 from rlresearch.config.unknown_keys import explain_refusal
 from rlresearch.errors import ConfigError, allowed_hint, format_value
+
+
+PACKAGELESS = frozenset({"experiment", "tuned"})  # groups whose options set what stands elsewhere
 
 
 class Composed(NamedTuple):
@@ -67,11 +71,29 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> Composed
             typed = [format_override(each) for each in parsed if each.key_or_group in groups]
             raise ConfigError(f"{', '.join(typed)}: a defaults list leads back to its own file.") from None
         try:
+            if (misplaced := config.keys() & PACKAGELESS) and not any(each.is_add() for each in parsed):
+                raise ConfigError(_explain_package(sorted(misplaced)[0], parsed, config, loader))
             choices = {"experiment": None, "tuned": None} | dict(config.hydra.runtime.choices)
             typed = [str(each.input_line) for each in parsed if not each.key_or_group.startswith(("hydra.", "hydra/"))]
             return Composed(to_plain(config), choices, typed, config, loader)
         except InterpolationResolutionError as error:
             raise ConfigError(hydra_messages.explain_interpolation_error(error, config)) from None
+
+
+def _explain_package(group: str, parsed: Sequence[Override], config: DictConfig, loader: ConfigLoader) -> str:
+    """Why what an option says stands below the name of its group."""
+    options = [each.value() for each in parsed if each.key_or_group == group]
+    option = options[-1] if options else config.hydra.runtime.choices.get(group)
+    names = option if isinstance(option, list) else [option]
+    files = [
+        str(file)
+        for source in loader.get_search_path().get_path()
+        for name in names
+        if (file := Path(source.path.rpartition("://")[2], group, f"{name}.yaml")).is_file()
+    ]
+    lacking = [file for file in files if "@package" not in Path(file).read_text(errors="replace").partition("\n")[0]]
+    where = (lacking or files or [f"{group}={option}"])[0]
+    return f"{where}: lacks the first line `# @package _global_`, without which its settings stand below {group}."
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:

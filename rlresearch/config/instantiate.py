@@ -198,12 +198,28 @@ def _explained(cls: type, problem: Mapping[str, Any], path: str, values: Mapping
     kind = _hints(cls)[name]
     words = _allowed(kind)
     choices = [str(choice) for each in _members(kind) for choice in _choices(each)]
+    if isinstance(value, str) and not choices:
+        if (typed := _typed_by_yaml(value)) is not None and not isinstance(typed, str):
+            way_out = "without quotes it is; of the environment: ${oc.decode:${oc.env:NAME}}"
+            return f"{setting}={value!r}: is text, and must be {words}; {way_out}."
+        if ":" in value and any(typing.get_origin(_plain(each)) is collections.abc.Mapping for each in _members(kind)):
+            words += "; the shell has taken the braces away, quotes keep them: 'KEY={A:1,B:2}'"
     hint = did_you_mean(value, choices) if isinstance(value, str) else ""
     if isinstance(value, float) and not math.isfinite(value):
         words = words.replace("a number", "a finite number")
     elif isinstance(value, float) and value.is_integer() and int in map(_plain, _members(kind)):
         hint = f"; did you mean '{int(value)}'?"
     return f"{setting}={format_value(value)}: must be {words}{hint or '.'}"
+
+
+def _typed_by_yaml(text: str) -> Any:
+    """What a text would be without its quotes; None where it would be nothing."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text) if len(text) < 100 else None
+    except yaml.YAMLError:
+        return None
 
 
 def _allowed(hint: Any) -> str:

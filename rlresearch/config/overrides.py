@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 
 from rlresearch.config.hydra_session import REFUSED, open_hydra
-from rlresearch.errors import ConfigError, allowed_hint, command_line, format_value, override_text
+from rlresearch.errors import ConfigError, allowed_hint, command_line, format_value, override_text, typed_value
 
 MULTIPLE_CHOICE = ("experiment", "logger")  # groups of which more than one option may be chosen
 CAN_BE_NULL = ("experiment", "tuned", "schedule")  # groups of which none needs to be chosen
@@ -185,17 +185,28 @@ def parse_search(settings: dict[str, Any], overrides: Sequence[str], config_dir:
 
 
 def _parse_search(settings: dict[str, Any], overrides: Sequence[str], loader: ConfigLoader) -> SearchSpec:
-    own = parse(overrides, loader)
-    given = {each.get_key_element() for each in own}
-    params = settings.get("params") or {}
-    if not isinstance(params, dict):
+    parsed = parse(_with_params(settings.get("params"), overrides, loader), loader)
+    fixed = [typed_text(each) for each in parsed if not each.is_sweep_override()]
+    return SearchSpec(settings, fixed, [each for each in parsed if each.is_sweep_override()])
+
+
+def with_params(params: Any, overrides: Sequence[str], config_dir: str | None = None) -> list[str]:
+    """A sweeper's `params`, as overrides, before the command's; what the command says of a key wins. ConfigError."""
+    with open_hydra(config_dir) as hydra:
+        return _with_params(params, overrides, hydra.config_loader)
+
+
+def _with_params(params: Any, overrides: Sequence[str], loader: ConfigLoader) -> list[str]:
+    if params is not None and not isinstance(params, dict):
         raise ConfigError(
             f"hydra.sweeper.params={format_value(params)}: must be a mapping, like {{KEY:interval(0,1)}}."
         )
-    lines = [f"{key}={value if isinstance(value, str) else format_value(value)}" for key, value in params.items()]
-    parsed = [each for each in parse(lines, loader) if each.get_key_element() not in given] + own
-    fixed = [typed_text(each) for each in parsed if not each.is_sweep_override()]
-    return SearchSpec(settings, fixed, [each for each in parsed if each.is_sweep_override()])
+    given = {each.get_key_element().lstrip("+~") for each in parse(overrides, loader)}
+    lines = [
+        f"{key}={value if isinstance(value, str) else typed_value(value)}" for key, value in (params or {}).items()
+    ]
+    own = [line for line, each in zip(lines, parse(lines, loader), strict=True) if each.get_key_element() not in given]
+    return [*own, *overrides]
 
 
 def sweep_jobs(overrides: Sequence[str], config_dir: str | None = None) -> list[list[str]]:

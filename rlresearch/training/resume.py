@@ -120,7 +120,9 @@ def open_run(path: str, key: str) -> StoredRun:
     where = f"{key}={format_value(path)}"
     if not os.path.isfile(run / "run.json"):  # where Path.is_file raises, as on a name that is too long, this is false
         newest = max(_below(run), default=None)
+        inside = next((each for each in run.parents if os.path.isfile(each / "run.json")), None)
         hint = f"; the newest below it is {newest}" if newest else ""
+        hint = f"; this is inside of one: {override_text(key, str(inside))}" if inside is not None else hint
         raise ConfigError(f"{where}: must be a run directory, one with a run.json{hint}.")
     try:
         record = RunDirectory(run).recorded()

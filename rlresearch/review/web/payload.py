@@ -30,6 +30,7 @@ _SINGLE_POINTS = 120_000  # of all runs' own curves together: some 2 MB
 _MOST_SINGLE, _FEWEST_SINGLE = 200, 10
 _MOST_OWN = 600  # runs whose own curves a live page draws
 _MOST_METRICS = 40
+_MOST_LOOKED_AT = 100  # runs, for a metric that has a curve
 _EVALUATIONS, _EPISODES = 200, 1_000  # the newest, and of each the first
 _MOST_EPISODES = 200_000  # in a file: some 2 MB
 _LOGS, _LOG_BYTES = 100, 8_192
@@ -69,8 +70,15 @@ def overview(result: Result, runs: Sequence[Run], arguments: argparse.Namespace)
 
 
 def metric_names(index: Index, runs: Sequence[Run]) -> list[str]:
-    """Those that a page offers; the first is the one it begins with."""
-    return index.metric_names(runs)[:_MOST_METRICS]
+    """Those that a page offers. The first, with which it begins, has a curve, if any of them has one."""
+    names = index.metric_names(runs)[:_MOST_METRICS]
+    first = next((name for name in names if _has_a_curve(index, name, runs[:_MOST_LOOKED_AT])), None)
+    return names if first is None else [first, *(name for name in names if name != first)]
+
+
+def _has_a_curve(index: Index, name: str, runs: Sequence[Run]) -> bool:
+    """Whether a run has the metric at two steps."""
+    return any(len(line.x) > 1 for line in _lines(index, runs, name).values())
 
 
 def meaning(name: str, runs: Sequence[Run]) -> dict[str, str]:
