@@ -110,6 +110,7 @@ class Product(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Runs all jobs. RunError at the end if one did not finish."""
+        from rlresearch.config.compose import as_hydra_takes
         from rlresearch.config.overrides import sweep_jobs, with_params
         from rlresearch.errors import ConfigError, allowed_hint, format_value
         from rlresearch.sweeps.jobs import Composer, check
@@ -123,7 +124,8 @@ class Product(Sweeper):
         if not isinstance(self._launcher, _LedgerLauncher):  # another package's: it keeps no ledger
             composer = Composer(self._config_dir)
             check(composer.jobs(jobs), composer.bases)
-            return [(each, each.return_value) for each in self._launcher.launch(jobs, 0)]
+            typed = as_hydra_takes(jobs, self._config_dir)
+            return [(each, each.return_value) for each in self._launcher.launch(typed, 0)]
         sweep = self._launcher.sweep
         if self._plan_only:
             sweep.show_plan(sweep.plan(jobs))

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeGuard
 
+from rlresearch import LazyType
 from rlresearch.errors import ConfigError, allowed_hint, did_you_mean, format_value
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
@@ -108,6 +109,23 @@ def resolve(target: str, path: str, packages: Sequence[str] | None = None) -> ty
     return cls
 
 
+def settings_of(node: Mapping[str, Any]) -> list[str]:
+    """The settings of a node's component, whether the node lists them or not; none where it names no component."""
+    try:
+        cls = component_class(node, "")
+        hints = _hints(cls)
+    except (ConfigError, NameError, TypeError):
+        return []
+    own = [field.name for field in dataclasses.fields(cls) if field.init]
+    return [name for name in own if not any(map(_is_no_value, _members(hints[name])))]
+
+
+def _is_no_value(hint: Any) -> bool:
+    """Whether nothing that stands in a file fills it: a component, or a class of the program's own."""
+    plain = _plain(hint)
+    return _is_interface(hint) or (isinstance(plain, type) and plain.__module__ != "builtins")
+
+
 def allowed(cls: type, name: str) -> str:
     """What a field of a component takes, in the words of a refusal: `a number from 0 to 1`."""
     return _allowed(_hints(cls)[name])
@@ -147,7 +165,8 @@ def _checked(cls: type, values: Mapping[str, Any], path: str, components: frozen
 
 @cache
 def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls, include_extras=True)
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {name: hint.loaded() if isinstance(hint, LazyType) else hint for name, hint in hints.items()}
 
 
 @cache

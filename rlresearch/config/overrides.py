@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,6 +120,11 @@ def for_hydra(overrides: Sequence[str], loader: ConfigLoader) -> list[str]:
             texts = [other for other in texts if other.partition("=")[0] != key]
         texts.append(f"~{key}" if chosen_none else text)
     return texts
+
+
+def forced(overrides: Sequence[str], keys: Collection[str]) -> list[str]:
+    """The same with `++KEY=VALUE` for these keys, as Hydra wants it where no file lists them."""
+    return [f"++{text}" if text.partition("=")[0] in keys else text for text in overrides]
 
 
 def typed_text(override: Override) -> str:

@@ -241,6 +241,7 @@ def _tail(parser: argparse.ArgumentParser) -> None:
 
 
 def _metrics(parser: argparse.ArgumentParser) -> None:
+    _folder(parser)
     parser.add_argument("algorithms", nargs="*", metavar="ALGORITHM", help="only of these (default: all)")
     _format(parser)
 
@@ -267,9 +268,10 @@ def _rm(parser: argparse.ArgumentParser) -> None:
 def _reproduce(parser: argparse.ArgumentParser) -> None:
     _run(parser)
     parser.add_argument("--dry", action="store_true", help="only say what differs here, run nothing")
-    package = "a package of yours that the configuration may name"
-    parser.add_argument("--package", action="append", default=[], metavar="NAME", help=package)
-    parser.add_argument("--config-dir", metavar="FOLDER", help="where that package lies")
+    package = "where components may come from, beside rlresearch"
+    flags = ("--packages", "--package")  # the second is version 0.1's
+    parser.add_argument(*flags, nargs="+", action="extend", dest="packages", default=[], metavar="NAME", help=package)
+    parser.add_argument("--config-dir", metavar="FOLDER", help="a folder with components of your own")
     parser.add_argument("--init-from", metavar="RUN", help="the run whose parameters it began with, if it did")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlresearch.config.dotted import flattened
-from rlresearch.config.instantiate import build, component_class, make, packages_hint, require
+from rlresearch.config.instantiate import allowed, build, component_class, make, packages_hint, require, settings_of
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, allowed_hint, format_value
 from rlresearch.evaluation.video import check_rendering
@@ -154,6 +154,8 @@ def _trainer(config: Mapping[str, Any], task: Task, packages: Sequence[str] | No
             raise ConfigError(f"network.{name}={format_value(node)}: {why}{allowed_hint(name, networks)}")
     for name in networks:
         if name not in config["network"]:
+            if name in settings_of(config["algo"]):
+                raise ConfigError(f"algo.{name} is missing: {algorithm.__name__} needs {allowed(algorithm, name)}.")
             raise ConfigError(f"network.{name} is missing: {algorithm.__name__} needs it; choose with network=OPTION.")
     parts = {name: build(node, f"network.{name}", packages=packages) for name, node in config["network"].items()}
     parts |= {name: build(config[name], name, packages=packages) for name in ("noise", "optimizer")}

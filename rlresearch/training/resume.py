@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -102,6 +103,17 @@ def _check_writable(path: str, stored: StoredRun) -> None:
                 f"resume={format_value(path)}: {why}; copy the run to a folder of yours, or begin with what it has "
                 "learned: init_from=RUN."
             ) from None
+
+
+def trusted_packages(packages: Any, folder: str | None) -> list[str]:
+    """`named_packages`, which can be imported from then on. ConfigError where the folder is none."""
+    if folder is None:
+        return named_packages(packages, None)
+    if not Path(folder).is_dir():
+        raise ConfigError(f"--config-dir={format_value(folder)}: must be a folder that exists.")
+    if (place := os.path.abspath(folder)) not in sys.path:
+        sys.path.insert(0, place)
+    return named_packages(packages, folder)
 
 
 def named_packages(packages: Any, folder: str | None) -> list[str]:

@@ -17,6 +17,7 @@ from rlresearch.loggers.composite import CompositeLogger
 from rlresearch.loggers.console import Display
 from rlresearch.loggers.file_logger import FileLogger
 from rlresearch.loggers.wandb.supervisor import WandbProcess, start_wandb
+from rlresearch.runners import Population
 from rlresearch.runners.runner import Runner
 from rlresearch.runtime import devices, watchdog
 from rlresearch.runtime.signals import SignalHandler
@@ -149,8 +150,8 @@ class Run:
         settings = LoopSettings(plan.settings.total_steps, row_every, plan.eval, save_every)
         evaluations = TrainingLoop(runner, plan.task, settings, callbacks, members, start).run()
         seconds = trained_s()
-        if self._outcome.failures is None:
-            return Trained(evaluations, [state_digest(runner)] * len(self.directories), seconds)
+        if not isinstance(plan.runner, Population):
+            return Trained(evaluations, [state_digest(runner)], seconds)
         ended = [None if step is None else step // plan.task.num_envs for step in members.ended]
         return Trained(evaluations, member_digests(runner, ended), seconds)
 

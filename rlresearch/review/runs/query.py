@@ -208,8 +208,8 @@ def _only(word: str, found: Sequence[Run], runs: Sequence[Run]) -> Run:
         )
     if any(word in run.values for run in runs):
         raise ConfigError(
-            f"{format_value(word)}: is a key, and no run; a filter is one word in quotes, as '{word}>0.5': in the shell "
-            "< and > are for files."
+            f"{format_value(word)}: is a key, and no run; a filter is one word in quotes, as '{word}>0.5': the shell "
+            "takes < and > for files."
         )
     raise ConfigError(
         f"{format_value(word)}: there is no such run{allowed_hint(word, [run.name for run in runs[:500]])}"

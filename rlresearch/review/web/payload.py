@@ -84,8 +84,9 @@ def _has_a_curve(index: Index, name: str, runs: Sequence[Run]) -> bool:
 def meaning(name: str, runs: Sequence[Run]) -> dict[str, str]:
     """The documentation of a metric; where the runs' algorithms mean different things by it, all of them."""
     algorithms: dict[metrics.Metric, list[str]] = {}
-    for algo in dict.fromkeys(str(run.values.get("algo")) for run in runs if name in run.values):
-        if each := metrics.documented(algo).get(name):
+    newest = {str(run.values.get("algo")): run.path for run in reversed(runs) if name in run.values}
+    for algo, path in reversed(newest.items()):
+        if each := metrics.documented(algo, path).get(name):
             algorithms.setdefault(each, []).append(algo)
     if len(algorithms) == 1:
         return {"name": name, **next(iter(algorithms))._asdict()}
