@@ -1,4 +1,4 @@
-"""Components of one's own: their fields are settings, they load TensorFlow no earlier, one rule says who trusts them."""
+"""Components of one's own: fields are settings, TensorFlow loads no earlier, and one rule says who trusts them."""
 
 import json
 import subprocess
