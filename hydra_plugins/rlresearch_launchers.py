@@ -43,9 +43,9 @@ class _LedgerLauncher(Launcher):
         jobs = self.sweep.launch([list(each) for each in job_overrides], initial_job_idx)
         return [_returned(job) for job in jobs]
 
-    def take_up(self, folder: Path, storage: str, trials: Collection[int]) -> int:
-        """See `Sweep.take_up`."""
-        return self.sweep.take_up(folder, storage, trials)
+    def adopt(self, folder: Path, storage: str, trials: Collection[int]) -> int:
+        """See `Sweep.adopt`."""
+        return self.sweep.adopt(folder, storage, trials)
 
 
 def _returned(job: Any) -> JobReturn:
@@ -65,26 +65,38 @@ def _plain(value: Any) -> Any:
 
 
 class Basic(_LedgerLauncher):
+    """`hydra/launcher=basic`: one job after the other, in this process."""
+
     NAME = "basic"
 
 
 class Fused(_LedgerLauncher):
+    """`hydra/launcher=fused`: jobs as members of one compiled program."""
+
     NAME = "fused"
 
 
 class Local(_LedgerLauncher):
+    """`hydra/launcher=local`: each job in a process of its own, several at a time."""
+
     NAME = "local"
 
 
 class Ray(_LedgerLauncher):
+    """`hydra/launcher=ray`: jobs as tasks of a Ray cluster."""
+
     NAME = "ray"
 
 
 class SubmititLocal(_LedgerLauncher):
+    """`hydra/launcher=submitit_local`: jobs as submitit's local processes."""
+
     NAME = "submitit_local"
 
 
 class SubmititSlurm(_LedgerLauncher):
+    """`hydra/launcher=submitit_slurm`: jobs of a Slurm cluster."""
+
     NAME = "submitit_slurm"
 
 
@@ -99,6 +111,7 @@ class Product(Sweeper):
         self._plan_only, self._params, self._others = plan_only, _plain(params), others
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
+        """Makes the launcher. Hydra calls this before `sweep`."""
         from hydra.core.plugins import Plugins
 
         from rlresearch.config.hydra_session import config_dir_of

@@ -44,8 +44,8 @@ class OptunaSweeper(Sweeper):
             )
             if (launched := getattr(self.launcher, "sweep", None)) is not None:
                 launched.packages = prepared.packages
-            take_up = getattr(self.launcher, "take_up", None)  # other people's launchers keep no ledger
-            return driver.search(prepared, self.launcher.launch, home, take_up)
+            adopt = getattr(self.launcher, "adopt", None)  # other people's launchers keep no ledger
+            return driver.search(prepared, self.launcher.launch, home, adopt)
         finally:
             driver.leave(home)
             if (launched := getattr(self.launcher, "sweep", None)) is not None:

@@ -69,19 +69,21 @@ class LazyType:
     def __init__(self, module: str, path: tuple[str, ...]) -> None:
         self._module, self._path = module, path
 
-    def loaded(self) -> Any:
+    def loaded(self) -> type:
         """The class itself."""
         if isinstance(sys.modules.get(self._module), LazyModule):
             del sys.modules[self._module]
-        return functools.reduce(getattr, self._path, load_module(self._module))
+        found: Any = load_module(self._module)
+        return functools.reduce(getattr, self._path, found)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if name.startswith("__"):  # what `typing` asks of whatever stands in an annotation
             raise AttributeError(name)
         inside = self._path[-1] in _WITH_TYPES and name[:1].isupper()
         return LazyType(self._module, (*self._path, name)) if inside else getattr(self.loaded(), name)
 
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
+    def __call__(self, *arguments: object, **named: object) -> object:
+        """Calls the class."""
         return self.loaded()(*arguments, **named)
 
     def __instancecheck__(self, instance: object) -> bool:
@@ -93,10 +95,10 @@ class LazyType:
     def __mro_entries__(self, bases: tuple) -> tuple[type, ...]:
         return (self.loaded(),)
 
-    def __or__(self, other: Any) -> Any:
+    def __or__(self, other: object) -> object:
         return typing.Union[self, other]  # noqa: UP007 (`|` is what is defined here)
 
-    def __ror__(self, other: Any) -> Any:
+    def __ror__(self, other: object) -> object:
         return typing.Union[other, self]  # noqa: UP007
 
     def __eq__(self, other: object) -> bool:

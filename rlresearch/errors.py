@@ -137,7 +137,10 @@ def command_line(words: Iterable[str]) -> str:
             shown = word.isprintable() and "  " not in word
         except UnicodeEncodeError:
             shown = False
-        typed.append(shlex.quote(word) if shown else _as_bytes(word))
+        quoted = (
+            shlex.quote(word) if not word.startswith("=") else "'='" + shlex.quote(word[1:])
+        )  # zsh looks for a program of that name
+        typed.append(quoted if shown else _as_bytes(word))
     return " ".join(typed)
 
 

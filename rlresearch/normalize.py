@@ -49,10 +49,10 @@ class Normalizer(Protocol):
         """The state before the first step."""
 
     def accumulate(self, state: Tree, timestep: TimeStep, result: StepResult, gamma: Any) -> Tree:
-        """The state with N observations and rewards added to the pending statistics, which are not in use yet."""
+        """The state with observations [N, ...] and rewards [N] added to the pending statistics, not in use yet."""
 
     def commit(self, state: Tree) -> Tree:
-        """The state that uses the pending statistics too."""
+        """The state that uses the pending statistics too, of the same shapes."""
 
     def observations(self, state: Tree, obs: tf.Tensor) -> tf.Tensor:
         """Normalized observations float32[..., *shape]."""
@@ -70,7 +70,7 @@ class Identity:
         return ()
 
     def accumulate(self, state: Tree, timestep: TimeStep, result: StepResult, gamma: Any) -> Tree:
-        """The state unchanged."""
+        """The state unchanged, whatever the step [N, ...]."""
         return state
 
     def commit(self, state: Tree) -> Tree:
@@ -106,7 +106,7 @@ class Running:
         return RunningState(observations, observations, returns, returns, tf.zeros(spec.num_envs))
 
     def accumulate(self, state: RunningState, timestep: TimeStep, result: StepResult, gamma: Any) -> RunningState:
-        """The state with N more observations and returns pending."""
+        """The state with observations [N, ...] and returns [N] pending too. gamma: number or float32 scalar."""
         if self.obs:
             pending = merge(state.pending_observations, moments_of(timestep.obs))
             state = state._replace(pending_observations=pending)

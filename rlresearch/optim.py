@@ -44,7 +44,7 @@ class Optimizer(Protocol):
     """What the group `optimizer` offers to an algorithm."""
 
     def init(self, params: Tree) -> Tree:
-        """The state before the first step."""
+        """The state before the first step; moments are shaped like `params`."""
 
     def update(
         self, grads: Tree, state: Tree, params: Tree, progress: Progress, lr_scale: float | tf.Tensor = 1.0
@@ -234,7 +234,7 @@ def _rate(optimizer: Any, progress: Progress, lr_scale: float | tf.Tensor) -> tf
 
 
 def effective_gradients(optimizer: Any, grads: Tree, params: Tree) -> Tree:
-    """The gradients for the update rule: with l2 added, then clipped."""
+    """The gradients for the update rule, shaped like `params`: with l2 added, then clipped."""
     if not _is_zero(optimizer.l2):
         twice = 2.0 * _f32(optimizer.l2)
         grads = _map(lambda g, p: g + twice * p if _is_kernel(p) else g, grads, params)

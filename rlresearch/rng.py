@@ -156,7 +156,7 @@ def _mixed(word: tf.Tensor) -> tf.Tensor:
 
 
 def unit_interval(words: tf.Tensor) -> tf.Tensor:
-    """uint32 -> float32 in [0, 1): the top 24 bits are what a float32 holds exactly, so 1 is never rounded to."""
+    """uint32[...] -> float32[...] in [0, 1), by the top 24 bits: a float32 holds them exactly, so 1 never comes out."""
     return tf.cast(tf.bitwise.right_shift(words, 8), tf.float32) * 2.0**-24
 
 

@@ -95,6 +95,7 @@ class Sample(NamedTuple):
 
     @property
     def sizes(self) -> list[int]:
+        """The number of scores in each stratum."""
         return [len(scores) for scores in self.strata]
 
 

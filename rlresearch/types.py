@@ -197,7 +197,7 @@ class Buffer(Protocol):
         """The store with the rows [N, ...] added; a full store overwrites its oldest rows."""
 
     def sample(self, state: Tree, key: Key, batch_size: int, gamma: Any, progress: Progress) -> Batch:
-        """A batch of B = `batch_size` stored rows. gamma: the discount in sums of several rewards."""
+        """A batch [B, ...] of B = `batch_size` stored rows. gamma: the discount in sums of several rewards."""
 
     def update_priorities(self, state: Tree, batch: Batch, priority: tf.Tensor | None) -> Tree:
         """The store after a gradient step on `batch`. priority: float32[B] from the algorithm's update, or None."""

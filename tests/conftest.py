@@ -37,7 +37,7 @@ import tensorflow as tf  # noqa: E402
 from support.random_actions import RandomActions  # noqa: E402, F401
 
 from rlresearch import buffers, rng  # noqa: E402
-from rlresearch.config.compose import compose, config_folder  # noqa: E402
+from rlresearch.config.compose import CONFIG_FOLDER, compose  # noqa: E402
 from rlresearch.errors import ConfigError  # noqa: E402
 from rlresearch.training.experiment import Plan, plan  # noqa: E402
 from rlresearch.types import Batch, EnvSpec, Progress, Transition  # noqa: E402
@@ -72,7 +72,7 @@ def tensorflow_stays_away(request):
         assert not loaded, f"{request.node.nodeid}, or a test before it, loaded TensorFlow"
 
 
-ALGORITHMS = sorted(path.stem for path in (config_folder() / "algo").glob("*.yaml"))
+ALGORITHMS = sorted(path.stem for path in (CONFIG_FOLDER / "algo").glob("*.yaml"))
 
 
 # For TarFile.extractall, which older patch releases of Python 3.11 have without filters.

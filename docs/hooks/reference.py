@@ -22,7 +22,7 @@ import hydra.utils
 import yaml
 
 from rlresearch.config import instantiate
-from rlresearch.config.compose import compose, config_folder
+from rlresearch.config.compose import CONFIG_FOLDER, compose
 from rlresearch.errors import format_value
 from rlresearch.sweeps import launchers
 from rlresearch.sweeps.search.settings import SearchSettings
@@ -63,8 +63,8 @@ class Option(NamedTuple):
 def groups() -> dict[str, list[str]]:
     """The options of every group, those of Hydra that are ours by their path: hydra/launcher."""
     found: dict[str, list[str]] = {}
-    for file in sorted(config_folder().rglob("*/*.yaml")):
-        found.setdefault(file.parent.relative_to(config_folder()).as_posix(), []).append(file.stem)
+    for file in sorted(CONFIG_FOLDER.rglob("*/*.yaml")):
+        found.setdefault(file.parent.relative_to(CONFIG_FOLDER).as_posix(), []).append(file.stem)
     return dict(sorted(found.items()))
 
 
@@ -90,7 +90,7 @@ def option(group: str, name: str) -> Option:
 @cache
 def top() -> list[Setting]:
     """The keys of conf/config.yaml that belong to no group."""
-    file = config_folder() / "config.yaml"
+    file = CONFIG_FOLDER / "config.yaml"
     comments, defaults = _comments(file), compose(["tuned=none"]).config
     kind = typing.get_type_hints(Plan)["settings"]
     names = [field.name for field in dataclasses.fields(kind)]
@@ -211,7 +211,7 @@ def described(kind: type) -> dict[str, str]:
 def _commented_fields() -> dict[tuple[type, str], str]:
     """Comments beside the settings of a class, wherever in conf it is named."""
     found: dict[tuple[type, str], str] = {}
-    for file in sorted(config_folder().rglob("*/*.yaml")):
+    for file in sorted(CONFIG_FOLDER.rglob("*/*.yaml")):
         if file.parent.name in RECIPES or "hydra" in file.parts:
             continue
         comments, targets = _comments(file), _targets(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
@@ -264,7 +264,7 @@ def _header(text: str) -> str:
 
 
 def _file(group: str, name: str) -> Path:
-    return config_folder() / group / f"{name}.yaml"
+    return CONFIG_FOLDER / group / f"{name}.yaml"
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

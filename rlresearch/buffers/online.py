@@ -30,7 +30,7 @@ class OnlineBuffer:
         return rows
 
     def sample(self, state: Transition, key: Key, batch_size: int, gamma: Any, progress: Progress) -> Batch:
-        """The newest rows as a batch of N rows; the weights are 1."""
+        """The newest rows as a batch [N, ...]; the weights are 1."""
         ones = tf.ones(state.reward.shape)
         return Batch(**state._asdict(), steps=ones, weight=ones, indices=tf.range(state.reward.shape[0]))
 

@@ -132,7 +132,7 @@ def _compare(policy: StoredPolicy, state: Any, copy: Callable[[np.ndarray], np.n
     draw = np.random.default_rng(0)
     obs = np.stack([env.reset(seed=i)[0] for i in range(CHECKED)])
     obs = (obs + draw.normal(scale=0.1, size=obs.shape)).astype(np.float32)
-    expected = [env.own_units(action) for action in policy.plan.trainer.policy(state, obs).numpy()]
+    expected = [env.unscale_action(action) for action in policy.plan.trainer.policy(state, obs).numpy()]
     env.close()
     given = copy(obs)
     if not np.allclose(given, np.stack(expected), rtol=1e-5, atol=1e-6):

@@ -23,8 +23,8 @@ from rlresearch.config.compose import compose, to_plain
 from rlresearch.config.hydra_session import MAIN_CONFIG, open_hydra
 from rlresearch.config.overrides import for_hydra, forced, representative_job
 from rlresearch.errors import ConfigError, RunError
-from rlresearch.training import run
 from rlresearch.training.experiment import plan
+from rlresearch.training.run import Run
 
 OWN_ERRORS = (ConfigError, RunError, HydraException, OmegaConfBaseException)
 
@@ -41,10 +41,11 @@ class SweepJob:
     begun: bool = field(default=False, init=False)
 
     def __call__(self, config: DictConfig) -> float:
+        """Trains one job of a sweep; returns the mean return of its final evaluation."""
         self.begun = True
         plain, chosen = to_plain(config), HydraConfig.get()
         choices, overrides = chosen.runtime.choices, chosen.overrides.task
-        return run.launch(plan(plain), make_request(plain, choices, overrides, self.argv, self.config_dir))
+        return Run(plan(plain), make_request(plain, choices, overrides, self.argv, self.config_dir)).execute()
 
 
 def show(arguments: argparse.Namespace, argv: Sequence[str]) -> None:

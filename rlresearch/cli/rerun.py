@@ -11,10 +11,10 @@ from pathlib import Path
 
 from rlresearch.errors import ConfigError, exit_code_of, format_value
 from rlresearch.storage.run_directory import RunDirectory
-from rlresearch.training import run
 from rlresearch.training.experiment import plan
 from rlresearch.training.request import RunRequest
 from rlresearch.training.resume import read_config, trusted_packages
+from rlresearch.training.run import Run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,4 +59,4 @@ def rerun(
         argv=["python", "-m", "rlresearch.rerun", str(path)],
         overrides=record.get("overrides") or [],
     )
-    return run.launch(plan(config, ["rlresearch", *(packages or [])]), request)
+    return Run(plan(config, ["rlresearch", *(packages or [])]), request).execute()

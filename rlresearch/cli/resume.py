@@ -12,8 +12,9 @@ from rlresearch.config.overrides import sweep_jobs
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps import resume as resume_sweep
 from rlresearch.sweeps.search import driver
-from rlresearch.training import resume, run
+from rlresearch.training import resume
 from rlresearch.training.request import RunRequest
+from rlresearch.training.run import Run
 
 
 def resume_all(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
@@ -47,4 +48,4 @@ def _resume_run(
         argv=["python", "-m", "rlresearch", *argv],
         overrides=overrides,
     )
-    run.launch(made, request, resumption)
+    Run(made, request, resumption).execute()

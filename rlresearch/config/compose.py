@@ -18,7 +18,7 @@ from omegaconf.errors import InterpolationResolutionError
 
 from rlresearch.config import hydra_messages
 from rlresearch.config.dotted import flattened
-from rlresearch.config.hydra_session import MAIN_CONFIG, REFUSED, config_folder, open_hydra, to_container
+from rlresearch.config.hydra_session import CONFIG_FOLDER, MAIN_CONFIG, REFUSED, open_hydra, to_container
 from rlresearch.config.overrides import (
     CAN_BE_NULL,
     check_overrides,
@@ -38,20 +38,20 @@ class Composed(NamedTuple):
     """What a command composes.
 
     config: plain, resolved. choices: the option of each group. overrides: as typed, without those of Hydra's own
-    settings. whole: as Hydra composed it, with its own settings, by `loader`. added: keys of settings that no file
-    lists but the component has; see `forced`.
+    settings. hydra_config: as Hydra composed it, with its own settings, by `loader`. added: keys of settings that no
+    file lists but the component has; see `forced`.
     """
 
     config: dict[str, Any]
     choices: dict[str, Any]
     overrides: list[str]
-    whole: DictConfig
+    hydra_config: DictConfig
     loader: ConfigLoader
     added: frozenset[str] = frozenset()
 
     def referenced(self) -> frozenset[str]:
         """The keys that interpolations refer to, with an empty one where an interpolation is more than a key."""
-        own = to_plain(self.whole, resolve=False)
+        own = to_plain(self.hydra_config, resolve=False)
         texts = [str(value) for value in flattened(own).values() if "${" in str(value)]
         found = [name for text in texts for name in re.findall(r"\$\{([^}]*)\}?", text)]
         return frozenset(name if re.fullmatch(r"[A-Za-z_][\w.]*", name) else "" for name in found)
@@ -136,7 +136,7 @@ def to_plain(config: DictConfig, resolve: bool = True) -> dict[str, Any]:
 
 def tuned_values(name: str | None, config: dict[str, Any], config_dir: str | None) -> dict[str, Any]:
     """The settings in `config` that come from the tuned option `name`; those that the command overrode are not."""
-    folders = [config_folder(), *([Path(config_dir)] if config_dir else [])]
+    folders = [CONFIG_FOLDER, *([Path(config_dir)] if config_dir else [])]
     files = [file for folder in folders if (file := folder / "tuned" / f"{name}.yaml").is_file()]
     if not files:
         return {}

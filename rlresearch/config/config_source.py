@@ -24,9 +24,11 @@ class CheckedConfigSource(FileConfigSource):
 
     @staticmethod
     def scheme() -> str:
+        """What stands before `://` in Hydra's search path."""
         return SCHEME
 
     def load_config(self, config_path: str) -> ConfigResult:
+        """What Hydra reads from a file. ConfigError if the file does not pass `check`."""
         check(Path(self.path) / self._normalize_file_name(config_path))
         return super().load_config(config_path)
 
@@ -42,9 +44,11 @@ def check(file: Path) -> None:
         content = _content(file)
         tree = safe_yaml.load(content, references=True)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: must hold settings, a line each as KEY: VALUE: {safe_yaml.why(error)}.") from None
+        raise ConfigError(
+            f"{file}: must hold settings, a line each as KEY: VALUE: {safe_yaml.reason(error)}."
+        ) from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: cannot be read: {safe_yaml.why(error)}.") from None
+        raise ConfigError(f"{file}: cannot be read: {safe_yaml.reason(error)}.") from None
     if content.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         hides = "begins with a byte order mark, which hides its first line from Hydra"
         raise ConfigError(f"{file}: {hides}; save it as UTF-8 without one.")

@@ -18,7 +18,7 @@ def run_as_hydra_job(function: Callable[[], object], composed: Composed, argv: S
 
     Errors: ConfigError if the settings cannot take effect. Errors of `function` are raised as they are.
     """
-    whole = composed.whole
+    whole = composed.hydra_config
     whole.hydra.mode = RunMode.RUN
     try:
         configure_log(whole.hydra.hydra_logging, whole.hydra.verbose)

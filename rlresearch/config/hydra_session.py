@@ -25,15 +25,11 @@ from rlresearch.errors import ConfigError, format_value
 
 HYDRA_VERSION = "1.3"
 MAIN_CONFIG = "config"  # conf/config.yaml
+_PACKAGE = Path(__file__).resolve().parents[1]
+# The shipped `conf`: inside an installed package, beside it in a checkout.
+CONFIG_FOLDER = (_PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent) / "conf"
 # What Hydra raises for a wrong command.
 REFUSED = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
-
-
-def config_folder() -> Path:
-    """The shipped `conf`: inside an installed package, beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
 
 
 @contextlib.contextmanager
@@ -46,8 +42,14 @@ def open_hydra(config_dir: str | None, scheme: str = config_source.SCHEME) -> It
         raise ConfigError(f"--config-dir={format_value(config_dir)}: must be a folder that exists.")
     GlobalHydra.instance().clear()
     version.setbase(HYDRA_VERSION)
-    override_plugin_defaults()
-    path = create_config_search_path(str(config_folder()))
+    # Hydra's and its plugins' launchers and sweepers that share a name with one in `conf` are removed: Hydra would take
+    # theirs for the schema of ours.
+    Plugins.instance()  # they register themselves when it is made
+    for group, options in ConfigStore.instance().repo.get("hydra", {}).items():
+        if isinstance(options, dict):
+            for name in [name for name in options if (CONFIG_FOLDER / "hydra" / group / name).is_file()]:
+                del options[name]
+    path = create_config_search_path(str(CONFIG_FOLDER))
     if config_dir is not None:
         config_source.register()
         folder = f"{scheme}://{os.path.abspath(config_dir)}"
@@ -56,18 +58,6 @@ def open_hydra(config_dir: str | None, scheme: str = config_source.SCHEME) -> It
         yield Hydra.create_main_hydra2("rlresearch", path)
     finally:
         GlobalHydra.instance().clear()
-
-
-def override_plugin_defaults() -> None:
-    """Removes Hydra's and its plugins' launchers and sweepers that have the name of one in `conf`.
-
-    Hydra would take theirs for the schema of ours.
-    """
-    Plugins.instance()  # they register themselves when it is made
-    for group, options in ConfigStore.instance().repo.get("hydra", {}).items():
-        if isinstance(options, dict):
-            for name in [name for name in options if (config_folder() / "hydra" / group / name).is_file()]:
-                del options[name]
 
 
 def to_container(config: Any, resolve: bool = False) -> dict[str, Any]:

@@ -72,9 +72,13 @@ def make(cls: type, values: Mapping[str, Any], path: str, parts: Mapping[str, An
             raise ConfigError(
                 f"{path}.{name}={format_value(values[name])}: is not set here, it has a place of its own."
             )
-    own = {name: value for name, value in values.items() if name in fields and _fills(value, _hints(cls)[name])}
-    checked = _checked(cls, values, path, frozenset(taken) | frozenset(own))
-    for name, component in (own | taken).items():
+    built: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in fields and dataclasses.is_dataclass(value):
+            kinds = _members(_hints(cls)[name])
+            built |= {name: value} if any(kind is Any or _is_interface(kind) for kind in kinds) else {}
+    checked = _checked(cls, values, path, frozenset(taken) | frozenset(built))
+    for name, component in (built | taken).items():
         for each in _members(_hints(cls)[name]):
             if getattr(each, "_is_protocol", False):
                 require(component, each, f"{path}.{name}".lstrip("."))
@@ -280,11 +284,6 @@ def _plain(hint: Any) -> Any:
 
 def _choices(hint: Any) -> tuple:
     return typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
-
-
-def _fills(value: Any, hint: Any) -> bool:
-    """Whether a value is a component and stands where one may."""
-    return dataclasses.is_dataclass(value) and any(each is Any or _is_interface(each) for each in _members(hint))
 
 
 def _is_interface(hint: Any) -> bool:

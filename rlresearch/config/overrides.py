@@ -24,6 +24,7 @@ _QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
 
 
 def parse(overrides: Sequence[str], loader: ConfigLoader) -> list[Override]:
+    """The overrides as Hydra reads them. ConfigError if one is not KEY=VALUE, or is too long or too deep."""
     parser = OverridesParser.create(config_loader=loader)
     parsed = []
     for text in overrides:

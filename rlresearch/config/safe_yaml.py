@@ -31,7 +31,7 @@ def load(content: bytes, references: bool = False) -> Any:
         raise ValueError("it is nested too deep") from None
 
 
-def why(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """The reason of a loading error, in a few words."""
     said = getattr(error, "problem", None) or getattr(error, "reason", None) or getattr(error, "strerror", None)
     lines = str(said or error).replace("tag:yaml.org,2002:", "!!").splitlines()

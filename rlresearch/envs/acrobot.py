@@ -36,9 +36,11 @@ class Acrobot:
     """Torque -1 (0), none (1) or 1 (2); -1 a step until the tip is 1 m above the fixed joint, where it ends with 0."""
 
     def reset(self, key: Key) -> AcrobotState:
+        """Angles in rad and speeds in rad/s, each uniform in [-0.1, 0.1): float32 scalars."""
         return AcrobotState(*tf.unstack(rng.uniform(key, (4,), -0.1, 0.1)))
 
     def step(self, state: AcrobotState, action: tf.Tensor, key: Key) -> tuple[AcrobotState, tf.Tensor, tf.Tensor]:
+        """(next state, reward float32 scalar, terminated bool scalar) after 0.2 s. action: int32 scalar."""
         inner, outer, inner_spin, outer_spin = tf.unstack(_swung(tf.stack(state), tf.cast(action, tf.float32) - 1.0))
         moved = AcrobotState(
             _wrapped(inner),
@@ -50,6 +52,7 @@ class Acrobot:
         return moved, tf.where(risen, 0.0, -1.0), risen
 
     def observe(self, state: AcrobotState) -> tf.Tensor:
+        """float32[6]: cosine and sine of the inner and of the outer angle, then both speeds."""
         angles = [tf.cos(state.inner), tf.sin(state.inner), tf.cos(state.outer), tf.sin(state.outer)]
         return tf.stack([*angles, state.inner_spin, state.outer_spin])
 

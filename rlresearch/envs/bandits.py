@@ -33,15 +33,15 @@ MATRIX, MATRIX_PULLS = ((1.0, 3.0, 2.0, 4.0), (0.0, 1.0, 4.0, 3.0), (5.0, 0.0, 0
 
 
 class World(Protocol):
-    """What `Adapter` makes an environment of: one episode of something.
+    """One episode of a world, which `Adapter` turns into an environment.
 
-    state: what is to be seen, at first and after each `act`.
+    state: the observation, at the start and after each `act`.
     """
 
     state: Any
 
     def act(self, action: Any) -> tuple[float, Any]:
-        """Does it; returns (reward, state)."""
+        """Performs an action; returns (reward, state)."""
 
     def terminal(self) -> bool:
         """Whether the episode is over."""
@@ -50,8 +50,8 @@ class World(Protocol):
 class Adapter(gym.Env):
     """Any object with `state`, `act(action) -> reward, state` and `terminal()` as a Gymnasium environment.
 
-    make: a fresh object for each episode, from the environment's random generator, which `reset` seeds; an object
-    that draws nothing ignores it. observation_space, action_space: those of `state` and of `action`. For instance,
+    make: makes a new object for each episode. Its argument is the environment's random generator, which `reset` seeds;
+    an object without randomness ignores it. observation_space, action_space: of `state` and of `action`. For example,
     in `mine.py`:
 
         spaces = {"observation_space": Discrete(7), "action_space": Discrete(2)}
@@ -60,7 +60,8 @@ class Adapter(gym.Env):
 
         python -m rlresearch algo=dqn env=gym env.id=mine:Corridor-v0
 
-    The end that `terminal` reports ends the task, and so its value; a limit on time alone is `max_episode_steps`.
+    An end that `terminal` reports is an end of the task, without any later value; for a time limit use
+    `max_episode_steps`.
     """
 
     def __init__(
@@ -70,11 +71,13 @@ class Adapter(gym.Env):
         self.observation_space, self.action_space = observation_space, action_space
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        """(first observation, {}) of a new object. seed: of the random generator that `make` gets."""
         super().reset(seed=seed)
         self.world = self.make(self.np_random)
         return self._seen(self.world.state), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        """(observation, reward, what `terminal` says, False, {}). action: int, or what `act` takes."""
         discrete = isinstance(self.action_space, gym.spaces.Discrete)
         reward, state = self.world.act(int(action) if discrete else action)
         return self._seen(state), float(reward), bool(self.world.terminal()), False, {}
@@ -92,11 +95,13 @@ class PlainBandit:
         self.reward, self.random = reward, random
 
     def act(self, arm: int) -> tuple[float, int]:
+        """Pulls an arm; returns (reward, the arm)."""
         reward = self.reward(self.state, arm, self.random.standard_normal())
         self.state, self.left = arm, self.left - 1
         return reward, self.state
 
     def terminal(self) -> bool:
+        """Whether no pull is left."""
         return self.left == 0
 
 
@@ -122,14 +127,17 @@ class ChainBandit:
     """The chain bandit, compiled."""
 
     def reset(self, key: Key) -> BanditState:
+        """Arm 0 and no pulls so far: int32 scalars."""
         return BanditState(tf.constant(0), tf.constant(0))
 
     def step(self, state: BanditState, action: tf.Tensor, key: Key) -> tuple[BanditState, tf.Tensor, tf.Tensor]:
+        """(next state, reward float32 scalar, terminated bool scalar) of pulling the arm `action`, int32 scalar."""
         reward = tf.cast(state.last + 1, tf.float32) * (tf.gather(CHAIN, action) + rng.normal(key, ()))
         pulls = state.pulls + 1
         return BanditState(action, pulls), reward, pulls >= CHAIN_PULLS
 
     def observe(self, state: BanditState) -> tf.Tensor:
+        """The arm pulled last, int32 scalar."""
         return state.last
 
 
@@ -138,14 +146,17 @@ class MatrixBandit:
     """The matrix bandit, compiled."""
 
     def reset(self, key: Key) -> BanditState:
+        """Arm 0 and no pulls so far: int32 scalars."""
         return BanditState(tf.constant(0), tf.constant(0))
 
     def step(self, state: BanditState, action: tf.Tensor, key: Key) -> tuple[BanditState, tf.Tensor, tf.Tensor]:
+        """(next state, reward float32 scalar, terminated bool scalar) of pulling the arm `action`, int32 scalar."""
         reward = tf.gather(np.ravel(MATRIX).astype(np.float32), state.last * 4 + action) + rng.normal(key, ())
         pulls = state.pulls + 1
         return BanditState(action, pulls), reward, pulls >= MATRIX_PULLS
 
     def observe(self, state: BanditState) -> tf.Tensor:
+        """The arm pulled last, int32 scalar."""
         return state.last
 
 

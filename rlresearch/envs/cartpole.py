@@ -33,9 +33,11 @@ class CartPole:
     """A cart pushed left (0) or right (1) under a pole; 1 for every step, also the one that ends it."""
 
     def reset(self, key: Key) -> CartPoleState:
+        """Every number uniform in [-0.05, 0.05): float32 scalars."""
         return CartPoleState(*tf.unstack(rng.uniform(key, (4,), -0.05, 0.05)))
 
     def step(self, state: CartPoleState, action: tf.Tensor, key: Key) -> tuple[CartPoleState, tf.Tensor, tf.Tensor]:
+        """(next state, reward float32 scalar, terminated bool scalar) after 0.02 s. action: int32 scalar."""
         force = tf.where(action == 1, FORCE, -FORCE)
         sine, cosine = tf.sin(state.angle), tf.cos(state.angle)
         pushed = (force + POLE * HALF_LENGTH * tf.square(state.spin) * sine) / (CART + POLE)
@@ -52,4 +54,5 @@ class CartPole:
         return moved, tf.constant(1.0), fallen
 
     def observe(self, state: CartPoleState) -> tf.Tensor:
+        """float32[4]: position, velocity, angle and spin."""
         return tf.stack(state)

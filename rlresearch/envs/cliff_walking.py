@@ -30,15 +30,19 @@ class CliffWalking:
 
     @property
     def table(self) -> tables.Table:
+        """Every outcome of every action in every state, made once for equal settings."""
         return _table(self.is_slippery)
 
     def reset(self, key: Key) -> tf.Tensor:
+        """A first state, int32 scalar."""
         return tables.start(self.table, key)
 
     def step(self, state: tf.Tensor, action: tf.Tensor, key: Key) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """(next state int32, reward float32, terminated bool), all scalars. state, action: int32 scalars."""
         return tables.step(self.table, state, action, key)
 
     def observe(self, state: tf.Tensor) -> tf.Tensor:
+        """The state's number, int32 scalar."""
         return state
 
 

@@ -96,7 +96,10 @@ def episode_keys(keys: tf.Tensor, episode: tf.Tensor) -> tf.Tensor:
 
 
 def mapped(function: Callable, *arguments: Tree) -> Tree:
-    """`function` of every row of the arguments; one row is computed as it is, which is traced sooner."""
+    """`function` of every row of the arguments, leaves [N, ...] to leaves [N, ...].
+
+    One row is computed as it is, which is traced sooner.
+    """
     if tf.nest.flatten(arguments)[0].shape[0] == 1:
         one = function(*tf.nest.map_structure(lambda leaf: leaf[0], arguments))
         return tf.nest.map_structure(lambda leaf: tf.convert_to_tensor(leaf)[None], one)

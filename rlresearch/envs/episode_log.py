@@ -43,7 +43,7 @@ class EpisodeLogs(NamedTuple):
     digests: np.ndarray
     obs: np.ndarray
 
-    def each(self) -> list[np.ndarray]:
+    def split_actions(self) -> list[np.ndarray]:
         """The actions of each environment."""
         return np.split(self.actions, np.cumsum(self.lengths)[:-1])
 

@@ -60,6 +60,7 @@ class CheckedEnv(gym.Wrapper):
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, self._shape, np.float32)
 
     def reset(self, **kwargs) -> tuple[np.ndarray, dict]:
+        """(observation float32[...], info). Errors: RunError naming the environment and its seed."""
         self._steps, self._action = 0, ()
         self._seed = -1 if kwargs.get("seed") is None else kwargs["seed"]
         heartbeat.enter(self._seed, 0, ())
@@ -72,8 +73,12 @@ class CheckedEnv(gym.Wrapper):
         return self._checked(obs), info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        """(observation float32[...], reward, terminated, truncated, info).
+
+        action: float32[A] in [-1, 1], or an int from 0. Errors: RunError naming the environment, its step and action.
+        """
         self._steps += 1
-        self._action = self.own_units(action)
+        self._action = self.unscale_action(action)
         heartbeat.enter(self._seed, self._steps, self._action)
         try:
             obs, reward, terminated, truncated, info = self.env.step(self._action)
@@ -89,19 +94,19 @@ class CheckedEnv(gym.Wrapper):
         return self._checked(obs), float(reward), bool(terminated), bool(truncated), info
 
     def replay(self, seed: int, actions: np.ndarray) -> EpisodeLog:
-        """Does an episode over again, up to where its actions end."""
+        """Does an episode over again, up to where its actions [T, A] or [T] end."""
         log = EpisodeLog(self.reset(seed=seed)[0])
         for action in actions:
             obs, reward, *_ = self.step(action)
             log.note(action, obs, np.float32(reward))
         return log
 
-    def replay_own(self, parts: list[tuple[int, np.ndarray]]) -> EpisodeLog:
-        """As `replay`, by the seed and the actions at this environment's own place among others."""
+    def replay_at_index(self, parts: list[tuple[int, np.ndarray]]) -> EpisodeLog:
+        """As `replay`. parts: (seed, actions [T, A] or [T]) of each copy; this environment takes its own."""
         return self.replay(*parts[self.place])
 
-    def own_units(self, action: np.ndarray) -> np.ndarray | int:
-        """The action as the environment takes it."""
+    def unscale_action(self, action: np.ndarray) -> np.ndarray | int:
+        """The action [A], or int, as the environment takes it. action: float32[A] in [-1, 1], or an int from 0."""
         if self._discrete:
             return self._start + int(action)
         return np.minimum(np.maximum(self._middle + self._half * action, self._low), self._high)
@@ -143,12 +148,17 @@ class SyncEnvs:
         self._obs = np.zeros((len(makers), *(self._envs[0].observation_space.shape or ())), np.float32)
 
     def reset(self, seed: list[int], options: dict | None = None) -> tuple[np.ndarray, dict]:
+        """(observations float32[N, ...], {}). seed: one an environment.
+
+        options: `reset_mask`, bool[N], which of them are reset; None for all.
+        """
         for index, env in enumerate(self._envs):
             if options is None or options["reset_mask"][index]:
                 self._obs[index] = env.reset(seed=seed[index])[0]
         return self._obs.copy(), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
+        """(observations float32[N, ...], reward float32[N], terminated, truncated bool[N], {}). actions: [N, ...]."""
         steps = [env.step(action) for env, action in zip(self._envs, actions, strict=True)]
         for index, step in enumerate(steps):
             self._obs[index] = step[0]
@@ -156,9 +166,11 @@ class SyncEnvs:
         return self._obs.copy(), np.array(reward, np.float32), np.array(terminated), np.array(truncated), {}
 
     def call(self, name: str, *arguments: object) -> tuple:
+        """What the method `name` of each environment returns."""
         return tuple(getattr(env, name)(*arguments) for env in self._envs)
 
     def close(self) -> None:
+        """Closes the environments."""
         for env in self._envs:
             env.close()
 
@@ -227,7 +239,7 @@ class HostEnv:
         return bool(self._episode[0] > 0 and self._logs[0].actions)
 
     def logs(self, obs: np.ndarray, action: np.ndarray) -> EpisodeLogs:
-        """What leads back to here. obs, action: the newest of all copies."""
+        """What leads back to here. obs: float32[N, ...], action: [N, A] or [N], the newest of all copies."""
         return stack_logs(self._logs, self._episode, obs, action)
 
     def replays(self) -> bool:
@@ -246,8 +258,8 @@ class HostEnv:
     def restore(self, logs: EpisodeLogs) -> None:
         """Goes back to where `logs` lead. Errors: RunError naming the environment, where they lead elsewhere."""
         self._episode = logs.episode.copy()
-        parts = list(zip(self._seeds(), logs.each(), strict=True))
-        self._logs = list(self._envs.call("replay_own", parts))
+        parts = list(zip(self._seeds(), logs.split_actions(), strict=True))
+        self._logs = list(self._envs.call("replay_at_index", parts))
         for i, (log, digest) in enumerate(zip(self._logs, logs.digests, strict=True)):
             if (log.digest != digest).any():
                 raise RunError(
@@ -277,5 +289,5 @@ def _made(task: Task, place: int, parent: int) -> CheckedEnv:
 
 
 def episode_seeds(keys: np.ndarray, episode: np.ndarray) -> list[int]:
-    """Gymnasium reset seeds in [0, 2**31), which every environment takes, for episodes of copies."""
+    """N Gymnasium reset seeds in [0, 2**31), which every environment takes. keys: uint32[N, 2]; episode: int64[N]."""
     return (rng.folded_in(keys, episode)[:, 1] >> 1).tolist()

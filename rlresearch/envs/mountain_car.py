@@ -36,13 +36,16 @@ class MountainCar:
     goal_velocity: float = 0.0
 
     def reset(self, key: Key) -> CarState:
+        """A car at rest, its position uniform in [-0.6, -0.4): float32 scalars."""
         return _at_the_bottom(key)
 
     def step(self, state: CarState, action: tf.Tensor, key: Key) -> tuple[CarState, tf.Tensor, tf.Tensor]:
+        """(next state, reward float32 scalar, terminated bool scalar). action: int32 scalar."""
         moved = _rolled(state, FORCE * (tf.cast(action, tf.float32) - 1.0))
         return moved, tf.constant(-1.0), _arrived(moved, GOAL, self.goal_velocity)
 
     def observe(self, state: CarState) -> tf.Tensor:
+        """float32[2]: position and velocity."""
         return tf.stack(state)
 
 
@@ -56,14 +59,17 @@ class MountainCarContinuous:
     goal_velocity: float = 0.0
 
     def reset(self, key: Key) -> CarState:
+        """A car at rest, its position uniform in [-0.6, -0.4): float32 scalars."""
         return _at_the_bottom(key)
 
     def step(self, state: CarState, action: tf.Tensor, key: Key) -> tuple[CarState, tf.Tensor, tf.Tensor]:
+        """(next state, reward float32 scalar, terminated bool scalar). action: float32[1]."""
         moved = _rolled(state, POWER * tf.clip_by_value(action[0], -1.0, 1.0))
         arrived = _arrived(moved, CONTINUOUS_GOAL, self.goal_velocity)
         return moved, tf.where(arrived, 100.0, 0.0) - 0.1 * tf.square(action[0]), arrived
 
     def observe(self, state: CarState) -> tf.Tensor:
+        """float32[2]: position and velocity."""
         return tf.stack(state)
 
 

@@ -33,10 +33,12 @@ class Pendulum:
     g: Annotated[float, at.Ge(0)] = 10.0
 
     def reset(self, key: Key) -> PendulumState:
+        """An angle uniform in [-pi, pi) and a velocity uniform in [-1, 1): float32 scalars."""
         drawn = rng.uniform(key, (2,), -1.0, 1.0)
         return PendulumState(math.pi * drawn[0], drawn[1])
 
     def step(self, state: PendulumState, action: tf.Tensor, key: Key) -> tuple[PendulumState, tf.Tensor, tf.Tensor]:
+        """(next state, reward float32 scalar, False). action: float32[1], a torque, clipped to [-2, 2]."""
         torque = tf.clip_by_value(action[0], -MAX_TORQUE, MAX_TORQUE)
         angle = tf.math.floormod(state.angle + math.pi, 2 * math.pi) - math.pi
         reward = -(angle**2 + 0.1 * state.velocity**2 + 0.001 * torque**2)
@@ -45,4 +47,5 @@ class Pendulum:
         return PendulumState(state.angle + velocity * DT, velocity), reward, tf.constant(False)
 
     def observe(self, state: PendulumState) -> tf.Tensor:
+        """float32[3]: cosine and sine of the angle, then the velocity."""
         return tf.stack([tf.cos(state.angle), tf.sin(state.angle), state.velocity])

@@ -1,4 +1,4 @@
-"""Small worlds as tables: what may come of each action in each state.
+"""Small worlds as tables: the possible outcomes of each action in each state.
 
 The grid worlds of Gymnasium's toy_text compute such a table, their `P`, and draw from it; so do their
 compiled twins. Shapes: S states, A actions, K possible outcomes at most.
@@ -17,7 +17,7 @@ from rlresearch.types import Key
 
 
 class Result(NamedTuple):
-    """One possible outcome: how probable, the state it leads to, its reward, whether the task ends there."""
+    """One possible outcome: its probability, the next state, the reward, and whether the task ends there."""
 
     probability: float
     state: int
@@ -26,8 +26,8 @@ class Result(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Arrays [S, A, K]: float64, int32, float32, bool. Where there are fewer results than K, the last are repeated
-    with probability 0. starts: int32[...], the states that an episode begins in, each as probable.
+    """Arrays [S, A, K]: float64, int32, float32, bool. If an action has fewer than K results, its last one is repeated
+    with probability 0. starts: int32[...], the first states of episodes, all equally probable.
     """
 
     probability: np.ndarray
@@ -38,7 +38,7 @@ class Table(NamedTuple):
 
 
 def table(results: Callable[[int, int], list[Result]], states: int, actions: int, starts: Iterable[int]) -> Table:
-    """The table of a world whose `results(state, action)` are listed in the order that they are drawn in."""
+    """Returns the table of a world. results(state, action): the outcomes, in the order in which they are drawn."""
     rows = [[results(state, action) for action in range(actions)] for state in range(states)]
     most = max(len(each) for row in rows for each in row)
     filled = [[each + [each[-1]._replace(probability=0.0)] * (most - len(each)) for each in row] for row in rows]
@@ -48,14 +48,14 @@ def table(results: Callable[[int, int], list[Result]], states: int, actions: int
 
 
 def start(own: Table, key: Key) -> tf.Tensor:
-    """A first state, int32 scalar."""
+    """Draws a first state, int32 scalar."""
     if own.starts.size == 1:
         return tf.constant(int(own.starts[0]))
     return tf.gather(own.starts, rng.randint(key, (), own.starts.size))
 
 
 def step(own: Table, state: tf.Tensor, action: tf.Tensor, key: Key) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """(next state int32, reward float32, terminated bool), scalars; by the draw `rng.uniform(key, ())`."""
+    """Returns (next state int32, reward float32, terminated bool), scalars; draws with `rng.uniform(key, ())`."""
     _, actions, outcomes = own.probability.shape
     row = state * actions + action
     place = row * outcomes
@@ -67,9 +67,9 @@ def step(own: Table, state: tf.Tensor, action: tf.Tensor, key: Key) -> tuple[tf.
 
 
 def limits(probability: np.ndarray) -> np.ndarray:
-    """Where each result but the last ends in [0, 1): float64[..., K] -> float32[..., K - 1].
+    """Returns the upper limits of all results except the last in [0, 1): float64[..., K] -> float32[..., K - 1].
 
-    Cumulative probabilities, rounded up to what `rng.uniform` can draw, so that every draw falls on the same side
-    of them as in float64.
+    These are cumulative probabilities, rounded up to a number that `rng.uniform` can draw. So every draw gives the
+    same result as in float64.
     """
     return (np.ceil(np.cumsum(probability, axis=-1)[..., :-1] * 2**24) * 2.0**-24).astype(np.float32)

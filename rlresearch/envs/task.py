@@ -104,12 +104,17 @@ class Task:
         return env
 
     def gymnasium_env(self, render_mode: str | None) -> gym.Env:
+        """Gymnasium's environment with its time limit; observations and actions are its own. render_mode: Gymnasium's.
+
+        Errors: ConfigError where it cannot be made.
+        """
         arguments = dict(self.kwargs or {}) if self.physics is None else dataclasses.asdict(self.physics)
         registered = self._registered
         if render_mode is not None:
             arguments["render_mode"] = render_mode
         try:
-            self._check_arguments()
+            if self.kwargs:
+                self._check_arguments(self.kwargs)
             return gym.make(
                 registered, max_episode_steps=self.max_episode_steps, disable_env_checker=True, **arguments
             )  # `host.CheckedEnv` checks every step
@@ -121,11 +126,9 @@ class Task:
             wrong = f"env.id={format_value(self.id)}: cannot be made"
             raise ConfigError(f"{wrong} with env.kwargs={format_value(arguments)}: {error}") from error
 
-    def _check_arguments(self) -> None:
+    def _check_arguments(self, kwargs: Mapping[str, Any]) -> None:
         """ConfigError where `kwargs` has a name that the environment does not take."""
-        if not self.kwargs:
-            return
-        name, value = next(iter(self.kwargs.items()))
+        name, value = next(iter(kwargs.items()))
         if self.physics is not None:
             instead = f"env.physics.{name}"
             raise ConfigError(
@@ -135,7 +138,7 @@ class Task:
         creator: Any = gym.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
         taken = inspect.signature(creator).parameters
         if all(each.kind is not each.VAR_KEYWORD for each in taken.values()):
-            for name, value in self.kwargs.items():
+            for name, value in kwargs.items():
                 if name not in taken:
                     wrong = f"env.kwargs.{name}={format_value(value)}: {self.id} has no such argument"
                     raise ConfigError(f"{wrong}{allowed_hint(name, taken)}")

@@ -21,7 +21,7 @@ from rlresearch.envs import tables
 from rlresearch.types import Key
 
 SIZE, IN_TAXI = 5, 4
-PLACES = ((0, 0), (0, 4), (4, 0), (4, 3))
+LOCATIONS = ((0, 0), (0, 4), (4, 0), (4, 3))
 WALLS = ((0, 1), (1, 1), (3, 0), (3, 2), (4, 0), (4, 2))  # squares with a wall on their east
 MOVES = ((1, 0), (-1, 0), (0, 1), (0, -1))
 ASIDE = ((2, 3), (3, 2), (1, 0), (0, 1))  # to the left and to the right of each move
@@ -29,9 +29,9 @@ ASIDE = ((2, 3), (3, 2), (1, 0), (0, 1))  # to the left and to the right of each
 
 @dataclass(frozen=True)
 class Taxi:
-    """20 for the right drop-off, which ends the task, -10 for a wrong one or a pick-up of nobody, otherwise -1.
+    """Rewards: 20 for the right drop-off, which ends the task; -10 for a wrong drop-off or pick-up; otherwise -1.
 
-    is_rainy: a move that is possible succeeds with `rainy_probability` and goes to either side with half of the rest.
+    is_rainy: a possible move succeeds with `rainy_probability`, and goes to either side with half of the rest.
     """
 
     is_rainy: bool = False
@@ -39,53 +39,57 @@ class Taxi:
 
     @property
     def table(self) -> tables.Table:
+        """Every outcome of every action in every state, made once for equal settings."""
         return _table(self.rainy_probability if self.is_rainy else None)
 
     def reset(self, key: Key) -> tf.Tensor:
+        """A first state, int32 scalar."""
         return tables.start(self.table, key)
 
     def step(self, state: tf.Tensor, action: tf.Tensor, key: Key) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """(next state int32, reward float32, terminated bool), all scalars. state, action: int32 scalars."""
         return tables.step(self.table, state, action, key)
 
     def observe(self, state: tf.Tensor) -> tf.Tensor:
+        """The state's number, int32 scalar."""
         return state
 
 
 @cache
 def _table(success: float | None) -> tables.Table:
-    """success: the probability that a move goes where it should, None where nothing else can happen."""
+    """Returns the table. success: the probability that a move goes in its direction, None if it always does."""
 
     def results(state: int, action: int) -> list[tables.Result]:
-        square, passenger, destination = taken_apart(state)
+        square, passenger, destination = decode(state)
         if action == 4:
-            found = passenger < IN_TAXI and square == PLACES[passenger]
-            there = numbered(square, IN_TAXI if found else passenger, destination)
+            found = passenger < IN_TAXI and square == LOCATIONS[passenger]
+            there = encode(square, IN_TAXI if found else passenger, destination)
             return [tables.Result(1.0, there, -1.0 if found else -10.0, False)]
         if action == 5:
-            if passenger != IN_TAXI or square not in PLACES:
+            if passenger != IN_TAXI or square not in LOCATIONS:
                 return [tables.Result(1.0, state, -10.0, False)]
-            place = PLACES.index(square)
+            place = LOCATIONS.index(square)
             arrived = place == destination
-            there = numbered(square, place, destination)
+            there = encode(square, place, destination)
             return [tables.Result(1.0, there, 20.0 if arrived else -1.0, arrived)]
         forward = _moved(square, action)
         squares, chances = [forward], [1.0]
-        if success is not None:  # a taxi that cannot move does not slide either
+        if success is not None:  # a taxi that cannot move forward does not slide to a side either
             sides = [square if forward == square else _moved(square, aside) for aside in ASIDE[action]]
             squares, chances = [forward, *sides], [success, (1.0 - success) / 2.0, (1.0 - success) / 2.0]
-        theres = [numbered(each, passenger, destination) for each in squares]
+        theres = [encode(each, passenger, destination) for each in squares]
         return [tables.Result(chance, there, -1.0, False) for chance, there in zip(chances, theres)]
 
-    starts = [state for state in range(500) if taken_apart(state)[1] not in (IN_TAXI, taken_apart(state)[2])]
+    starts = [state for state in range(500) if decode(state)[1] not in (IN_TAXI, decode(state)[2])]
     return tables.table(results, 500, 6, starts)
 
 
-def numbered(square: tuple[int, int], passenger: int, destination: int) -> int:
+def encode(square: tuple[int, int], passenger: int, destination: int) -> int:
     """The number of a state."""
     return ((square[0] * SIZE + square[1]) * 5 + passenger) * 4 + destination
 
 
-def taken_apart(state: int) -> tuple[tuple[int, int], int, int]:
+def decode(state: int) -> tuple[tuple[int, int], int, int]:
     """The taxi's square, the passenger and the destination of a state."""
     return divmod(state // 20, SIZE), state // 4 % 5, state % 4
 

@@ -1,4 +1,4 @@
-"""A process of its own that steps an environment: its parent answers to signals, and ends it."""
+"""Signals in a process that steps environments: only its parent handles them, and ends the process."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ _PARENTS_TIME_S = 5.0
 
 
 def ignore_signals() -> None:
-    """Signals to the whole group (Ctrl-C, a batch system's) are for the parent, which needs its environments to answer.
+    """Ignores signals to the whole process group (Ctrl-C, a batch system's).
 
-    SIGTERM, by which the parent itself ends such a process, is obeyed once the parent has had its time.
+    The parent handles them, and needs its environments until it has saved. SIGTERM, which the parent itself may send,
+    ends this process after 5 s.
     """
-    with contextlib.suppress(ValueError):  # not in the main thread: nothing was inherited
+    with contextlib.suppress(ValueError):  # outside the main thread there are no handlers to replace
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)

@@ -1,1 +1,1 @@
-"""How good a policy is: episodes with fixed seeds, side by side, and their videos."""
+"""Evaluation of policies: episodes with fixed seeds, many at a time, and their videos."""

@@ -28,6 +28,7 @@ class Evaluation(NamedTuple):
 
     @property
     def mean(self) -> float:
+        """The mean return."""
         return float(np.mean(self.returns))
 
     def summary(self, step: int) -> dict[str, float]:
@@ -121,10 +122,12 @@ class Evaluator:
 
 
 def is_gymnasiums_own(unit: CheckedEnv) -> bool:
+    """Whether an environment is one of Gymnasium's, and can be forked without harm."""
     return type(unit.unwrapped).__module__.startswith("gymnasium.envs.") and sys.platform == "linux"
 
 
 def evaluation_seeds(seed: int, step: int, episodes: int) -> list[int]:
+    """The reset seed of each episode of the evaluation at a step. seed: the run's."""
     key = rng.key(seed).numpy()[None]
     for number in (0x6576616C, step):  # "eval": no training key has this tag
         key = rng.folded_in(key, np.array([number]))

@@ -1,8 +1,8 @@
-"""Many episodes at a time, each to its end: in this process, and beside it in forked ones.
+"""Runs many episodes at a time, each to its end, in this process and in forked processes.
 
-An environment's step is Python and holds the interpreter, so that threads would not help. A forked process has the
-environments as they stand, and its results come back by memory that both share; it never touches TensorFlow, and lives
-for these episodes alone.
+The step of an environment is Python code and blocks other threads, so threads would not help. A forked process has
+copies of the environments, and returns results through shared memory. It never uses TensorFlow, and ends with these
+episodes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LEAST = 64  # environments of a process: with fewer, forking costs more than it 
 def run(
     units: Sequence[CheckedEnv], seeds: Sequence[int], policy: Callable[[np.ndarray], np.ndarray], workers: int
 ) -> tuple[list[float], list[int]]:
-    """One episode of each environment, from its seed: their returns and lengths.
+    """Runs one episode of each environment, from its seed. Returns the returns and the lengths.
 
     policy: actions [K, ...] for observations [K, ...] of all K, those whose episode has ended included. workers: the
     most processes, this one among them. Results do not depend on their number. Errors: RunError.
@@ -43,29 +43,29 @@ def run(
     parts = max(1, min(workers, len(units) // LEAST))
     ends = [index * len(units) // parts for index in range(parts + 1)]
     shares = [_LocalEpisodes(units, begin, end, obs, returns, lengths) for begin, end in pairwise(ends)]
-    beside: list[_ForkedWorker] = []
+    forked: list[_ForkedWorker] = []
     try:
         for share in shares[1:]:
-            beside.append(_ForkedWorker(share, shared_actions, beside))
+            forked.append(_ForkedWorker(share, shared_actions, forked))
         while True:
-            going = [each for each in beside if each.going]
-            for each in going:
+            active = [each for each in forked if each.active]
+            for each in active:
                 each.begin()
             shares[0].step(shared_actions)
-            for each in going:
+            for each in active:
                 each.end()
-            if not (shares[0].going or any(each.going for each in beside)):
+            if not (shares[0].active or any(each.active for each in forked)):
                 break
             shared_actions[...] = policy(obs)
     finally:
-        for each in beside:
+        for each in forked:
             each.close()
-    shares[0].told()
+    shares[0].publish()
     return returns.tolist(), lengths.tolist()
 
 
 class _LocalEpisodes:
-    """Environments that one process steps. Once `told`, their returns and lengths are where all look."""
+    """Environments that one process steps. `publish` copies their returns and lengths to the shared arrays."""
 
     def __init__(
         self,
@@ -77,35 +77,35 @@ class _LocalEpisodes:
         lengths: np.ndarray,
     ) -> None:
         self._units, self._obs, self._to = units, obs, (returns, lengths)
-        self.going = list(range(begin, end))
-        # Python's own numbers: what stands around an environment's step would else take longer than it does.
-        self._returns, self._lengths = dict.fromkeys(self.going, 0.0), dict.fromkeys(self.going, 0)
+        self.active = list(range(begin, end))
+        # Python numbers, not arrays: adding to arrays would take longer than a cheap environment's step.
+        self._returns, self._lengths = dict.fromkeys(self.active, 0.0), dict.fromkeys(self.active, 0)
 
     def step(self, actions: np.ndarray) -> None:
-        units, obs, going = self._units, self._obs, []
-        for index in self.going:
+        units, obs, active = self._units, self._obs, []
+        for index in self.active:
             obs[index], reward, terminated, truncated, _ = units[index].step(actions[index])
             self._returns[index] += reward
             self._lengths[index] += 1
             if not (terminated or truncated):
-                going.append(index)
-        self.going = going
+                active.append(index)
+        self.active = active
 
-    def told(self) -> None:
+    def publish(self) -> None:
         returns, lengths = self._to
         for index, value in self._returns.items():
             returns[index], lengths[index] = value, self._lengths[index]
 
 
 class _ForkedWorker:
-    """A share in a forked process. others: those that were forked before."""
+    """Steps a part of the environments in a forked process. others: the workers that were forked before."""
 
     def __init__(self, share: _LocalEpisodes, actions: np.ndarray, others: Sequence[_ForkedWorker]) -> None:
-        self.going = bool(share.going)
+        self.active = bool(share.active)
         go, self._go = os.pipe()
         self._told, tell = os.pipe()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the child needs none of what they hold
+            warnings.simplefilter("ignore", DeprecationWarning)  # about threads; the child needs no lock that they hold
             self._pid = os.fork()
         if not self._pid:
             for each in (self._go, self._told, *(end for other in others for end in other.ends)):
@@ -116,20 +116,20 @@ class _ForkedWorker:
 
     @property
     def ends(self) -> tuple[int, int]:
-        """This process' ends of the pipes; a child that kept them open would outlive it."""
+        """This process' ends of the pipes. A child must close them; otherwise it would not end with this process."""
         return self._go, self._told
 
     def begin(self) -> None:
-        """Has it take a step."""
-        with suppress(BrokenPipeError):  # `end` says why
+        """Starts a step in the worker."""
+        with suppress(BrokenPipeError):  # `end` raises the error
             os.write(self._go, b"s")
 
     def end(self) -> None:
-        """Waits for the step. RunError where it failed."""
+        """Waits for the step. Errors: RunError where it failed."""
         with heartbeat.waiting():
             answer = os.read(self._told, 1)
             if answer in (b"0", b"1"):
-                self.going = answer == b"1"
+                self.active = answer == b"1"
                 return
             told = answer + b"".join(iter(lambda: os.read(self._told, 65536), b""))
         if not told:
@@ -141,20 +141,20 @@ class _ForkedWorker:
         for end in self.ends:
             os.close(end)
         with suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)  # nothing of it is needed any more
+            os.kill(self._pid, signal.SIGKILL)  # its results are no longer needed
         os.waitpid(self._pid, 0)
 
 
 def _worker_main(share: _LocalEpisodes, actions: np.ndarray, go: int, tell: int) -> NoReturn:
-    """The life of a forked process: a step for each word, until there is no more to do, or nobody to say so."""
+    """Runs in a forked process: takes a step for each byte from the parent, until all episodes or the parent end."""
     try:
         ignore_signals()
-        while share.going and os.read(go, 1):
+        while share.active and os.read(go, 1):
             share.step(actions)
-            if not share.going:
-                share.told()
-            os.write(tell, b"1" if share.going else b"0")
-    except BaseException as error:  # noqa: BLE001 (the parent hears of whatever it was)
+            if not share.active:
+                share.publish()
+            os.write(tell, b"1" if share.active else b"0")
+    except BaseException as error:  # noqa: BLE001 (the parent gets every error)
         why = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
         trace = "".join(traceback.format_exception(error.__cause__ or error))
         with suppress(OSError):
@@ -164,7 +164,7 @@ def _worker_main(share: _LocalEpisodes, actions: np.ndarray, go: int, tell: int)
 
 
 def _shared(array: np.ndarray) -> np.ndarray:
-    """A copy in memory that processes forked from this one share with it."""
+    """Returns a copy in memory that this process shares with processes that it forks later."""
     memory = mmap.mmap(-1, max(array.nbytes, 1))
     shared = np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
     shared[...] = array

@@ -1,7 +1,7 @@
-"""Evaluation episodes as MP4 files: done over again in a rendering environment, so that nothing else hears of it.
+"""Videos of evaluation episodes: replays an episode in an environment that renders, and writes an MP4 file.
 
-An episode is known by its seed and its actions. Replaying those touches neither the environments that were evaluated in
-nor a policy nor a random key: a run with videos has the same numbers as one without.
+The seed and the actions define an episode. A replay uses no evaluation environment, no policy and no random key, so a
+run with videos has the same numbers as one without.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _log = logging.getLogger("rlresearch.evaluation.video")
 
 
 class Recorder:
-    """Videos of the first episode of evaluations, into the run directories `folders`, one a member.
+    """Records videos of the first episode of evaluations into the run directories `folders`, one per member.
 
-    One that cannot be made is warned of, the first time, and ends nothing. check: called between frames, may raise.
+    The first video that fails causes a warning; the run continues. check: called between frames, may raise.
     """
 
     def __init__(self, task: Task, folders: Sequence[Path], check: Callable[[], None] = lambda: None) -> None:
@@ -53,7 +53,7 @@ class Recorder:
 def record(task: Task, episode: Episode, path: Path, check: Callable[[], None] = lambda: None) -> None:
     """Writes an episode to an MP4 file, whole or not at all. Errors: RunError, ConfigError, OSError.
 
-    Where the environment does not do the same again a warning says so.
+    It warns where the replay gives another return than the evaluation.
     """
     path.parent.mkdir(exist_ok=True)
     fresh = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.mp4")
@@ -98,7 +98,7 @@ def check_rendering(task: Task, where: str) -> None:
 
 
 def _without_screen() -> None:
-    """Libraries that draw are told that there is no screen, where there is none, and to say nothing of themselves."""
+    """Tells drawing libraries to work without a screen where there is none, and not to print anything."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
@@ -106,7 +106,7 @@ def _without_screen() -> None:
 
 
 def write_video(path: Path, env: CheckedEnv, episode: Episode, check: Callable[[], None]) -> float | None:
-    """The return of what was shown; None where not all was."""
+    """Writes the video. Returns the return of the episode, or None where the video shows only its beginning."""
     import imageio_ffmpeg
 
     frames = _frames(env, episode, check)
@@ -126,7 +126,7 @@ def write_video(path: Path, env: CheckedEnv, episode: Episode, check: Callable[[
 
 
 def _frames(env: CheckedEnv, episode: Episode, check: Callable[[], None]) -> Iterator[tuple[np.ndarray, float]]:
-    """Every picture and the return so far."""
+    """Yields (frame, return so far) for each step."""
     env.reset(seed=episode.seed)
     total = 0.0
     yield cast(np.ndarray, env.render()), total  # as `rgb_array` promises

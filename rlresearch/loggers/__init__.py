@@ -1,1 +1,1 @@
-"""What hears of a run's rows: files, console, TensorBoard, W&B."""
+"""Loggers, which receive the rows of a run: files, console, TensorBoard, W&B."""

@@ -1,7 +1,7 @@
-"""Where a run's numbers go: to its files, which are the truth, and to any number of mirrors.
+"""The `Logger` protocol: a run sends its numbers to its files and to any number of mirrors.
 
-A mirror (the terminal, W&B, TensorBoard) is a convenience: it may break and the run goes on.
-The files may not: a run whose results cannot be kept stops and says why.
+A mirror (the terminal, W&B, TensorBoard) is a copy for convenience. If a mirror fails, the run continues. If the files
+cannot be written, the run stops with an error, because its results would be lost.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ Row = dict[str, Any]
 
 
 class Logger(Protocol):
-    """What receives a run's numbers.
+    """Receives the numbers of a run.
 
-    A metrics row is {"step": int, "time": seconds since the start, "group/name": number, ...}; an evaluation
-    row is {"step", "time", "returns": [...], "lengths": [...]}. Either may lack "time".
+    A metrics row is {"step": int, "time": seconds since the start, "group/name": number, ...}. An evaluation
+    row is {"step", "time", "returns": [...], "lengths": [...]}. "time" may be missing in both.
     """
 
     def metrics(self, row: Row) -> None:
-        """Takes one row of training metrics."""
+        """Receives one row of training metrics."""
 
     def evaluation(self, row: Row) -> None:
-        """Takes the episodes of one evaluation."""
+        """Receives one evaluation row, with the return and length of each episode."""
 
     def lineage(self, row: Row) -> None:
-        """Takes a row about a member of a population that became a copy of another."""
+        """Receives a row about a member of a population that became a copy of another member."""
         return None
 
     def finish(self, summary: Row) -> None:
-        """Takes how the run ended, once, before `close`; every part may be absent.
+        """Receives the end of the run as `summary`; called once, before `close`. Every key may be absent.
 
-        status: finished (default), failed or interrupted; reason: {kind, environment, step, error} where it
-        failed; total_steps; wall_time_s and training_time_s, seconds; steps_per_second;
-        final_evaluation: {step, mean, std, episodes}; members: a list of {mean, ...}, one for each member of
-        a population; run_directory: path; next: lines a person may type next.
+        status: finished (default), failed or interrupted. reason: {kind, environment, step, error}, where the run
+        failed. total_steps; wall_time_s and training_time_s, in seconds; steps_per_second.
+        final_evaluation: {step, mean, std, episodes}. members: a list of {mean, ...}, one for each member of
+        a population. run_directory: path. next: commands that the user may type next.
         """
 
     def close(self) -> None:
-        """Lets go of files and threads; may be called again."""
+        """Closes files and ends threads; a second call does nothing."""

@@ -1,4 +1,4 @@
-"""Several loggers as one: a mirror may break, the files may not."""
+"""Several loggers as one. An error of a mirror is a warning; an error of the files ends the run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _log = logging.getLogger("rlresearch.loggers")
 
 
 class CompositeLogger(Logger):
-    """Hands everything to each of `loggers`, in order.
+    """Passes every call to each of `loggers`, in order.
 
-    A mirror that raises is warned about once and left out from then on, though still closed. A `FileLogger` that
-    raises is heard after the others had their turn: its error goes on to the caller.
+    A mirror that raises gets no further rows; there is one warning, and `close` still closes it. An error of a
+    `FileLogger` is raised after all other loggers were called.
     """
 
     def __init__(self, loggers: Sequence[Logger]) -> None:
@@ -23,23 +23,23 @@ class CompositeLogger(Logger):
         self._left_out: list[Logger] = []
 
     def metrics(self, row: Row) -> None:
-        """Takes one row of training metrics. Errors: those of a `FileLogger`."""
+        """Passes on one row of training metrics. Errors: those of a `FileLogger`."""
         self._each(lambda logger: logger.metrics(row))
 
     def evaluation(self, row: Row) -> None:
-        """Takes the episodes of one evaluation. Errors: those of a `FileLogger`."""
+        """Passes on one evaluation row. Errors: those of a `FileLogger`."""
         self._each(lambda logger: logger.evaluation(row))
 
     def lineage(self, row: Row) -> None:
-        """Takes a row about a copied member, for those who want it. Errors: those of a `FileLogger`."""
+        """Passes on a row about a copied member of a population. Errors: those of a `FileLogger`."""
         self._each(lambda logger: logger.lineage(row))
 
     def finish(self, summary: Row) -> None:
-        """Takes how the run ended. Errors: those of a `FileLogger`."""
+        """Passes on how the run ended. Errors: those of a `FileLogger`."""
         self._each(lambda logger: logger.finish(summary))
 
     def close(self) -> None:
-        """Closes every logger, also those left out. Errors: those of a `FileLogger`, once all are closed."""
+        """Closes every logger, also those that failed. Errors: those of a `FileLogger`, after all are closed."""
         self._loggers, self._left_out = self._loggers + self._left_out, []
         self._each(lambda logger: logger.close())
 
@@ -48,7 +48,7 @@ class CompositeLogger(Logger):
         for logger in list(self._loggers):
             try:
                 tell(logger)
-            except Exception as error:  # noqa: BLE001 (a mirror may raise anything; Ctrl-C passes)
+            except Exception as error:  # noqa: BLE001 (a mirror may raise any error; Ctrl-C is not caught)
                 if isinstance(logger, FileLogger):
                     truth_lost = truth_lost or error
                 else:

@@ -1,8 +1,8 @@
-"""What a person sees in the terminal while a run goes on, and at its end.
+"""The console: shows the progress of a run in the terminal, and its end.
 
-Live, in a terminal: a panel that rich redraws from a thread of its own. Plain, in a pipe or a batch job: now and
-then a line without control characters. Both speak the `Logger` protocol, so the run treats them as one more
-mirror, and both only keep numbers when a row comes: drawing never slows the step.
+Live mode, for a terminal: a panel that rich redraws from its own thread. Plain mode, for a pipe or a batch job: a line
+from time to time, without control characters. The display is a `Logger`, so for the run it is another mirror. A row
+only updates numbers in memory, and drawing happens in the other thread, so it does not slow training.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 ConsoleMode = Literal["auto", "live", "plain", "none"]
 CONSOLES = get_args(ConsoleMode)
 
-# A redraw takes about 2 ms of the interpreter that also drives the environment: 4 a second cost under 1%.
+# A redraw holds Python's interpreter lock for about 2 ms, so 4 redraws a second cost training less than 1 %.
 _REDRAWS_PER_SECOND = 4
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _COLOURS = {"finished": "green", "pruned": "cyan", "failed": "red", "interrupted": "yellow"}
 
 
 class Display(Logger):
-    """The terminal as a logger, in one of four ways: `console` is auto, live, plain or none.
+    """Shows a run in the terminal. console: the mode, which is auto, live, plain or none.
 
-    auto is live where `stream` (default: standard output) is a terminal, else plain. Plain prints a line at most
-    every `every_s` seconds and at each evaluation. Reads train/return, train/episodes, train/length and
-    speed/steps_per_second from metrics rows, `returns` from evaluation rows, all of a `Logger`'s summary.
-    Errors: ConfigError for another `console`. A terminal that goes away only ends the display.
+    auto is live where `stream` (default: standard output) is a terminal, otherwise plain. Plain prints a line at most
+    every `every_s` seconds and at each evaluation. The display uses train/return, train/episodes, train/length and
+    speed/steps_per_second of metrics rows, `returns` of evaluation rows, and the summary of `finish`.
+    Errors: ConfigError for another `console`. If the terminal closes, only the display ends.
     """
 
     def __init__(
@@ -61,13 +61,14 @@ class Display(Logger):
         self._every_s = every_s
         self._printed_at = clock()
         self._clock = clock
-        self._plus_minus = "±" if _can_say("±", self._stream) else "+/-"
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        self._plus_minus = "±" if "±".encode(encoding, "ignore") else "+/-"
         self._screen: Console | None = _rich_console(self._stream, width) if self.kind == "live" else None
         self._live: Live | None = None
         self._warnings = _Warnings(self)
 
     def start(self, lines: Sequence[str], total_steps: int, step: int = 0) -> None:
-        """Prints what is being run (`lines`; in plain, one line) and begins to count from `step` (a resumed run's)."""
+        """Prints `lines` (plain: as one line) and starts the display. step: where a resumed run starts."""
         self._progress = Progress(self._clock, total_steps, step)
         self._printed_at = self._clock()
         if self.kind == "none":
@@ -78,22 +79,22 @@ class Display(Logger):
             self._start_live(self._screen)
 
     def metrics(self, row: dict[str, Any]) -> None:
-        """Takes the newest metrics."""
+        """Receives the newest metrics."""
         self._progress.take_metrics(row)
         if self._clock() - self._printed_at >= self._every_s:
             self._print_progress()
 
     def evaluation(self, row: dict[str, Any]) -> None:
-        """Takes the newest evaluation."""
+        """Receives the newest evaluation."""
         self._progress.take_evaluation(row)
         self._print_progress()
 
     def message(self, text: str) -> None:
-        """Prints `text`, above the panel where there is one."""
+        """Prints `text`; in live mode, above the panel."""
         self._print(text)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Puts a table of how the run ended in the panel's place; see `Logger.finish` for `summary`."""
+        """Replaces the panel by a table that says how the run ended; see `Logger.finish` for `summary`."""
         self._stop_live(erase=True)
         status = summary.get("status", "finished")
         table = _end_table(summary, self._plus_minus)
@@ -102,11 +103,11 @@ class Display(Logger):
             self._print("\n".join([status, *(f"  {label:<{width}}  {value}" for label, value in table)]))
         else:
             self._show(_panel(_two_columns(table), status, _COLOURS.get(status, "cyan")))
-        # Below the table and unwrapped: a path or a command in a frame cannot be copied.
+        # Printed below the table, without line breaks: a user cannot copy a path or a command out of a frame.
         self._print("\n".join(_what_next(summary)))
 
     def close(self) -> None:
-        """Gives the terminal back; may be called again."""
+        """Ends the display; a second call does nothing."""
         logging.getLogger("rlresearch").removeHandler(self._warnings)
         self._stop_live(erase=False)
 
@@ -155,7 +156,7 @@ class Display(Logger):
 
     @contextlib.contextmanager
     def _gone_is_none(self) -> Iterator[None]:
-        """A closed pipe or terminal is nobody watching, not an error of the run."""
+        """Turns the display off where the pipe or terminal has been closed; this is not an error of the run."""
         try:
             yield
         except (OSError, ValueError):  # ValueError: "I/O operation on closed file"
@@ -163,7 +164,7 @@ class Display(Logger):
 
 
 class Progress:
-    """The newest numbers of a run, as a line and as a panel."""
+    """Keeps the newest numbers of a run, and shows them as a line or as a panel."""
 
     def __init__(self, clock: Callable[[], float], total_steps: int = 0, step: int = 0) -> None:
         self._clock = clock
@@ -171,12 +172,12 @@ class Progress:
         self._total_steps = total_steps
         self._step = step
         self._metrics: dict[str, Any] = {}
-        self._evaluation: tuple[float, float, str, int] | None = None  # mean, std, of what, step
+        self._evaluation: tuple[float, float, str, int] | None = None  # mean, std, number of episodes as text, step
 
     def take_metrics(self, row: dict[str, Any]) -> None:
         """Keeps the newest value of every metric."""
         self._step = max(self._step, int(row.get("step", 0)))
-        # Made anew, never changed: the drawing thread may be reading the old one.
+        # A new dictionary, because the drawing thread may be reading the old one.
         self._metrics = self._metrics | row
 
     def take_evaluation(self, row: dict[str, Any]) -> None:
@@ -184,12 +185,12 @@ class Progress:
         step = int(row.get("step", 0))
         self._step = max(self._step, step)
         returns = list(row.get("returns", ()))
-        # A population's returns are a list for each member: each member counts once, by its mean.
+        # A population has a list of returns for each member; each member counts once, with its mean.
         noun = "members" if any(isinstance(value, list | tuple) for value in returns) else "episodes"
         self._evaluation = (*mean_std(returns), f"{len(returns)} {noun}", step)
 
     def line(self, plus_minus: str = "±") -> str:
-        """As in `step 5,000/20,000  25%  6,212 steps/s  return -812.3  eval -201.4 ± 80.2  left 0:03`."""
+        """Returns text as in `step 5,000/20,000  25%  6,212 steps/s  return -812.3  eval -201.4 ± 80.2  left 0:03`."""
         parts = [f"step {self._steps()}", f"{self._percent():.0f}%", f"{self._speed()} steps/s"]
         parts.append(f"return {number(self._metrics.get('train/return'))}")
         if self._evaluation is not None:
@@ -197,7 +198,7 @@ class Progress:
         return "  ".join([*parts, f"left {self._left()}"])
 
     def panel(self, plus_minus: str = "±") -> RenderableType:
-        """The same numbers and the time elapsed, in a frame; fits 80 columns."""
+        """Returns the numbers of `line` and the elapsed time in a frame, at most 80 columns wide."""
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
@@ -243,7 +244,7 @@ class Progress:
 
 
 class _Warnings(logging.Handler):
-    """Shows warnings of the package above the panel; log.txt keeps them too."""
+    """Shows the warnings of the package above the panel; log.txt has them too."""
 
     def __init__(self, display: Display) -> None:
         super().__init__(logging.WARNING)
@@ -254,7 +255,7 @@ class _Warnings(logging.Handler):
 
 
 def _end_table(summary: dict[str, Any], plus_minus: str) -> list[tuple[str, str]]:
-    """(label, value) of everything that `summary` knows."""
+    """Returns (label, value) for each fact in `summary`."""
     table: list[tuple[str, str]] = []
     if summary.get("reason"):
         table.append(("reason", _reason(summary["reason"])))
@@ -277,7 +278,7 @@ def _end_table(summary: dict[str, Any], plus_minus: str) -> list[tuple[str, str]
 
 
 def _members(members: Sequence[Any], plus_minus: str) -> list[tuple[str, str]]:
-    """Mean ± std over members, then the best and the worst; a member without a number is counted, not averaged."""
+    """Returns mean ± std over members, then the best and the worst. Members without a number are only counted."""
     means = [real(member.get("mean") if isinstance(member, dict) else member) for member in members]
     known = [(mean, index) for index, mean in enumerate(means) if math.isfinite(mean)]
     missing = f", {len(means) - len(known)} without a number" if len(known) < len(means) else ""
@@ -292,7 +293,7 @@ def _members(members: Sequence[Any], plus_minus: str) -> list[tuple[str, str]]:
 
 
 def _what_next(summary: dict[str, Any]) -> list[str]:
-    """Where the run lies and what a person may type now."""
+    """Returns the lines after the table: the path of the run directory, and commands to type next."""
     lines = [f"run directory  {summary['run_directory']}"] if summary.get("run_directory") else []
     return lines + (["next", *(f"  {line}" for line in summary["next"])] if summary.get("next") else [])
 
@@ -306,25 +307,17 @@ def _reason(reason: Any) -> str:
 
 
 def _suited(stream: TextIO) -> str:
-    with contextlib.suppress(AttributeError, ValueError):  # no file at all, or a closed one
+    with contextlib.suppress(AttributeError, ValueError):  # the stream is not a file, or it is closed
         if stream.isatty() and os.environ.get("TERM") != "dumb":
             return "live"
     return "plain"
-
-
-def _can_say(text: str, stream: TextIO) -> bool:
-    try:
-        text.encode(getattr(stream, "encoding", None) or "utf-8")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
 
 
 def _rich_console(stream: TextIO, width: int | None) -> Console:
     from rich.console import Console
 
     class Quiet(Console):
-        def on_broken_pipe(self) -> None:  # rich's own answer to a closed pipe is to end the process
+        def on_broken_pipe(self) -> None:  # rich's own method ends the process when a pipe closes
             self.quiet = True
 
     return Quiet(file=stream, width=width, force_terminal=True, highlight=False, markup=False, emoji=False)

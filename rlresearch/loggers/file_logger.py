@@ -1,4 +1,4 @@
-"""The files of a run's rows, which are the truth about it."""
+"""Writes the rows of a run to its files. All other copies are made from these files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlresearch.storage.rollback import difference
 from rlresearch.storage.run_directory import RunDirectory, timestamp
 
 _IN_EVERY_RUN = ("metrics", "evaluations")
-# Parts of a summary that tell a person what to do next; run.json is about the run.
+# Keys of a summary that are only shown in the terminal; run.json does not need them.
 _FOR_THE_SCREEN = ("run_directory", "next")
 
 _log = logging.getLogger("rlresearch.loggers")
@@ -22,9 +22,9 @@ _log = logging.getLogger("rlresearch.loggers")
 class FileLogger(Logger):
     """Writes metrics.jsonl and evaluations.jsonl, and the end of the run into run.json.
 
-    elapsed_s: what the run has behind it. cut: for a file's name the rows that stood there before the run was resumed;
-    those that are written again and are not the same are warned of, and named in run.json as `nondeterminism`.
-    Errors: RunError naming the file that cannot be written. The run directory stays its creator's to close.
+    elapsed_s: seconds that a resumed run has already taken. cut: by file name, the rows that resuming removed. The run
+    writes these rows again. The first row that differs causes a warning and becomes `nondeterminism` in run.json.
+    Errors: RunError that names the file. `close` does not close the run directory; its creator does.
     """
 
     def __init__(
@@ -39,42 +39,42 @@ class FileLogger(Logger):
         self._warned = False
 
     def metrics(self, row: Row) -> None:
-        """Appends `row` to metrics.jsonl. Errors: KeyError without a "step"."""
+        """Appends `row` to metrics.jsonl. Errors: KeyError where "step" is missing."""
         self._write("metrics", row)
 
     def evaluation(self, row: Row) -> None:
-        """Appends `row` to evaluations.jsonl. Errors: KeyError without a "step"."""
+        """Appends `row` to evaluations.jsonl. Errors: KeyError where "step" is missing."""
         self._write("evaluations", row)
 
     def lineage(self, row: Row) -> None:
-        """Appends `row`, about a member of a population that became a copy of another, to lineage.jsonl."""
+        """Appends `row` to lineage.jsonl; it says which member of a population became a copy of which other."""
         if "lineage" not in self._files:
             self._files["lineage"] = JsonLines(self._run.path / "lineage.jsonl")
         self._files["lineage"].write(row)
 
     def sizes(self) -> dict[str, int]:
-        """The bytes in each file so far."""
+        """Returns the size of each file in bytes."""
         return {name: file.size for name, file in self._files.items()}
 
     def sync(self) -> None:
-        """Brings every row to the disk."""
+        """Flushes all rows to the disk."""
         for file in self._files.values():
             file.sync()
 
     def finish(self, summary: Row) -> None:
-        """Merges `summary`, less what is for the screen only, into run.json."""
+        """Merges `summary` into run.json, without the keys that are only for the terminal."""
         ended = {"status": "finished", "finished_at": timestamp(), "wall_time_s": self.elapsed_s}
         self._run.record(**(ended | {name: part for name, part in summary.items() if name not in _FOR_THE_SCREEN}))
 
     def close(self) -> None:
-        """Brings every row to the disk; may be called again."""
+        """Flushes all rows to the disk and closes the files; a second call does nothing."""
         with contextlib.ExitStack() as stack:
             for file in self._files.values():
                 stack.callback(file.close)
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the run began, those between two sessions apart."""
+        """The seconds that the run has taken, without the time between an interruption and a resume."""
         return round(time.monotonic() - self._started, 3)
 
     def _write(self, name: str, row: Row) -> None:

@@ -1,4 +1,4 @@
-"""Numbers and durations as a person reads them."""
+"""Formats numbers and durations for people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def number(value: Any, digits: int = 1) -> str:
-    """As in 1,234.5; small numbers as in 0.0123; `-` where there is none (None, NaN)."""
+    """Formats a number as in 1,234.5, a number below 1 as in 0.0123, and None or NaN as `-`."""
     value = real(value)
     if math.isnan(value):
         return "-"
@@ -18,7 +18,7 @@ def number(value: Any, digits: int = 1) -> str:
 
 
 def duration(seconds: float) -> str:
-    """As in 0:03, 12:40 or 1:02:03; `-` where unknown."""
+    """Formats seconds as in 0:03, 12:40 or 1:02:03; NaN, infinity and None as `-`."""
     if not math.isfinite(real(seconds)):
         return "-"
     minutes, rest = divmod(round(seconds), 60)
@@ -27,12 +27,12 @@ def duration(seconds: float) -> str:
 
 
 def with_spread(mean: Any, std: Any, plus_minus: str) -> str:
-    """As in `1.0 ± 0.5`; the mean alone where there is no spread. plus_minus: the sign that the terminal can show."""
+    """Formats as in `1.0 ± 0.5`; only the mean where `std` is None or NaN. plus_minus: the sign between them."""
     return number(mean) if math.isnan(real(std)) else f"{number(mean)} {plus_minus} {number(std)}"
 
 
 def mean_std(values: Iterable[Any]) -> tuple[float, float]:
-    """The mean and the population's standard deviation (NumPy's default)."""
+    """Returns the mean and the standard deviation with divisor N (NumPy's default); NaN twice without values."""
     reals = [real(value) for value in values]
     if not reals:
         return math.nan, math.nan
@@ -41,7 +41,7 @@ def mean_std(values: Iterable[Any]) -> tuple[float, float]:
 
 
 def real(value: Any) -> float:
-    """One number: NaN for None, the mean for a list (a population's)."""
+    """Returns `value` as one float: NaN for None, and the mean of a list (one number per member of a population)."""
     if isinstance(value, list | tuple):
         return mean_std(value)[0]
     return math.nan if value is None else float(value)

@@ -1,8 +1,8 @@
-"""A run directory's rows in the order in which they were written, also while they are being written.
+"""Reads the rows of a run directory in the order of their steps, also while the run writes them.
 
-Metrics and evaluations become one sequence of points. A point's `position` is twice its step, of an evaluation and
-one: it always rises, and after a cut back to a checkpoint the same row has the same position again. So the last
-position in a mirror says what it has and what it lacks.
+Metrics and evaluations become one sequence of points. The `position` of a point is 2 * step, plus 1 for an evaluation.
+Positions always increase. A resumed run that writes a row again gives it the same position again. So a mirror that
+knows its last position knows which points it lacks.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from rlresearch.errors import RunError
 from rlresearch.storage.jsonl import parsed_rows
 from rlresearch.storage.run_directory import RunDirectory, video_of
 
-_PIECE = 8 << 20  # bytes of a file read at once
+_PIECE = 8 << 20  # bytes that one read takes from a file
 
 
 class LoggedRow(NamedTuple):
-    """time: seconds since the run began, None where the row does not say. values: metrics by name; of an evaluation
-    eval/return, eval/return_std (over its episodes), eval/length, eval/episodes, and the lists eval/returns and
-    eval/lengths. video: a file, or None.
+    """One row of metrics or one evaluation. time: seconds since the run began; None where the row has no time.
+
+    values: metrics by name. An evaluation has eval/return (the mean), eval/return_std (over its episodes),
+    eval/length, eval/episodes, and the lists eval/returns and eval/lengths. video: path of a file, or None.
     """
 
     position: int
@@ -36,7 +37,7 @@ class LoggedRow(NamedTuple):
 
 
 class RowFollower:
-    """The points of the run at `path` from the first one on, each once."""
+    """Returns every point of the run at `path` once, from the first one on."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -45,16 +46,16 @@ class RowFollower:
         self._waiting: list[LoggedRow] = []
 
     def so_far(self) -> list[LoggedRow]:
-        """What came since the last call, as far as nothing can come before it any more. Errors: RunError."""
+        """Returns the new points up to the last metrics row; no later row can come before them. Errors: RunError."""
         rows = [_of_metrics(row) for row in self._metrics.rows()]
         until = max((point.position for point in rows), default=-1)
         self._waiting += rows
         self._waiting += [_of_evaluation(row, self.path) for row in self._evaluations.rows()]
-        # An evaluation is written after the metrics of its step: those before `until` have been seen by now.
+        # An evaluation is written after the metrics of its step, so every evaluation before `until` has been read.
         return self._taken(until)
 
     def rest(self) -> list[LoggedRow]:
-        """All that is there. To be called where nobody writes. Errors: RunError."""
+        """Returns all other points. Call it only while no process writes to the run. Errors: RunError."""
         points = self.so_far()
         self._waiting += [_of_metrics(row) for row in self._metrics.rows()]
         return points + self._taken(None)
@@ -67,7 +68,7 @@ class RowFollower:
 
 
 def started(path: Path) -> float | None:
-    """When a run began, in seconds since 1970; None where run.json does not say."""
+    """Returns the time at which a run began, in seconds since 1970; None where run.json has no such time."""
     try:
         return datetime.fromisoformat(RunDirectory(path).recorded()["started_at"]).timestamp()
     except (RunError, KeyError, TypeError, ValueError):
@@ -75,7 +76,7 @@ def started(path: Path) -> float | None:
 
 
 class _Tail:
-    """Whole rows at the end of a file that grows."""
+    """Reads the new complete rows of a file that another process appends to."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._read = path, 0

@@ -1,9 +1,9 @@
-"""A run directory as TensorBoard sees it: event files in RUN/tensorboard, by TensorFlow's own writer.
+"""TensorBoard: writes the rows of a run to event files in RUN/tensorboard, with TensorFlow's own writer.
 
-`python -m rlresearch.loggers.tensorboard RUN...` makes them afterwards, the same ones.
+`python -m rlresearch.loggers.tensorboard RUN...` writes the same files for runs that have ended.
 
-They hold what the rows hold, at the times when it happened: every number of metrics.jsonl under its name, evaluations
-as eval/return, eval/return_std, eval/length and eval/episodes, and the configuration, without secrets, as text.
+The event files have every number of metrics.jsonl under its name, with the time at which it was written. Evaluations
+are eval/return, eval/return_std, eval/length and eval/episodes. The configuration, without secrets, is a text.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ Row = dict[str, Any]
 class TensorBoard(Logger):
     """A `Logger` that copies the rows of the directory `path` into event files, from the first row on.
 
-    So it stands behind the logger that writes the rows, and what it is told is only when to look. Event files that are
-    there already are replaced once the new one has all that the rows have. Errors: OSError and TensorFlow's.
+    It reads the rows from the run's files; a call only says that there are new rows. So it must come after the
+    `FileLogger` that writes them. At the start it copies all rows into a new event file, which then replaces the old
+    ones. Errors: OSError and TensorFlow's.
     """
 
     def __init__(self, path: Path) -> None:
         self._path, self._following = path, RowFollower(path)
         self._began = started(path)
         self._folder = path / FOLDER
-        # TensorBoard reads every file with "tfevents" in its name.
+        # TensorBoard reads every file with "tfevents" in its name; the unfinished file must not have it.
         self._fresh = self._folder / f".{os.getpid()}.new"
         self._folder.mkdir(exist_ok=True)
         self._writer: Any = tf.io.TFRecordWriter(str(self._fresh))
@@ -59,19 +60,19 @@ class TensorBoard(Logger):
         os.rename(self._fresh, self._folder / f"events.out.tfevents.{time.time_ns() // 10**9}.{socket.gethostname()}")
 
     def metrics(self, row: Row) -> None:
-        """Copies what has been written."""
+        """Copies the new rows from the files."""
         self._copy(self._following.so_far())
 
     def evaluation(self, row: Row) -> None:
-        """Copies what has been written."""
-        self._copy(self._following.rest())  # its row is the last one so far
+        """Copies the new rows from the files."""
+        self._copy(self._following.rest())  # the row of this evaluation is the last one in the files
         self._writer.flush()
 
     def finish(self, summary: Row) -> None:
-        """Nothing: event files know no end."""
+        """Does nothing: an event file cannot say how a run ended."""
 
     def close(self) -> None:
-        """Copies the rest; may be called again."""
+        """Copies the remaining rows and closes the file; a second call does nothing."""
         writer = self._writer
         if writer is not None:
             self._copy(self._following.rest())
@@ -91,7 +92,7 @@ class TensorBoard(Logger):
 
     def _write_config(self) -> None:
         lines = yaml.safe_dump(redaction.settings(configuration(self._path)), sort_keys=False).splitlines()
-        shown = "".join(f"\t{line}\n" for line in lines)  # indented, Markdown leaves it alone
+        shown = "".join(f"\t{line}\n" for line in lines)  # Markdown shows indented lines without changes
         event = tf.compat.v1.Event(wall_time=self._began or time.time(), step=0)
         value = event.summary.value.add(tag="configuration")
         value.metadata.plugin_data.plugin_name = "text"
@@ -100,7 +101,7 @@ class TensorBoard(Logger):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Makes the event files of the named run directories anew; returns the exit code, 1 where one could not be made."""
+    """Writes the event files of the given run directories again. Returns the exit code: 1 where one of them failed."""
     failed = 0
     for name in sys.argv[1:] if argv is None else argv:
         path = Path(name)

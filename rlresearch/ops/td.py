@@ -66,9 +66,14 @@ def every(update: tf.Tensor, period: int) -> tf.Tensor:
 def polyak(target: Tree, online: Tree, tau: tf.Tensor | float) -> Tree:
     """Soft update of target parameters (Lillicrap et al. 2016, Algorithm 1): (1 - tau) * target + tau * online.
 
-    target, online: trees of equal shapes. The result is exact at both ends: tau 0 keeps `target`, tau 1 copies.
+    target, online: trees of equal shapes. The result is exact at both ends: tau 0 keeps `target`, tau 1 copies. Whole
+    numbers, such as a layer's random state, have no average: they are copied, unless tau is 0.
     """
-    return tf.nest.map_structure(lambda old, new: (1.0 - tau) * old + tau * new, target, online)
+
+    def moved(old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
+        return (1.0 - tau) * old + tau * new if old.dtype.is_floating else tf.where(tau > 0.0, new, old)
+
+    return tf.nest.map_structure(moved, target, online)
 
 
 def value_and_grad(
@@ -76,9 +81,11 @@ def value_and_grad(
 ) -> tuple[tuple[tf.Tensor, Tree], Tree]:
     """((scalar, extra), gradients) of `function(variables) -> (scalar, extra)`.
 
-    Gradients have the structure and shapes of `variables`; a variable without effect has gradient 0.
+    Gradients have the structure and shapes of `variables`; a variable without effect has gradient 0. Those of rows
+    that were looked up, as in an embedding, become whole tensors.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(tf.nest.flatten(variables))
         value, extra = function(variables)
-    return (value, extra), tape.gradient(value, variables, unconnected_gradients="zero")
+    grads = tape.gradient(value, tf.nest.flatten(variables), unconnected_gradients="zero")
+    return (value, extra), tf.nest.pack_sequence_as(variables, [tf.convert_to_tensor(each) for each in grads])

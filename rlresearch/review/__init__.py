@@ -1,4 +1,4 @@
-"""Reading runs: `python -m rlresearch.review` lists, compares, plots and keeps what lies in run directories.
+"""Reads runs: `python -m rlresearch.review` lists, compares, plots and maintains run directories.
 
-Nothing here imports TensorFlow, and nothing here trains; `rlresearch.storage.run_directory` says what the files hold.
+This package does not import TensorFlow and does not train. `rlresearch.storage.run_directory` describes the files.
 """

@@ -1,4 +1,4 @@
-"""`python -m rlresearch.review`, or `rlresearch-review`: everything about runs but making them."""
+"""`python -m rlresearch.review`, or `rlresearch-review`: the command line for stored runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlresearch.review.cli import COMMANDS, overview, parse
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command line; returns the exit code: 0, 1 for a failure, 2 for a wrong command, 130 for Ctrl-C."""
+    """Runs a command. Returns the exit code: 0, 1 for a failure, 2 for a wrong command, 130 for Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
     return exit_code_of(lambda: _run(argv), "rlresearch-review")
 
@@ -27,7 +27,7 @@ def _run(argv: list[str]) -> int:
     if name not in COMMANDS:
         raise ConfigError(f"{format_value(name)}: there is no such command{allowed_hint(name, COMMANDS)}")
     arguments = parse(name, argv[1:])
-    if arguments is None:  # its help was shown
+    if arguments is None:  # `parse` has shown the help
         return 0
     remove_lazy_module("tensorflow")
     module = importlib.import_module(f"rlresearch.review.{COMMANDS[name].module}")

@@ -1,4 +1,4 @@
-"""What may be typed: the commands, their options, and answers to wrong ones in a line."""
+"""The commands and their options; a wrong one gives an error of one line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TABLE_FORMATS = ("table", "json", "csv", "markdown", "latex")
 
 
 class Command(NamedTuple):
-    """module: its place in `rlresearch.review`; summary: a line for the overview; add: gives a parser its arguments."""
+    """module: below `rlresearch.review`. summary: a line for the overview. add: adds the arguments to a parser."""
 
     module: str
     summary: str
@@ -23,7 +23,7 @@ class Command(NamedTuple):
 
 
 def parse(name: str, argv: Sequence[str]) -> argparse.Namespace | None:
-    """The arguments of a command, or None where its help was asked for and shown. ConfigError, one line, if wrong."""
+    """Parses the arguments of a command. Prints the help for `--help` and returns None. Errors: ConfigError."""
     command = COMMANDS[name]
     parser = _Parser(
         prog=f"rlresearch-review {name}",
@@ -41,7 +41,7 @@ def parse(name: str, argv: Sequence[str]) -> argparse.Namespace | None:
 
 
 def overview() -> str:
-    """All commands, a line each."""
+    """Returns the help text with one line for each command."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(["usage: rlresearch-review COMMAND [RUN or FILTER ...] [options]", "", *lines, "", _ABOUT_RUNS])
@@ -55,7 +55,7 @@ COMMAND --help lists a command's options. Runs are looked for in --runs-dir (def
 
 
 class _Parser(argparse.ArgumentParser):
-    """One whose refusals are a ConfigError: argparse's own would print the usage and leave."""
+    """A parser whose errors are a ConfigError; argparse's own parser prints the usage and ends the process."""
 
     def error(self, message: str) -> NoReturn:
         _refuse(self.prog.partition(" ")[2], self, message)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then put into it."""
+"""Writes a file under a temporary name and then renames it, so that the file is complete or missing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from rlresearch.errors import RunError
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `path` once the block ends well. RunError, and nothing left, if it does not."""
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yields a temporary path to write to; after the block, the file gets the name `path`.
+
+    After an error in the block, the temporary file is removed. Errors: RunError for an OSError.
+    """
     fresh = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
         yield fresh

@@ -1,7 +1,7 @@
-"""Tables for people and for programs: one grid of plain values, written in five ways.
+"""Tables for people and for programs: one grid of plain values, and five formats.
 
-What stands in a run directory may be anybody's: control characters never reach the terminal, and nothing of it is
-taken for markup of rich, Markdown or LaTeX.
+A run directory may come from an unknown person. So control characters are removed, and markup of rich, Markdown and
+LaTeX is escaped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WIDEST = 10_000
 
 
 class Column(NamedTuple):
-    """name: its heading; show: how a value is written for people; right: whether it is set to the right."""
+    """name: the heading. show: formats a value for people. right: whether to align to the right. style: of rich."""
 
     name: str
     show: Callable[[Any], str] = lambda value: text(value)
@@ -36,7 +36,7 @@ class Column(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """Rows of values under columns; in JSON and CSV the values stay what they are."""
+    """Columns and rows of values. JSON and CSV contain the values themselves, other formats contain `show(value)`."""
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[Any]]
@@ -54,13 +54,13 @@ def write(grid: Grid, form: str = "table", stream: TextIO | None = None) -> None
 
 
 def as_json(grid: Grid) -> str:
-    """A list of objects; NaN and infinity are null."""
+    """Returns a JSON list of objects; NaN and infinity become null."""
     names = [column.name for column in grid.columns]
     return to_json([dict(zip(names, row)) for row in grid.rows])
 
 
 def to_json(value: Any, indent: bool = True) -> str:
-    """Anything of plain values and NumPy numbers, with a line's end."""
+    """Returns plain values and NumPy numbers as JSON with a newline at the end."""
     import orjson
 
     options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS | (orjson.OPT_INDENT_2 if indent else 0)
@@ -68,7 +68,7 @@ def to_json(value: Any, indent: bool = True) -> str:
 
 
 def as_csv(grid: Grid) -> str:
-    """With a header; an absent value is an empty field."""
+    """Returns CSV with a header; an absent value is an empty field."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([column.name for column in grid.columns])
@@ -78,7 +78,7 @@ def as_csv(grid: Grid) -> str:
 
 
 def as_markdown(grid: Grid) -> str:
-    """A table with aligned columns."""
+    """Returns a Markdown table with aligned columns."""
     shown = [[_markdown(column.name) for column in grid.columns]]
     shown += [[_markdown(column.show(value)) for column, value in zip(grid.columns, row)] for row in grid.rows]
     widths = [max(len(row[at]) for row in shown) for at in range(len(grid.columns))]
@@ -95,7 +95,7 @@ def as_markdown(grid: Grid) -> str:
 
 
 def as_latex(grid: Grid) -> str:
-    """A tabular of the package booktabs."""
+    """Returns a LaTeX tabular for the package booktabs."""
     spec = "".join("r" if column.right else "l" for column in grid.columns)
     head = " & ".join(_latex(column.name) for column in grid.columns)
     body = [" & ".join(_latex(c.show(value)) for c, value in zip(grid.columns, row)) + r" \\" for row in grid.rows]
@@ -104,7 +104,7 @@ def as_latex(grid: Grid) -> str:
 
 
 def column_of(key: str) -> Column:
-    """How the values of a run's key are written."""
+    """Returns a column with the right format for a key of a run."""
     if key in ("duration", "wall_time_s", "training_time_s"):
         return Column(key, duration_or_none, right=True)
     if key in ("started_at", "finished_at"):
@@ -117,19 +117,19 @@ def column_of(key: str) -> Column:
 
 
 def count(value: Any) -> str:
-    """Whole numbers with thousands apart, everything else as it is typed."""
+    """Formats integers with separated thousands, everything else as in a filter; `-` for None and NaN."""
     if absent(value):
         return "-"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else text(value)
 
 
 def duration_or_none(value: Any) -> str:
-    """As in 0:03; `-` for nothing."""
+    """Formats seconds as in 0:03; `-` for None and NaN."""
     return "-" if absent(value) else duration(value)
 
 
 def text(value: Any) -> str:
-    """One line without control characters, shortened; `-` for nothing."""
+    """Returns one line without control characters, at most 200 long; `-` for None and NaN."""
     if absent(value):
         return "-"
     line = clean(written(value))
@@ -137,17 +137,17 @@ def text(value: Any) -> str:
 
 
 def clean(line: str) -> str:
-    """Without what a terminal would obey: control characters, and marks that turn the direction of writing."""
+    """Replaces control characters, and marks that change the direction of text, by spaces."""
     return _CONTROL.sub(" ", line)
 
 
 def absent(value: Any) -> bool:
-    """None and NaN."""
+    """Returns whether a value is None or NaN."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def display(*parts: Any, stream: TextIO | None = None) -> None:
-    """Prints what rich can draw: as wide as the terminal; in a pipe as wide as it is, without spaces at line ends."""
+    """Prints objects of rich. Lines fit a terminal; in a pipe they have no limit and no trailing spaces."""
     from rich.console import Console
 
     stream = sys.stdout if stream is None else stream
@@ -199,7 +199,7 @@ def _gone() -> None:
 
 
 def cell(value: Any) -> Any:
-    """A value in CSV. Text that a spreadsheet would run as a formula begins with a quote."""
+    """Returns a value for CSV. Text that a spreadsheet would run as a formula gets an apostrophe in front."""
     if isinstance(value, str):
         line = clean(value)
         return f"'{line}" if line[:1] in ("=", "+", "-", "@") else line

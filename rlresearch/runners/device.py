@@ -27,7 +27,7 @@ def device_init(trainer: TrainingStep, env: DeviceEnv, key: Key) -> TrainState:
 def device_collect(
     trainer: TrainingStep, env: DeviceEnv, learning: bool, state: TrainState, iteration: tf.Tensor
 ) -> TrainState:
-    """The one step but for learning, with the compiled environment inside."""
+    """The one step but for learning, with the compiled environment inside. iteration: int64 scalar."""
     action, state = trainer.act(state, iteration, learning)
     env_state, outcome, timestep = barrier(lambda: env.step(state.env, action), iteration)
     return trainer.collect(state, action, outcome, timestep, env_state)
@@ -55,19 +55,23 @@ class DeviceRunner(Runner):
         )
 
     def state(self) -> TrainState:
+        """The state as it is now, without an axis of members."""
         return self._loop.store.read()
 
     def restore(self, iteration: int, state: TrainState, extra_state: Mapping[str, np.ndarray]) -> None:
-        """Goes on from a saved state."""
+        """Goes on from a saved state of the same shapes."""
         self._loop.restore(iteration, state)
         self.iteration = iteration
 
     def advance(self, iterations: int, reset_metrics: bool) -> None:
+        """Runs that many iterations in one compiled call. reset_metrics: first, the sums behind `metrics`."""
         self._loop.advance(iterations, reset_metrics)
         self.iteration += iterations
 
     def metrics(self) -> list[dict[str, float]]:
+        """The metrics since they were reset, by name, in one dictionary."""
         return [{name: float(value) for name, value in self._row().items()}]
 
     def policy(self, obs: np.ndarray) -> np.ndarray:
+        """Deterministic actions [1, n, ...] for observations [1, n, ...]."""
         return self._policy(obs[0]).numpy()[None]

@@ -51,6 +51,7 @@ class HostRunner(Runner):
         )
 
     def state(self) -> TrainState:
+        """The state as it is now, without an axis of members."""
         return self._store.read()[2]
 
     def extra_state(self) -> dict[str, np.ndarray]:
@@ -59,7 +60,10 @@ class HostRunner(Runner):
         return {"action": self._action, **{f"env.{name}": part for name, part in logs._asdict().items()}}
 
     def restore(self, iteration: int, state: TrainState, extra_state: Mapping[str, np.ndarray]) -> None:
-        """Goes on from a saved state. Errors: RunError where an environment does not come back to its place."""
+        """Goes on from a saved state of the same shapes.
+
+        Errors: RunError where an environment does not come back to its place.
+        """
         self._env.restore(EpisodeLogs(**{name: extra_state[f"env.{name}"] for name in EpisodeLogs._fields}))
         self._action, self.iteration = extra_state["action"], iteration
         self._store.write((tf.constant(iteration, tf.int64), tf.constant(self._action), state))
@@ -77,6 +81,10 @@ class HostRunner(Runner):
         return self._replays > 0 or self._env.between_episodes
 
     def advance(self, iterations: int, reset_metrics: bool) -> None:
+        """Runs that many iterations. reset_metrics: first, the sums behind `metrics`.
+
+        Errors: RunError where an environment fails.
+        """
         if reset_metrics:
             self._reset_metrics()
         for _ in range(iterations):
@@ -88,9 +96,11 @@ class HostRunner(Runner):
             self.iteration += 1
 
     def metrics(self) -> list[dict[str, float]]:
+        """The metrics since they were reset, by name, in one dictionary."""
         return [{name: float(value) for name, value in self._row().items()}]
 
     def policy(self, obs: np.ndarray) -> np.ndarray:
+        """Deterministic actions [1, n, ...] for observations [1, n, ...]."""
         return self._policy(obs[0]).numpy()[None]
 
     def close(self) -> None:

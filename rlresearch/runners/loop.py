@@ -32,7 +32,7 @@ class CompiledLoop:
         self._silent, self._every = silent, every
         self._chunks = tf.function(self._chunk, jit_compile=True, autograph=False)
 
-    def over(self, state: Tree) -> CompiledLoop:
+    def with_state(self, state: Tree) -> CompiledLoop:
         """The same loop over another state of the same shapes, by the same program: it is compiled once."""
         other = copy.copy(self)
         other.store, other._iteration = Store(state), tf.Variable(self._iteration)
@@ -54,7 +54,7 @@ class CompiledLoop:
     def _chunk(
         self, variables: list[tf.Variable], counter: tf.Variable, iterations: tf.Tensor, fresh: tf.Tensor, *own: Tree
     ) -> None:
-        store = self.store.at(variables)
+        store = self.store.bind(variables)
         begin, state = counter.read_value(), store.read()
         emptied = self._reset_metrics(state, *own)
         state = tf.nest.map_structure(lambda old, new: old if new is old else tf.where(fresh, new, old), state, emptied)

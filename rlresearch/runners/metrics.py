@@ -53,7 +53,7 @@ def no_totals(names: Iterable[str]) -> Totals:
 
 
 def count_episodes(episodes: Episodes, result: StepResult) -> Episodes:
-    """The statistics with one more step of all N environments."""
+    """The statistics with one more step of all N environments, its fields [N, ...]."""
     done = tf.cast(tf.logical_or(result.terminated, result.truncated), tf.float32)
     run_return = episodes.run_return + result.reward
     run_length = episodes.run_length + 1.0

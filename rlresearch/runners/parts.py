@@ -33,9 +33,11 @@ class Device:
     """Environment and learning in one compiled loop."""
 
     def check(self, trainer: TrainingStep, task: Task) -> None:
+        """ConfigError where the task has no compiled environment."""
         _require_physics("device", task)
 
     def start(self, trainer: TrainingStep, task: Task, seed: int) -> Runner:
+        """A `DeviceRunner` before its first step."""
         from rlresearch.runners.device import DeviceRunner
 
         return DeviceRunner(trainer, task, seed)
@@ -49,6 +51,7 @@ class Host:
         """Any task can be stepped from Python."""
 
     def start(self, trainer: TrainingStep, task: Task, seed: int) -> Runner:
+        """A `HostRunner` before its first step."""
         from rlresearch.runners.host import HostRunner
 
         return HostRunner(trainer, task, seed)
@@ -66,6 +69,7 @@ class Population:
     values: Mapping[str, Any] | None = None
 
     def check(self, trainer: TrainingStep, task: Task) -> None:
+        """ConfigError where the task has no compiled environment, or `seeds` or `values` are wrong."""
         from rlresearch.runners.population import float_paths
 
         _require_physics("population", task)
@@ -82,6 +86,7 @@ class Population:
                 raise ConfigError(f"{setting}: must be a list of {count} values, one for each of runner.seeds.")
 
     def start(self, trainer: TrainingStep, task: Task, seed: int) -> Runner:
+        """A `PopulationRunner` before its first step. seed: of the first member, where `seeds` is a number."""
         from rlresearch.runners.population import PopulationRunner
 
         return PopulationRunner(trainer, task, self.of(seed), self.paths)
@@ -118,6 +123,7 @@ class PBT(Population):
     resample: Annotated[float, at.Interval(ge=0, le=1)] = 0.25
 
     def check(self, trainer: TrainingStep, task: Task) -> None:
+        """As a population's. ConfigError also where there are fewer than two members, or nothing to explore."""
         if not self.factors or self.explore == {}:
             name = "explore" if self.factors else "factors"
             raise ConfigError(f"runner.{name}: must not be empty.")
@@ -133,6 +139,7 @@ class PBT(Population):
         super().check(trainer, task)
 
     def start(self, trainer: TrainingStep, task: Task, seed: int) -> Runner:
+        """A `PBTRunner` before its first step. seed: of the first member, where `seeds` is a number."""
         from rlresearch.runners.pbt import PBTRunner
 
         return PBTRunner(trainer, task, self.of(seed), self)

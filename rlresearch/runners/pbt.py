@@ -48,7 +48,7 @@ class PBTRunner(PopulationRunner):
         return {f"values.{path}": self._values[path].numpy() for path in self._bounds}
 
     def restore(self, iteration: int, state: TrainState, extra_state: Mapping[str, np.ndarray]) -> None:
-        """Goes on from saved states and hyperparameters."""
+        """Goes on from saved states and hyperparameters, leaves [M, ...] of M members."""
         super().restore(iteration, state, extra_state)
         for path in self._bounds:
             self._values[path].assign(extra_state[f"values.{path}"])
@@ -61,7 +61,7 @@ class PBTRunner(PopulationRunner):
         width = 1 + 2 * len(self._bounds)
         draws = rng.uniform(rng.fold_in(rng.fold_in(rng.key(self.members[0]), _DRAWS), step), (len(scores), width))
         draws = draws.numpy()
-        sources = chosen(scores, draws[:, 0], self._settings.truncation)
+        sources = choose_sources(scores, draws[:, 0], self._settings.truncation)
         moved = np.flatnonzero(sources != np.arange(len(scores)))
         if not len(moved):
             return []
@@ -101,7 +101,7 @@ class PBTRunner(PopulationRunner):
         }
 
 
-def chosen(scores: Sequence[float], draws: np.ndarray, truncation: float) -> np.ndarray:
+def choose_sources(scores: Sequence[float], draws: np.ndarray, truncation: float) -> np.ndarray:
     """Whose state each member goes on with, int64[M]. draws: float32[M] in [0, 1). A score of NaN is the worst."""
     own = np.where(np.isnan(scores), -np.inf, np.asarray(scores, np.float64))
     order, count = np.argsort(own, kind="stable"), max(1, int(truncation * len(own)))

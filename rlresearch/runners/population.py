@@ -23,6 +23,7 @@ from rlresearch import rng, tree
 from rlresearch.envs.device import DeviceEnv
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, did_you_mean
+from rlresearch.runners import vectorization
 from rlresearch.runners.device import device_collect, device_init
 from rlresearch.runners.loop import CompiledLoop
 from rlresearch.runners.placement import MemberPlacement
@@ -102,7 +103,7 @@ class PopulationRunner(Runner):
         started = []
         for state in states:
             members = len(state.key)
-            loops[members] = loops[members].over(state) if members in loops else made(state)
+            loops[members] = loops[members].with_state(state) if members in loops else made(state)
             started.append(loops[members])
         return started
 
@@ -124,15 +125,17 @@ class PopulationRunner(Runner):
         return tree.concat([loop.store.read() for loop in self._loops])
 
     def restore(self, iteration: int, state: TrainState, extra_state: Mapping[str, np.ndarray]) -> None:
-        """Goes on from saved states, stacked. All members go on, until `set_active` says otherwise."""
+        """Goes on from saved states, leaves [M, ...]. All members go on, until `set_active` says otherwise."""
         self._places, self.iteration = MemberPlacement(self._shares), iteration
         for loop, share in zip(self._loops, self._shares, strict=True):
             loop.restore(iteration, tf.nest.map_structure(lambda leaf, own=share: leaf[own], state))
 
     def set_active(self, active: Sequence[bool]) -> None:
+        """From now on members that are not active stand still."""
         self._places.set_active(active, [loop.store for loop in self._loops])
 
     def advance(self, iterations: int, reset_metrics: bool) -> None:
+        """Runs that many iterations of the active members. reset_metrics: first, the sums behind `metrics`."""
         values = self._places.by_place(self.values())
         own = [{path: each[share] for path, each in values.items()} for share in self._shares]
         running = [
@@ -145,6 +148,7 @@ class PopulationRunner(Runner):
         self.iteration += iterations
 
     def metrics(self) -> list[dict[str, float]]:
+        """The metrics since they were reset, by name, one dictionary a member."""
         columns = {name: self._places.by_member(value).numpy() for name, value in self._row().items()}
         return [{name: float(column[i]) for name, column in columns.items()} for i in range(len(self.members))]
 
@@ -218,8 +222,12 @@ def _mapped(function: Callable[..., Tree]) -> Callable[..., Tree]:
     """
 
     def over_members(states: Tree, values: Tree, *shared: Tree) -> Tree:
-        return tf.vectorized_map(
+        vectorization.register()
+        mapped = tf.vectorized_map(
             lambda row: function(row[0], row[1], *shared), (states, values), fallback_to_while_loop=False
         )
+        if not tf.executing_eagerly():
+            vectorization.refuse_uncompilable(tf.compat.v1.get_default_graph())
+        return mapped
 
     return over_members

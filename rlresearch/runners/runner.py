@@ -53,7 +53,10 @@ class Runner(Protocol):
         return {}
 
     def restore(self, iteration: int, state: TrainState, extra_state: Mapping[str, np.ndarray]) -> None:
-        """Goes on from a saved state, before that iteration. Errors: RunError where that place cannot be reached."""
+        """Goes on from a saved state of the same shapes, before that iteration.
+
+        Errors: RunError where that place cannot be reached.
+        """
         ...
 
     def set_active(self, active: Sequence[bool]) -> None:

@@ -51,10 +51,14 @@ class PolicyState(Protocol):
     """The part of `TrainState` that the deterministic policy needs."""
 
     @property
-    def algo(self) -> Tree: ...
+    def algo(self) -> Tree:
+        """The algorithm's state."""
+        ...
 
     @property
-    def normalizer(self) -> Tree: ...
+    def normalizer(self) -> Tree:
+        """The normalizer's state."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,7 @@ class TrainingStep:
         )
 
     def progress(self, state: TrainState, iteration: tf.Tensor) -> Progress:
-        """What schedules see at this iteration."""
+        """What schedules see at this iteration, int64 scalar."""
         every = self.algo.update_every
         rounds = tf.maximum(iteration // every - self.learning_start_iteration // every, 0)
         return Progress(iteration * self.algo.spec.num_envs, state.episodes.finished, rounds * self.algo.updates)

@@ -29,13 +29,14 @@ class Store:
         self._groups = _groups(leaves)
         self.variables = [tf.Variable(_laid_out(leaves, group)) for group in self._groups]
 
-    def at(self, variables: Sequence[tf.Variable]) -> Store:
+    def bind(self, variables: Sequence[tf.Variable]) -> Store:
         """The store of a tree alike, in variables of its own."""
         other = copy.copy(self)
         other.variables = list(variables)
         return other
 
     def read(self) -> Tree:
+        """The tree, with the shapes and types it was made with."""
         leaves: list[tf.Tensor | None] = [None] * len(self._kinds)
         for group, variable in zip(self._groups, self.variables, strict=True):
             if len(group) == 1:
@@ -48,6 +49,7 @@ class Store:
         return tf.nest.pack_sequence_as(self._structure, leaves)
 
     def write(self, tree: Tree) -> None:
+        """Replaces the tree by one of the same shapes."""
         leaves = tf.nest.flatten(tree)
         for group, variable in zip(self._groups, self.variables, strict=True):
             variable.assign(_laid_out(leaves, group))

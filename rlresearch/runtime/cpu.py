@@ -1,4 +1,4 @@
-"""How many processors there are for us."""
+"""The number of processors that this process may use."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ import tensorflow as tf
 
 
 def available() -> int:
-    """How many threads or processes may compute at a time: what `threads` says, or all that this process may have."""
+    """Returns how many threads or processes may compute at a time: `threads`, or all cores of this process."""
     return tf.config.threading.get_intra_op_parallelism_threads() or len(os.sched_getaffinity(0))

@@ -1,8 +1,7 @@
-"""Which environment this process is in right now: `watchdog` reads it from outside and sees whether that one returns.
+"""The heartbeat says which environment call this process is in; `watchdog` reads it from another process.
 
-A few numbers in memory that another process reads: writing them takes less than a microsecond, and costs nothing where
-nobody watches. Whatever an environment does, hang in a library without letting Python go on included, cannot stop that
-other process.
+The heartbeat is a few numbers in shared memory. Writing them takes less than a microsecond, and nothing is written
+without a watchdog. An environment may hang in a library and block Python, but it cannot stop the other process.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-# Where what stands: times begun and ended; 1 inside; steps of the episode; its seed; steps of the run; 1 where who
-# watches has given it up; numbers in the action.
+# Indices: calls begun and ended; 1 inside a call; step of the episode; its seed; steps of the run; 1 once the watchdog
+# ends the run; numbers in the action; the first of these numbers.
 COUNT, INSIDE, STEP, SEED, TOTAL, GIVEN_UP, WIDTH, ACTION = range(8)
 LONGEST_ACTION = 56
 NUMBERS = ACTION + LONGEST_ACTION  # float64
@@ -26,20 +25,20 @@ _owner = 0
 
 
 def tell(numbers: np.ndarray | None) -> None:
-    """From now on this process, and none that it forks, writes into float64[NUMBERS]; None: nobody watches."""
+    """Sets the shared array float64[NUMBERS] for this process, not for its forks; None where there is no watchdog."""
     global _told, _owner
     _told, _owner = numbers, os.getpid()
 
 
 def total(step: int) -> None:
-    """How many transitions the run has behind it."""
+    """Records the number of transitions of the run so far."""
     if _told is not None:
         _told[TOTAL] = step
 
 
 @contextlib.contextmanager
 def waiting(seed: int = -1, step: int = -1, action: Any = ()) -> Iterator[None]:
-    """While an environment is waited for that others step (`CheckedEnv` tells of its own, for less)."""
+    """Marks the time in which this process waits for environments of other processes."""
     enter(seed, step, action)
     try:
         yield
@@ -48,7 +47,9 @@ def waiting(seed: int = -1, step: int = -1, action: Any = ()) -> Iterator[None]:
 
 
 def enter(seed: int, step: int, action: Any) -> None:
-    """An environment is called. seed: of its episode; step: in it; action: in its own units; -1 and () for unknown."""
+    """Records a call of an environment. seed: of the episode. step: in the episode. action: in the environment's units.
+    -1 and () mean unknown.
+    """
     if _told is None or os.getpid() != _owner:
         return
     flat = np.ravel(action)[:LONGEST_ACTION]
@@ -59,9 +60,9 @@ def enter(seed: int, step: int, action: Any) -> None:
 
 
 def leave() -> None:
-    """It has come back, or raised. What does so too late, woken by the signal that asks where it is, stays here."""
+    """Records that the environment has returned or raised. After a timeout, waits until the process is killed."""
     if _told is not None and os.getpid() == _owner:
         while _told[GIVEN_UP]:
-            time.sleep(1.0)  # for the end of this process
+            time.sleep(1.0)  # the watchdog is about to kill this process
         _told[INSIDE] = 0
         _told[COUNT] += 1

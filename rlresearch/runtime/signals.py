@@ -1,10 +1,10 @@
-"""Told to stop: SIGTERM, Ctrl-C and SIGUSR1 (what batch systems send before they kill) end a run in good order.
+"""Signals: SIGTERM, Ctrl-C and SIGUSR1 (which batch systems send before they kill) end a run in good order.
 
-The first signal is a request, which the training loop answers between two calls of compiled code: it saves a
-checkpoint of the exact step and leaves. Where there is nothing to lose yet (TensorFlow is being loaded, the first
-program compiled), where no answer comes, and at a second signal, the process leaves at once.
+The first signal is a request. The training loop answers it between two calls of compiled code: it saves a checkpoint
+of the exact step and ends. In three cases the process ends at once: before training (TensorFlow is loading, or the
+first program is compiling), when the loop does not answer, and at a second signal.
 
-Python calls signal handlers between two of its own instructions, which a compiled call may hold up for long. So the
+Python calls signal handlers between two of its own instructions, and a compiled call may delay that for long. So the
 handlers do nothing; the numbers of signals arrive in a pipe, and a thread reads them.
 """
 
@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-PATIENCE_S = 30.0  # a call, or a step of an environment, that does not end by then is not waited for
+PATIENCE_S = 30.0  # after this time the process ends, although a call or an environment's step has not
 _LAST_WORDS_S = 1.0
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was told to stop, and stands where it can be saved. name: SIGTERM, ...; exit_code: 128 + its number.
+    """A signal asked the run to stop, and its state can be saved now. name: SIGTERM, ... exit_code: 128 + its number.
 
-    step: the transitions that the run has behind it. run_directory, sweep_directory: what can be resumed.
+    step: the transitions of the run so far. run_directory, sweep_directory: the directories that can be resumed.
     """
 
     def __init__(self, number: int) -> None:
@@ -40,12 +40,11 @@ class Interrupted(KeyboardInterrupt):
 
 
 class SignalHandler:
-    """Listens for signals while it is entered, where Python allows it: in the main thread.
+    """Receives signals while the context is entered. Python allows this only in the main thread.
 
-    Signals that whoever started the process has it ignore (shells do so with Ctrl-C for what runs in the background)
-    stay ignored.
+    Signals that the process was started to ignore stay ignored; a shell does this with Ctrl-C for background jobs.
 
-    at_once: what is still to be done, in a moment, where the process leaves without an answer.
+    at_once: called before the process ends without an answer; it has about a second.
     """
 
     def __init__(self, at_once: Callable[[Interrupted], None] = lambda _: None) -> None:
@@ -57,7 +56,7 @@ class SignalHandler:
         self._listener: threading.Thread | None = None
 
     def check(self) -> None:
-        """Raises Interrupted if a signal came. From the first call on there is something to lose."""
+        """Raises Interrupted if a signal came. After the first call of `check`, a signal waits for the next one."""
         self._something_to_lose = True
         if self._first is not None:
             self._answered.set()
@@ -79,7 +78,7 @@ class SignalHandler:
             for number, handler in self._before.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(self._wakeup)
-            self._theirs.close()  # the thread reads the end and leaves
+            self._theirs.close()  # the thread reads the end of the pipe and ends
             self._listener.join()  # so that `check` knows of every signal that came
             self._listener = None
 

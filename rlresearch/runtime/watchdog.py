@@ -1,8 +1,8 @@
-"""Ends a run whose environment does not come back, and says which, where and with what action.
+"""Ends a run when an environment does not return, and reports the environment, the step and the action.
 
-A process of its own watches: nothing in the run's process is sure to get its turn, since a call into a library may hold
-the interpreter for ever. It needs no package, takes some 10 MB, and leaves with the run. It counts its own ticks, not
-the time of day: a run that was stopped for a while, or a machine that slept, is not overdue.
+A separate process watches, because a call into a library may block Python in the run's process for ever. It needs no
+package, takes some 10 MB, and ends with the run. It counts its own ticks, not the time of day, so a stopped run or a
+sleeping machine causes no timeout.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ _DUMPED_S, _ALL_DUMPED_S = 0.4, 2.0  # for one process, and at most for all: the
 
 @contextlib.contextmanager
 def watched(timeout_s: float | None, environment: str, runs: Sequence[Path] = ()) -> Iterator[None]:
-    """Within it an environment that takes longer ends this process; run.json and log.txt of `runs` then say why.
+    """In this context, a call of an environment that takes too long ends this process.
 
-    timeout_s: of one call, None for however long. The process ends by SIGKILL, those it forked before it.
+    timeout_s: the longest time of one call, None for no limit. run.json and log.txt of `runs` get the reason. The
+    process ends by SIGKILL, after the processes that it forked.
     """
     if timeout_s is None or not hasattr(os, "memfd_create"):
         yield
@@ -73,7 +74,7 @@ def _end(watcher: subprocess.Popen) -> None:
 
 
 class _Heartbeat:
-    """What the run's process tells. See `rlresearch.runtime.heartbeat`."""
+    """Reads the heartbeat of the run's process; see `rlresearch.runtime.heartbeat`."""
 
     def __init__(self, told: dict) -> None:
         self._block = mmap.mmap(told["memory"], 8 * told["size"])
@@ -84,12 +85,12 @@ class _Heartbeat:
         return {name: numbers[place] for name, place in self._places.items()} | {"numbers": numbers}
 
     def give_up(self) -> None:
-        """From now on nothing that the environment does reaches the run."""
+        """Keeps the run's process in `heartbeat.leave`, so that a late answer of the environment has no effect."""
         place = 8 * self._places["GIVEN_UP"]
         self._block[place : place + 8] = struct.pack("d", 1.0)
 
     def described(self) -> str:
-        """Where the environment is."""
+        """Returns the step, seed and action of the environment as text."""
         now = self.read()
         begin = self._places["ACTION"]
         action = [float(f"{each:.6g}") for each in now["numbers"][begin : begin + int(now["WIDTH"])]]
@@ -101,11 +102,11 @@ class _Heartbeat:
 
 
 def main() -> None:
-    """Watches until standard input ends, which it does with the process that opened it."""
+    """Watches until standard input ends, which happens when the run's process ends."""
     told = json.loads(sys.argv[1])
     heartbeat, still, seen = _Heartbeat(told), 0.0, -1.0
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # they are for the run, which says when this is over
+        signal.signal(number, signal.SIG_IGN)  # signals are for the run; its end closes standard input
     while os.getppid() == told["parent"]:
         if select.select([0], [], [], TICK_S)[0]:
             return
@@ -145,7 +146,7 @@ def _give_up(told: dict, heartbeat: _Heartbeat) -> None:
 
 
 def _children(process: int) -> list[int]:
-    """The processes that one has forked, which step environments; not those with a program of their own, as mirrors."""
+    """Returns the forks of a process, which step environments; not children with another program, such as mirrors."""
     found, own = [], _command(process)
     for file in Path(f"/proc/{process}/task").glob("*/children"):
         with contextlib.suppress(OSError):
@@ -160,7 +161,7 @@ def _command(process: int) -> bytes:
 
 
 def _record(run: Path, line: str, environment: str, step: int) -> None:
-    """What `launch` would have written down."""
+    """Writes to log.txt and run.json what the run itself would have written."""
     now = datetime.now(UTC)
     with open(run / "log.txt", "a", encoding="utf-8") as log:
         log.write(f"{now:%Y-%m-%dT%H:%M:%S}Z ERROR rlresearch: failed: {line}\n")

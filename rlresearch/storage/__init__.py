@@ -1,1 +1,1 @@
-"""What a run writes to the disk, and how it is written so that nothing is lost."""
+"""Files of a run: how they are written, so that a crash loses nothing, and how they are read."""

@@ -1,7 +1,7 @@
-"""Files that a crash, or somebody else's hand, cannot turn into something else.
+"""Files that survive a crash, and that are safe to read.
 
-What is written here is on the disk when the call returns; what is read here is a plain file where it is said to
-be: no link is followed out of a run, no pipe is waited for.
+A write is on the disk when the call returns. A read accepts plain files only. It follows no link, because the link
+may lead out of the run, and it opens no pipe, because it might wait forever.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-TEMPORARY = ".tmp-"  # how names begin of what is not published yet, or is no more
+TEMPORARY = ".tmp-"  # the beginning of the name of a file or folder that is unfinished, or about to be removed
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes a file that must not exist yet, and brings it to the disk. Errors: OSError."""
+    """Writes a new file and flushes it to the disk. Errors: OSError, also where the file exists."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         write_all(file, content)
@@ -29,23 +29,23 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def write_all(file: int, content: bytes) -> None:
-    """Every byte of `content`, however many calls it takes. Errors: OSError."""
+    """Writes every byte of `content` to the open file; the system may need several calls. Errors: OSError."""
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(file, rest) :]
 
 
 def read_file(path: Path, most: int) -> bytes:
-    """The first `most` bytes of a regular file, fewer where it is shorter.
+    """Returns the first `most` bytes of a plain file; a shorter file gives fewer bytes.
 
-    Errors: OSError; ValueError where it is no regular file.
+    Errors: OSError; ValueError where the path is not a plain file.
     """
     with open_file(path) as reader:
         return reader.read(min(most, os.fstat(reader.fileno()).st_size + 1))  # a buffer of `most` may be too large
 
 
 def open_file(path: Path) -> BinaryIO:
-    """A regular file, to be read. Errors: OSError; ValueError where it is no regular file."""
+    """Opens a plain file for reading. Errors: OSError; ValueError where the path is not a plain file."""
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
@@ -54,7 +54,7 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def sync_folder(folder: Path) -> None:
-    """Brings the names in a folder to the disk. Errors: OSError."""
+    """Flushes a folder to the disk: the names of its files survive a power loss. Errors: OSError."""
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(file)
@@ -63,7 +63,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Brings what was written to a file, by whomever, to the disk. Errors: OSError."""
+    """Flushes a file to the disk, also what other processes wrote to it. Errors: OSError."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(file)
@@ -72,14 +72,14 @@ def sync_file(path: Path) -> None:
 
 
 def temporary(folder: Path) -> Path:
-    """A name in `folder` for something not to be published yet."""
+    """Returns a random path in `folder` for an unfinished file or folder."""
     return folder / f"{TEMPORARY}{secrets.token_hex(4)}"
 
 
 def discard(path: Path) -> None:
-    """Removes a file or folder; a crash in between leaves it with a temporary name, never half under its own.
+    """Removes a file or a folder. It gets a temporary name first, so a crash leaves no half folder under its own name.
 
-    What cannot be removed stays, without an error.
+    A file that cannot be removed stays; this is not an error.
     """
     doomed = path
     with contextlib.suppress(OSError):
@@ -94,16 +94,16 @@ def discard(path: Path) -> None:
 
 
 def remove_leftovers(*folders: Path) -> None:
-    """Removes what a process was killed over: not yet published, or not wholly removed."""
+    """Removes the temporary files that a killed process left in these folders."""
     for folder in folders:
         for left in folder.glob(f"{TEMPORARY}*"):
             discard(left)
 
 
 def lock(folder: Path) -> int | None:
-    """Keeps a folder for this process, until the file number returned is closed; None where another one has it.
+    """Locks a folder for this process. Returns a file number, or None where another process holds the lock.
 
-    On a file system that knows no locks everybody gets it.
+    Closing the file number releases the lock. On a file system without locks every process gets one.
     """
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

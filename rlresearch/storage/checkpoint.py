@@ -1,15 +1,15 @@
-"""Checkpoints of a run: saved states that it can go on from, whatever happens while one is written.
+"""Checkpoints of a run: saved states from which it can resume, even after a crash during a save.
 
     RUN/checkpoints/
-        000000012000/            the step; a second one at the same step is 000000012000.1
-            state.safetensors    every array but replay rows
-            manifest.json        what else there is to know, with the digests of all files; written last
+        000000012000/            the step; a second checkpoint at the same step is 000000012000.1
+            state.safetensors    every array except replay rows
+            manifest.json        everything else, with the digests of all files; written last
         replay/
             rows-000000000000-9f31c2aa.rows    see `tensor_files`; shared by the checkpoints
 
-A checkpoint is made under another name, brought to the disk with everything it refers to, and only then gets its own
-name: it is there whole or not at all. Its digests are checked whenever it is read. They tell damage, not malice; there
-is nothing in a checkpoint that could run.
+A checkpoint is written under a temporary name. It gets its own name only when all its files are on the disk, so it
+exists completely or not at all. Every read checks its digests. They detect damage, not an attack. A checkpoint
+contains no code.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PREFIX, _UNSIGNED = b'{\n "digest": "', b"0" * 64
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint whose every byte is what was written. arrays: all but the replay rows."""
+    """A checkpoint that was read and checked. arrays: all arrays by name, except the replay rows."""
 
     path: Path
     manifest: Manifest
@@ -51,9 +51,10 @@ class Checkpoint(NamedTuple):
         return self.manifest.about
 
     def ring(self, name: str, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Copies of `columns` [..., capacity, width], empty ones of a ring's, with the saved rows in their places.
+        """Returns the columns of a ring with the saved rows in their slots, each [..., capacity, width].
 
-        Errors: CorruptCheckpointError, where they are not there or not like these.
+        columns: arrays of the run's ring, which give shapes and dtypes. Errors: CorruptCheckpointError where rows are
+        missing, or their shapes or dtypes differ.
         """
         saved = self.manifest.rings[name]
         if any(column.shape[-2] != saved.capacity for column in columns.values()):
@@ -71,7 +72,7 @@ class Checkpoint(NamedTuple):
 
 
 def names(run: Path) -> list[str]:
-    """The checkpoints of a run, the newest first; none of them looked into."""
+    """Returns the names of a run's checkpoints, the newest first; reads none of them."""
     with suppress(FileNotFoundError, NotADirectoryError):
         found = [each.name for each in (run / "checkpoints").iterdir() if _NAME.fullmatch(each.name)]
         return sorted(found, key=_order, reverse=True)
@@ -79,7 +80,10 @@ def names(run: Path) -> list[str]:
 
 
 def load(run: Path, name: str, replay: bool = True) -> Checkpoint:
-    """One checkpoint, checked whole; without `replay` its rows are not looked at. Errors: CorruptCheckpointError."""
+    """Reads one checkpoint and checks all its digests; without `replay` it leaves out the replay rows.
+
+    Errors: CorruptCheckpointError.
+    """
     path = run / "checkpoints" / name
     manifest = read_manifest(path)
     try:
@@ -98,9 +102,9 @@ def load(run: Path, name: str, replay: bool = True) -> Checkpoint:
 
 
 def newest(run: Path) -> tuple[Checkpoint | None, dict[str, str]]:
-    """The newest checkpoint that a run can go on from, and what is wrong with those newer than it, by name.
+    """Returns the newest checkpoint from which a run can resume, and the damage of newer ones as {name: reason}.
 
-    None where there is none; they are then all damaged, or there never was one.
+    The checkpoint is None where no undamaged one allows a resume.
     """
     damaged: dict[str, str] = {}
     for name in names(run):
@@ -113,9 +117,9 @@ def newest(run: Path) -> tuple[Checkpoint | None, dict[str, str]]:
 
 
 def load_named(run: Path, which: str, where: str) -> Checkpoint:
-    """A checkpoint to take a policy from: `last`, `best` (by its evaluation), or a step; its replay is not looked at.
+    """Reads the checkpoint `which`: `last`, `best` (the highest score), a step or a name; without its replay rows.
 
-    ConfigError, about `where`, where there is no such one, or where it is damaged.
+    Errors: ConfigError, which begins with `where`, if the checkpoint does not exist or is damaged.
     """
     every = names(run)
     try:
@@ -136,7 +140,7 @@ def load_named(run: Path, which: str, where: str) -> Checkpoint:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """What is known of the checkpoint at `path`. Errors: CorruptCheckpointError."""
+    """Reads and checks the manifest of the checkpoint at `path`. Errors: CorruptCheckpointError."""
     try:
         if path.is_symlink() or path.parent.is_symlink() or (path.parent / REPLAY).is_symlink():
             raise CorruptCheckpointError(f"{path.name}: it, or a folder it lies in, is a link that leads elsewhere")
@@ -159,10 +163,11 @@ def read_manifest(path: Path) -> Manifest:
 
 
 class Writer:
-    """Saves checkpoints of one run, and removes those that need not be kept.
+    """Saves checkpoints of one run, and removes old ones.
 
-    keep_last: how many of the newest exact ones stay, with the replay they need. keep_best, keep_every: the one with
-    the largest score, and every so manieth planned one, stay too, but their replay goes: no run goes on from those.
+    keep_last: how many of the newest exact checkpoints stay, with their replay rows. keep_best: the checkpoint with
+    the largest score stays too. keep_every: of the planned checkpoints, each with a number divisible by this stays
+    too. Checkpoints that stay for the last two reasons lose their replay rows: no run resumes from them.
     """
 
     def __init__(self, run: Path, keep_last: int, keep_best: bool = False, keep_every: int | None = None) -> None:
@@ -173,20 +178,20 @@ class Writer:
         self._writers: dict[str, RowWriter] = {}
         self._published: dict[str, list[RowFile]] = {}
 
-    def go_on_from(self, loaded: Checkpoint) -> None:
-        """What `loaded` has on the disk need not be written again."""
+    def resume_from(self, loaded: Checkpoint) -> None:
+        """Takes over the replay rows that `loaded` has on the disk, so that they are not written again."""
         self._published = {name: _row_files(ring) for name, ring in loaded.manifest.rings.items()}
         atomic.remove_leftovers(self.folder, self.folder / REPLAY)
 
     def forget_rows(self) -> None:
-        """Rows on the disk are no longer those of the rings: the next checkpoint has all of them written again."""
+        """Forgets the rows on the disk, because the rings have changed: the next checkpoint writes all rows again."""
         self._published = {}
         for writer in self._writers.values():
             writer.close()
             writer.files = []
 
     def unwritten(self, rings: Mapping[str, Ring]) -> dict[str, tuple[int, Arrays]]:
-        """Copies of the rows of each ring that `save` will write, with the number of the first."""
+        """Returns, for each ring, the number of the first row to save, and copies of the rows from there on."""
         return {name: self._writer(name).unwritten(ring) for name, ring in rings.items()}
 
     def save(
@@ -198,7 +203,10 @@ class Writer:
         packages: Mapping[str, str | None],
         saved_at: str,
     ) -> Path:
-        """Writes a checkpoint, whole or not at all. Errors: OSError; nothing half-written stays where it can."""
+        """Writes a checkpoint completely or not at all, and returns its folder.
+
+        rows: from `unwritten`. Errors: OSError, after it has removed the unfinished files as far as possible.
+        """
         made = atomic.temporary(self.folder)
         try:
             self._make_folders()
@@ -230,7 +238,7 @@ class Writer:
         return made
 
     def rotate(self) -> None:
-        """Removes what need not be kept. What cannot be removed, or looked into, stays."""
+        """Removes the checkpoints that no rule keeps. One that cannot be removed or read stays."""
         every = names(self._run)
         manifests = {name: manifest for name in every if (manifest := self._manifest(name)) is not None}
         exact = [name for name in every if name not in manifests or manifests[name].about.exact]
@@ -250,18 +258,18 @@ class Writer:
         atomic.remove_leftovers(self.folder, self.folder / REPLAY)
 
     def best_score(self) -> float | None:
-        """The largest score of the checkpoints that are there."""
+        """Returns the largest score of the existing checkpoints; None where none has a score."""
         return max((each.about.score for each in self._whole() if each.about.score is not None), default=None)
 
     def last_serial(self) -> int:
-        """The number of the last planned checkpoint, 0 where there was none."""
+        """Returns the number of the last planned checkpoint; 0 where there is none."""
         return max((each.about.serial or 0 for each in self._whole()), default=0)
 
     def _whole(self) -> list[Manifest]:
         return [manifest for name in names(self._run) if (manifest := self._manifest(name)) is not None]
 
     def close(self) -> None:
-        """Lets go of files."""
+        """Closes the open files."""
         for writer in self._writers.values():
             writer.close()
 
@@ -293,6 +301,7 @@ class Writer:
         return self._manifests.get(name)
 
     def remove_rows(self, manifests: list[Manifest]) -> None:
+        """Removes the files of rows that neither `manifests` nor the next checkpoint needs."""
         needed = {file.name for each in manifests for ring in each.rings.values() for file in ring.files}
         needed |= {file.name for writer in self._writers.values() for file in writer.files}
         for path in (self.folder / REPLAY).glob("*.rows"):
@@ -301,7 +310,7 @@ class Writer:
 
 
 def set_aside(run: Path, name: str) -> None:
-    """Keeps a damaged checkpoint out of the way of new ones. It is not removed. Errors: OSError."""
+    """Renames a damaged checkpoint, so that its name is free; it is not removed. Errors: OSError."""
     folder = run / "checkpoints"
     taken = len(list(folder.glob(f"damaged-{name}*")))
     (folder / name).rename(folder / (f"damaged-{name}" + (f"-{taken}" if taken else "")))
@@ -327,12 +336,12 @@ def _but_rows(column: np.ndarray) -> tuple[int, ...]:
 
 def _order(name: str) -> tuple[int, int]:
     match = _NAME.fullmatch(name)
-    assert match is not None  # as of all `names`
+    assert match is not None  # `names` returns only names of this form
     return int(match[1]), int(match[2] or 0)
 
 
 def signed(fields: Mapping[str, Any]) -> bytes:
-    """The manifest, whose first field is the digest of the whole file as it is with zeros in the digest's place."""
+    """Returns the bytes of a manifest. Its first field is a digest of the whole file, taken with zeros in its place."""
     text = json.dumps({"digest": _UNSIGNED.decode(), **fields}, indent=1, allow_nan=False).encode()
     signature = hashlib.blake2b(text, digest_size=32).hexdigest().encode()
     return text.replace(_UNSIGNED, signature, 1)

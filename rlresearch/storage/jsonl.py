@@ -1,4 +1,4 @@
-"""Rows as lines of JSON: each is whole, or it is not there."""
+"""Rows as lines of JSON: a row is in the file completely, or not at all."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _APPENDED = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 
 
 class JsonLines:
-    """Rows appended to the file at `path`, one JSON object a line; any thread may write.
+    """Appends rows to the file at `path`, one JSON object per line; any thread may write.
 
-    A row is one `os.write` in append mode, so a killed process leaves whole rows; fsync, at most once a
-    second and at close, keeps them through a power loss. A torn last line of an earlier process is removed.
-    Errors: RunError naming the file, from every method.
+    A row is one `os.write` in append mode, so a killed process leaves complete rows. An fsync, at most once a
+    second and at close, protects them from a power loss. The constructor removes an incomplete last line.
+    Errors: RunError that names the file, from every method.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -38,7 +38,7 @@ class JsonLines:
             _end_with_whole_row(self._file)
 
     def write(self, row: dict[str, Any]) -> None:
-        """Appends one row; NumPy numbers and arrays become plain ones."""
+        """Appends one row; NumPy numbers become numbers, arrays become lists."""
         line = json.dumps(encodable(row), separators=(",", ":"), allow_nan=False).encode() + b"\n"
         with self._lock, self.named_errors():
             if self._file is None:
@@ -53,19 +53,19 @@ class JsonLines:
 
     @property
     def size(self) -> int:
-        """Bytes in the file so far."""
+        """The size of the file in bytes."""
         with self._lock, self.named_errors():
             return self.path.stat().st_size if self._file is None else os.fstat(self._file).st_size
 
     def sync(self) -> None:
-        """Brings the rows to the disk."""
+        """Flushes the rows to the disk."""
         with self._lock, self.named_errors():
             if self._file is not None:
                 os.fsync(self._file)
                 self._synced = time.monotonic()
 
     def close(self) -> None:
-        """Brings the rows to the disk and closes the file; may be called again."""
+        """Flushes the rows to the disk and closes the file; a second call does nothing."""
         with self._lock, self.named_errors():
             file, self._file = self._file, None
             if file is not None:
@@ -83,7 +83,7 @@ class JsonLines:
 
 
 def read_rows(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
-    """The rows of a JSON lines file, also while it is being written; a torn last line is left out.
+    """Yields the rows of a JSON lines file, also while a run writes it; skips an incomplete last line.
 
     Errors: RunError where the file cannot be opened, or where a line before the last is not a row.
     """
@@ -103,7 +103,10 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
 
 
 def encodable(value: Any) -> Any:
-    """`value` in what JSON can say; NumPy's scalars and arrays are known by `tolist`, without NumPy."""
+    """Returns `value` as JSON types; NaN and infinity become strings.
+
+    A NumPy scalar or array is recognised by its method `tolist`, so NumPy need not be imported.
+    """
     if isinstance(value, float):
         if math.isfinite(value):
             return float(value)
@@ -118,6 +121,7 @@ def encodable(value: Any) -> Any:
 
 
 def decoded(value: Any) -> Any:
+    """Undoes `encodable`: the strings NaN, Infinity and -Infinity become numbers."""
     if isinstance(value, str):
         return _UNENCODABLE.get(value, value)
     if isinstance(value, dict):
@@ -126,7 +130,7 @@ def decoded(value: Any) -> Any:
 
 
 def parsed_rows(content: bytes) -> list[dict[str, Any]]:
-    """The rows in a part of a file that begins with a whole line; what is no row is left out."""
+    """Returns the rows of `content`, which begins at the start of a line; skips lines that are not rows."""
     return [decoded(row) for line in content.splitlines() if (row := _parsed(line)) is not None]
 
 
@@ -139,7 +143,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def _end_with_whole_row(file: int) -> None:
-    """Removes a torn last line, so that the next row starts a line of its own."""
+    """Removes an incomplete last line, so that the next row starts on a new line."""
     start = size = os.fstat(file).st_size
     tail = b""
     while start > 0 and b"\n" not in tail:

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: manifest.json, in which no field is unknown and each has its type."""
+"""The fields of manifest.json, the description of a checkpoint. Unknown fields and wrong types are errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Strict(pydantic.BaseModel):
 
 
 class SavedRows(_Strict):
-    """A `RowFile`."""
+    """A `RowFile` as JSON."""
 
     name: _RowsName
     begin: _Count
@@ -27,7 +27,7 @@ class SavedRows(_Strict):
 
 
 class SavedRing(_Strict):
-    """A `Ring`, and where its rows are."""
+    """A `Ring` as JSON: its capacity, the number of rows ever added, and the files with its rows."""
 
     capacity: Annotated[int, at.Gt(0)]
     added: _Count
@@ -35,14 +35,15 @@ class SavedRing(_Strict):
 
 
 class CheckpointMetadata(_Strict):
-    """What is known of a checkpoint beside its arrays.
+    """Everything about a checkpoint except its arrays.
 
-    iteration: of the loop, each of `num_envs` transitions a member; step: transitions of each member. members: the
-    runs' seeds. position: where the training loop stood. logs: for each member the sizes in bytes of its files.
-    times: seconds so far. score: mean return, where the policy was evaluated at this very step. serial: counts the
-    planned ones, from 1; None for one out of turn. exact: false where the environment cannot be brought back to this
-    place, so that the run cannot go on from here. config: a digest of the settings that must stay. content: a digest of
-    the state, which restoring compares; "" in version 0.1.
+    step: transitions of each member. iteration: iterations of the loop; each has `num_envs` transitions per member.
+    members: the seeds of the runs. position: the counters of the training loop. logs: for each member, the sizes of
+    its files in bytes. times: seconds so far. score: the mean return, where the policy was evaluated at this step.
+    serial: the number of a planned checkpoint, from 1; None for an extra one, for example after a signal.
+    exact: false where the environment cannot be restored to this step, so that the run cannot resume from here.
+    config: a digest of the settings that must not change. content: a digest of the state, which restoring compares;
+    "" in version 0.1.
     """
 
     step: _Count
@@ -59,7 +60,7 @@ class CheckpointMetadata(_Strict):
 
 
 class Manifest(_Strict):
-    """What manifest.json says."""
+    """All fields of manifest.json."""
 
     digest: str
     schema_version: int

@@ -1,10 +1,12 @@
-"""How and by which code a run was started, for its run.json; secrets left out."""
+"""Facts for run.json about how a run was started and with which code; without secrets."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
+import shlex
 import socket
 import subprocess
 from collections.abc import Sequence
@@ -12,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from rlresearch import __version__
-from rlresearch.errors import command_line
 from rlresearch.storage.redaction import redacted
 
 _GIT_PATIENCE_S = 2.0
@@ -20,17 +21,17 @@ _PACKAGES = ("tensorflow", "keras", "hydra-core", "omegaconf", "gymnasium", "num
 
 
 def provenance(argv: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
-    """What run.json says about how and by which code a run was started; pass it to `record`.
+    """Returns the fields of run.json that say how a run was started and with which code; pass them to `record`.
 
-    command, overrides (both `redacted`), host, pid, python, packages {name: version or null}, git {commit, dirty}
-    of the working directory and package_git of this package; null where there is no commit. `dirty` means
-    changes to tracked files, and is null where git took more than 2 s.
+    The fields are command and overrides (both `redacted`), host, pid, python, packages {name: version or null},
+    git {commit, dirty} of the working directory, and package_git of this package. git and package_git are null where
+    there is no commit. `dirty` means that tracked files have changes; it is null where git took more than 2 s.
     """
     package = Path(__file__).parent
-    # Installed inside somebody else's repository, the package is no part of that repository's commit.
+    # The package may be installed inside another project's repository; that repository's commit says nothing about it.
     own_repository = _git(package, "ls-files", "--error-unmatch", Path(__file__).name) is not None
     return {
-        "command": command_line(redacted(argv)),
+        "command": shlex.join(redacted(argv)),
         "overrides": redacted(overrides),
         "host": socket.gethostname(),
         "pid": os.getpid(),
@@ -42,15 +43,13 @@ def provenance(argv: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    """The packages that a run's numbers depend on."""
-    return {name: _version(name) for name in _PACKAGES}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return __version__ if package == "rlresearch" else None  # run from a checkout
+    """Returns the versions of the packages that can change the results of a run; None where one is missing."""
+    found: dict[str, str | None] = dict.fromkeys(_PACKAGES)
+    found["rlresearch"] = __version__  # in a checkout it is not installed
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _commit(folder: Path) -> dict[str, Any] | None:
@@ -62,7 +61,10 @@ def _commit(folder: Path) -> dict[str, Any] | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git answers, or None; it takes no locks (`status` would write the index) and starts no monitor."""
+    """Returns the output of a git command, or None where it fails.
+
+    Git must not change the repository: it takes no locks (`status` would write the index) and starts no monitor.
+    """
     command = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", *arguments]
     quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     try:

@@ -1,7 +1,7 @@
-"""Secrets left out: of configurations, command lines, error texts, before they are written or sent anywhere.
+"""Removes secrets from configurations, command lines and error texts before they are written or sent.
 
-A secret is a text under a key that is called like one, a user's part of a URL, and the value of an environment variable
-that is called like one, wherever that value turns up.
+Three things count as a secret. The first is a text under a key such as api_key or password. The second is the user
+part of a URL. The third is the value of an environment variable with such a name, wherever the value appears.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 MASK = "***"
 _WORDS = r"key|token|secret|password|passwd|passphrase|credential"
 _SECRET = re.compile(_WORDS, re.IGNORECASE)
-# `api_key: x` and `api_key=x` inside a text; the value ends with its quotes, or at a blank, & , ; } ) or ].
+# `api_key: x` and `api_key=x` inside a text; the value ends with its quotes, or at a space, & , ; } ) or ].
 _INSIDE = re.compile(rf"""([\w.-]*(?:{_WORDS})[\w.-]*["']?\s*[:=]\s*)("[^"]*"|'[^']*'|[^\s,;&}})\]]+)""", re.IGNORECASE)
-# Inside the braces of an override blanks belong to the value.
+# Inside the braces of an override, spaces belong to the value.
 _INSIDE_BRACES = re.compile(
     rf"""([\w.-]*(?:{_WORDS})[\w.-]*["']?\s*[:=]\s*)("[^"]*"|'[^']*'|[^,}}\]]+)""", re.IGNORECASE
 )
@@ -25,14 +25,14 @@ _AUTHORIZATION = re.compile(
     r"((?:proxy-)?authorization\s*[:=]\s*['\"]?)((?:bearer|basic|digest|token)\s+)?[^\s'\",;]+", re.IGNORECASE
 )
 _BEARER = re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9+/=._~-]{8,}", re.IGNORECASE)
-_MESSAGES = {"error", "reason"}  # keys of what people or programs have said
-_SHORTEST = 8  # characters of a variable's value: shorter ones are also words
+_MESSAGES = {"error", "reason"}  # keys of messages, which may contain `key=secret` in the middle of a sentence
+_SHORTEST = 8  # characters of a variable's value: a shorter value may be an ordinary word
 
 
 def redacted(arguments: Sequence[str]) -> list[str]:
-    """Words of a command line with *** for each secret.
+    """Returns the arguments of a command line with *** for each secret.
 
-    Known forms: a.token=x, --token=x, --token x, and a={token: x}. Harmless values under such keys go too.
+    Known forms: a.token=x, --token=x, --token x, and a={token: x}. Every value of such a key is replaced.
     """
     kept, value_of_secret = [], False
     for argument in arguments:
@@ -49,14 +49,14 @@ def redacted(arguments: Sequence[str]) -> list[str]:
 
 
 def text(told: str) -> str:
-    """A message or traceback with *** for each secret."""
+    """Returns a message or traceback with *** for each secret."""
     if _SECRET.search(told):
         told = _INSIDE.sub(rf"\1{MASK}", told)
     return _plain(told)
 
 
 def settings(config: Any, key: str = "") -> Any:
-    """A configuration with *** for each secret; numbers are none, whatever their key."""
+    """Returns a configuration with *** for each secret; only texts are replaced, never numbers."""
     if isinstance(config, Mapping):
         return {name: settings(value, str(name)) for name, value in config.items()}
     if isinstance(config, list | tuple):
@@ -67,16 +67,12 @@ def settings(config: Any, key: str = "") -> Any:
 
 
 def _plain(told: str) -> str:
-    """Without what is a secret wherever it stands."""
+    """Replaces the secrets that are recognised without a key: in URLs, in headers, from the environment."""
     if "://" in told:
         told = _USER_OF_URL.sub(f"{MASK}@", told)
     told = _BEARER.sub(rf"\1 {MASK}", _AUTHORIZATION.sub(rf"\1{MASK}", told))
-    for value in _of_the_environment():
+    variables = {value for name, value in os.environ.items() if _SECRET.search(name)}
+    secrets = [value for value in variables if len(value) >= _SHORTEST and value[0] != "/"]  # a path is none
+    for value in sorted(secrets, key=len, reverse=True):  # the longest first: one may be a part of another
         told = told.replace(value, MASK)
     return told
-
-
-def _of_the_environment() -> list[str]:
-    """Values of variables that are called like secrets, the longest first; a path is none."""
-    values = {value for name, value in os.environ.items() if _SECRET.search(name)}
-    return sorted((each for each in values if len(each) >= _SHORTEST and each[0] != "/"), key=len, reverse=True)

@@ -1,6 +1,6 @@
-"""A run's rows cut back to a checkpoint, to be written again; and whether they come out the same.
+"""Cuts the rows of a run back to a checkpoint; the resumed run writes them again, and they are compared.
 
-What is cut off is kept beside the file, in metrics.cut.jsonl, until the run has finished with the same numbers.
+The removed rows are kept in metrics.cut.jsonl, in the same directory, until the run has finished with the same rows.
 """
 
 from __future__ import annotations
@@ -17,31 +17,32 @@ from rlresearch.storage.atomic import open_file, sync_folder
 from rlresearch.storage.jsonl import JsonLines, encodable, parsed_rows, read_rows
 
 FILES = ("metrics", "evaluations", "lineage")
-TIMING = {"time", "speed/steps_per_second"}  # differ from one run to the next
+TIMING = {"time", "speed/steps_per_second"}  # these differ each time, so they are not compared
 
 Row = dict[str, Any]
 
 
 def cut(run: Path, sizes: Mapping[str, int]) -> dict[str, list[Row]]:
-    """Cuts the files of rows in a run directory back to `sizes` bytes; returns what stood after those, by name.
+    """Cuts each file of rows in a run directory back to `sizes` bytes. Returns the removed rows by file name.
 
-    What an earlier cut took off, and was not written again since, is among it. Errors: RunError, also where a file is
-    shorter than it was when it was saved.
+    Rows that an earlier cut removed, and that the run has not written again, are returned too. Errors: RunError, also
+    where a file is shorter than at the time of the checkpoint.
     """
     return {name: _cut(run / f"{name}.jsonl", run / f"{name}.cut.jsonl", sizes.get(name, 0)) for name in FILES}
 
 
 def forget(run: Path) -> None:
-    """Removes what was cut off. What cannot be removed stays."""
+    """Removes the files with removed rows. A file that cannot be removed stays; this is not an error."""
     for name in FILES:
         with contextlib.suppress(OSError):
             (run / f"{name}.cut.jsonl").unlink()
 
 
 def difference(before: Row, after: Row) -> dict[str, Any] | None:
-    """The first key whose value is another, with both; None where they say the same but for times.
+    """Returns the first key with different values, as {name, before, after}; None where the rows agree.
 
-    Of lists, one number an episode, the shorter one's part counts: a last evaluation may have more of them.
+    Times are not compared. Lists have one number per episode, and a final evaluation may have more episodes: only
+    the first numbers, up to the length of the shorter list, are compared.
     """
     after = json.loads(json.dumps(encodable(after)))
     before = json.loads(json.dumps(encodable(before)))
@@ -79,7 +80,7 @@ def _content(path: Path) -> bytes:
 
 
 def _write_aside(path: Path, rows: Sequence[Row]) -> None:
-    """All rows or the file as it was: a kill in between loses none."""
+    """Writes `rows` to `path` in one step: a kill in between leaves the old file, so no row is lost."""
     fresh = path.with_suffix(".tmp")
     with contextlib.suppress(FileNotFoundError):
         fresh.unlink()

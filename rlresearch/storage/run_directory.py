@@ -1,13 +1,13 @@
-"""The run directory: everything a run leaves behind, and the only truth about it.
+"""The run directory: all results of a run. Every other copy, such as W&B's, is made from it.
 
     runs/2026-11-21/110456_ddpg_pendulum_s0_9f31c2/
         config.yaml        the composed configuration
-        run.json           what was run, where, by which code, and how it ended
+        run.json           the facts: command, machine, code, and how the run ended
         metrics.jsonl      {"step", "time" in seconds since the start, "group/name": number, ...}
         evaluations.jsonl  {"step", "time", "returns": [...], "lengths": [...]}
         log.txt            messages of the logger "rlresearch", in UTC
 
-A killed process leaves every row it wrote and a whole run.json. Nothing outside the directory is written.
+A killed process leaves every row that it wrote and a complete run.json. A run writes nothing outside its directory.
 JSON has no NaN or infinity: they are the strings "NaN", "Infinity" and "-Infinity" in all of these files.
 """
 
@@ -34,7 +34,7 @@ from rlresearch.storage.jsonl import decoded, encodable
 SCHEMA_VERSION = 1
 STATUSES = ("running", "finished", "pruned", "failed", "interrupted")
 
-# All present from the first moment, so that a reader never asks whether a field exists.
+# run.json has all these fields from the start, so that a reader need not test whether one exists.
 FIELDS = (
     *("schema_version", "status", "command", "overrides", "algo", "env", "seed", "started_at", "finished_at"),
     *("wall_time_s", "host", "pid", "device", "python", "packages", "git", "package_git", "total_steps"),
@@ -45,7 +45,7 @@ _LARGEST_RECORD = 1 << 24  # bytes
 
 
 class RunDirectory:
-    """One run's directory, `path`. `create` makes a new one; `RunDirectory(path)` opens one that exists."""
+    """The directory of one run, at `path`. `create` makes a new one; `RunDirectory(path)` opens an existing one."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -55,12 +55,14 @@ class RunDirectory:
 
     @classmethod
     def create(cls, root: str | os.PathLike[str], algo: str, env: str, seed: int | str) -> RunDirectory:
-        """A directory under `root` that no other run has, with run.json and log.txt begun.
+        """Makes a new directory under `root`, writes its run.json and opens its log.txt.
 
-        Errors: ConfigError naming `runs_dir` where `root` cannot be written.
+        Errors: ConfigError that names `runs_dir`, where `root` cannot be written.
         """
         started = utc_now()
-        name = f"{started:%H%M%S}_{_safe(algo)}_{_safe(env)}_s{_safe(str(seed))}"
+        # Only characters that every file system takes, and 60 of each part: many allow 255 for the whole name.
+        parts = [re.sub(r"[^A-Za-z0-9_.-]+", "-", part).strip("-.")[:60] or "x" for part in (algo, env, f"s{seed}")]
+        name = "_".join([f"{started:%H%M%S}", *parts])
         try:
             run = cls(make_unique_dir(Path(root) / f"{started:%Y-%m-%d}", name))
         except OSError as error:
@@ -73,21 +75,17 @@ class RunDirectory:
         run.open_log()
         return run
 
-    def hold(self) -> None:
-        """Keeps other processes from going on with this run, until `close`. Errors: RunError where one is at it."""
+    def lock(self) -> None:
+        """Locks the run until `close`, so that no other process resumes it. Errors: RunError where one trains it."""
         self._held = lock(self.path) if self._held is None else self._held
         if self._held is None:
             now = self.recorded()
             raise RunError(f"{self.path} is being trained by process {now.get('pid')} on {now.get('host')}")
 
-    def write_config(self, yaml_text: str, name: str = "config.yaml") -> None:
-        """Writes config.yaml, or a file of another name. Errors: RunError naming the file."""
-        atomic_write(self.path / name, yaml_text)
-
     def record(self, **fields: Any) -> None:
-        """Merges `fields`, less secrets, into run.json, which is whole at every instant.
+        """Merges `fields`, without secrets, into run.json. A reader sees the old file or the new one.
 
-        Errors: RunError where it cannot be read or written; ValueError for an unknown status.
+        Errors: RunError where the file cannot be read or written; ValueError for an unknown status.
         """
         if fields.get("status", "running") not in STATUSES:
             raise ValueError(f"status is {fields['status']!r}, not one of {', '.join(STATUSES)}")
@@ -97,7 +95,7 @@ class RunDirectory:
             atomic_write(path, json.dumps(encodable(merged), indent=2, allow_nan=False) + "\n")
 
     def recorded(self) -> dict[str, Any]:
-        """The fields of run.json. Errors: RunError where it is missing or is not JSON."""
+        """Returns the fields of run.json. Errors: RunError where it is missing or is not JSON."""
         path = self.path / "run.json"
         try:
             fields = decoded(json.loads(read_file(path, _LARGEST_RECORD)))
@@ -108,20 +106,23 @@ class RunDirectory:
         return fields
 
     def open_log(self) -> None:
-        """Sends the messages of the logger "rlresearch", from INFO up, to log.txt until `close`."""
+        """Writes the messages of the logger "rlresearch", from level INFO up, to log.txt until `close`."""
         if self._log is not None:
             return
         try:
             self._log = LogFile(self.path / "log.txt", encoding="utf-8")
         except OSError as error:
             raise RunError(f"{self.path / 'log.txt'} cannot be written: {error.strerror or error}") from error
+        line = _WithoutSecrets("%(asctime)sZ %(levelname)s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
+        line.converter = time.gmtime
+        self._log.setFormatter(line)
         logger = logging.getLogger("rlresearch")
         if logger.level == logging.NOTSET:
             logger.setLevel(logging.INFO)
         logger.addHandler(self._log)
 
     def close(self) -> None:
-        """Stops the log; may be called again. The directory stays readable and recordable."""
+        """Closes the log and releases the lock; may be called again. Other methods still work afterwards."""
         log, self._log = self._log, None
         if log is not None:
             logging.getLogger("rlresearch").removeHandler(log)
@@ -138,7 +139,7 @@ class RunDirectory:
 
 
 def timestamp(moment: datetime | None = None) -> str:
-    """`moment` (default: now) in UTC, to the millisecond, as in 2026-11-21T11:04:56.123Z."""
+    """Formats `moment` (default: now) in UTC with milliseconds, as in 2026-11-21T11:04:56.123Z."""
     moment = utc_now() if moment is None else moment.astimezone(UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -149,19 +150,13 @@ class _WithoutSecrets(logging.Formatter):
 
 
 class LogFile(logging.FileHandler):
-    """A log that cannot be written never stops the run, nor prints tracebacks over the display."""
-
-    def __init__(self, path: Path, encoding: str) -> None:
-        super().__init__(path, encoding=encoding)
-        line = _WithoutSecrets("%(asctime)sZ %(levelname)s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
-        line.converter = time.gmtime
-        self.setFormatter(line)
+    """A log file. A failed write neither stops the run nor prints a traceback over the display."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # what a full disk refused is flushed, and refused, once more
+        with contextlib.suppress(OSError):  # closing flushes again, and a full disk refuses again
             super().close()
 
 
@@ -169,15 +164,10 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def _safe(name: str) -> str:
-    # 60 characters each: file systems allow 255 for the whole name.
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:60] or "x"
-
-
 def make_unique_dir(folder: Path, name: str) -> Path:
-    """A new folder whose name begins with `name`: mkdir decides who was first; a clock or a look cannot.
+    """Makes a new folder in `folder` and returns its path; its name begins with `name`.
 
-    Errors: OSError.
+    `mkdir` fails where the name is taken, so two processes never get the same folder. Errors: OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for _ in range(100):
@@ -189,7 +179,10 @@ def make_unique_dir(folder: Path, name: str) -> Path:
 
 
 def atomic_write(path: Path, text: str) -> None:
-    """Puts `text` at `path` in one step: a reader, or a crash, sees the old file or the new one."""
+    """Writes `text` to `path` in one step: a reader sees the old file or the new one, also after a crash.
+
+    Errors: RunError that names the file.
+    """
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with open(fresh, "x", encoding="utf-8") as file:
@@ -209,5 +202,5 @@ VIDEOS = "videos"
 
 
 def video_of(path: Path, step: int) -> Path:
-    """Where a run keeps the video of an evaluation."""
+    """Returns the path of the video that a run records at the evaluation of `step`."""
     return path / VIDEOS / f"step_{step:012d}.mp4"

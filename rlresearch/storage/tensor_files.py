@@ -1,10 +1,10 @@
-"""Arrays on disk: safetensors, in which there is no code to run, with a digest for each array.
+"""Arrays on disk: safetensors files, which contain no code, with a digest for each array.
 
     state.safetensors     the arrays of one checkpoint
-    NAME.rows             rows of a replay, appended save by save; each row is written once
+    NAME.rows             rows of a replay; each save appends the new rows, so each row is written once
 
-A file of rows is one safetensors blob after another, each with the numbers of its rows. A checkpoint says how long
-the file was when it was saved, and the digest of that much of it: what was appended later does not concern it.
+A file of rows is a sequence of safetensors blobs; each blob has the numbers of its rows. A checkpoint stores the size
+of the file at its time, and a digest of that part. Later saves may append to the file without any effect on it.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from rlresearch.storage import atomic
 
 Arrays = Mapping[str, np.ndarray]
 
-FILES_OF_A_RING = 8  # so much of a full ring is in one file: one more than these lie on the disk, not twice the ring
+FILES_OF_A_RING = 8  # a full ring is cut into so many files; old rows then cost one extra file, not a second ring
 
 
 class CorruptCheckpointError(Exception):
-    """What is on the disk is not what was written there; says which file, and where it can which array."""
+    """A file of a checkpoint is damaged or missing. The message names the file and, where possible, the array."""
 
 
 def digest(content: bytes | memoryview) -> str:
-    """128 bits of BLAKE2b, as hexadecimal digits."""
+    """Returns the BLAKE2b digest of `content`, 128 bits as 32 hexadecimal digits."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def packed(arrays: Arrays, **about: str) -> bytes:
-    """One blob; `about` goes into its header, beside the digest of every array."""
-    # safetensors reads by address: what is not laid out in order would be written wrongly
+    """Returns arrays as one blob; its header has the fields `about` and the digest of every array."""
+    # safetensors copies memory as it lies, so an array that is not contiguous would be written wrongly.
     laid = {name: np.ascontiguousarray(each).reshape(each.shape) for name, each in arrays.items()}
     digests = {name: digest(each.tobytes()) for name, each in laid.items()}
     return safetensors.numpy.save(laid, {**about, "digests": json.dumps(digests)})
 
 
 def unpacked(blob: bytes, name: str) -> dict[str, np.ndarray]:
-    """The arrays of one blob. Errors: CorruptCheckpointError."""
+    """Returns the arrays of one blob by name. Errors: CorruptCheckpointError that names the file `name`."""
     try:
         return safetensors.numpy.load(blob)
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -55,7 +55,7 @@ def unpacked(blob: bytes, name: str) -> dict[str, np.ndarray]:
 
 
 def damage(blob: bytes, name: str) -> str:
-    """Which array of a blob, whose own digest is wrong, is damaged."""
+    """Returns one line that names the damaged array of a blob; call it where the digest of the blob is wrong."""
     try:
         arrays, header = _header(blob)
         digests = json.loads(header["__metadata__"]["digests"])
@@ -70,7 +70,7 @@ def damage(blob: bytes, name: str) -> str:
 
 
 def _header(content: bytes, offset: int = 0) -> tuple[int, dict[str, Any]]:
-    """Of the blob that begins at `offset`: where its arrays begin, and its header. ValueError where it is none."""
+    """Returns (offset of the arrays, header) of the blob that begins at `offset`. Errors: ValueError for no blob."""
     begin = offset + 8
     length = int.from_bytes(content[offset:begin], "little")
     if length > len(content) - begin:
@@ -82,8 +82,8 @@ def _header(content: bytes, offset: int = 0) -> tuple[int, dict[str, Any]]:
 
 
 class Ring(NamedTuple):
-    """What of a replay's ring is to be saved. capacity: rows it holds; added: rows ever added to it; rows(begin, end)
-    gives those numbered so, by column, [..., end - begin, width].
+    """The rows of a replay's ring, for a save. capacity: rows that the ring holds. added: rows ever added to it.
+    rows: a function; rows(begin, end) returns these rows by column, each [..., end - begin, width].
     """
 
     capacity: int
@@ -92,12 +92,12 @@ class Ring(NamedTuple):
 
     @property
     def oldest(self) -> int:
-        """The number of the oldest row that is still there."""
+        """The number of the oldest row that the ring still holds."""
         return max(0, self.added - self.capacity)
 
 
 class RowFile(NamedTuple):
-    """The first `size` bytes of a file of rows, with the rows numbered from begin up to end."""
+    """The first `size` bytes of a file of rows; they hold the rows from number `begin` to `end`, without `end`."""
 
     name: str
     begin: int
@@ -107,9 +107,9 @@ class RowFile(NamedTuple):
 
 
 class RowWriter:
-    """Writes the rows of one ring; `files` is what has been written and is still of use.
+    """Writes the rows of one ring. `files` are the written files that still have rows of the ring.
 
-    files: of an earlier process, with which it goes on; it appends to none of them.
+    Files given at the start come from an earlier process; their rows stay in use, but nothing is appended to them.
     """
 
     def __init__(self, folder: Path, prefix: str, files: Sequence[RowFile] = ()) -> None:
@@ -118,13 +118,16 @@ class RowWriter:
         self._growing: _Growing | None = None
 
     def unwritten(self, ring: Ring) -> tuple[int, dict[str, np.ndarray]]:
-        """The number of the first row that is in the ring and on no disk, and the rows from there on."""
+        """Returns the number of the first row of the ring that is not on the disk, and the rows from there on."""
         end = self.files[-1].end if self.files else 0
         begin = min(max(end, ring.oldest), ring.added)
         return begin, ring.rows(begin, ring.added) if begin < ring.added else {}
 
     def append(self, begin: int, end: int, rows: Arrays, capacity: int) -> None:
-        """Brings rows to the disk. Errors: OSError, after which `give_up` must follow."""
+        """Appends the rows from number `begin` to `end` to a file and flushes it to the disk.
+
+        Errors: OSError; the caller must then call `give_up`.
+        """
         if begin == end:
             return
         blob = packed(rows, begin=str(begin), end=str(end))
@@ -132,7 +135,7 @@ class RowWriter:
         if last is None or last.end != begin or last.end - last.begin >= capacity // FILES_OF_A_RING:
             last = RowFile(self._begin_file(begin), begin, begin, 0, "")
             self.files.append(last)
-        assert self._growing is not None  # it is `last`
+        assert self._growing is not None  # it is the file `last`
         atomic.write_all(self._growing.file, blob)
         os.fsync(self._growing.file)
         self._growing.digest.update(blob)
@@ -140,7 +143,7 @@ class RowWriter:
         self.files = [each for each in [*self.files[:-1], grown] if each.end > end - capacity]
 
     def give_up(self, files: Sequence[RowFile]) -> None:
-        """Goes back to `files`, after a failure; what was half written is of no use to anybody."""
+        """Goes back to `files` after a failure, and removes the file that was only partly written."""
         name = self._growing.name if self._growing else None
         self.close()
         if name is not None and name not in {each.name for each in files}:
@@ -148,7 +151,7 @@ class RowWriter:
         self.files = list(files)
 
     def close(self) -> None:
-        """Lets go of the file that grows; the next rows begin one of their own."""
+        """Closes the file to which rows are appended; the next rows begin a new file."""
         growing, self._growing = self._growing, None
         if growing is not None:
             with suppress(OSError):
@@ -165,7 +168,7 @@ class RowWriter:
 
 
 class _Growing(NamedTuple):
-    """The file that rows are appended to, and the digest of all that is in it."""
+    """The open file to which rows are appended, and the digest of its content so far."""
 
     name: str
     file: int
@@ -173,7 +176,10 @@ class _Growing(NamedTuple):
 
 
 def read_rows(folder: Path, files: Sequence[RowFile]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """The blobs of files of rows, in order: first row's number, and columns. Errors: CorruptCheckpointError."""
+    """Yields each blob of the files in order, as (number of its first row, columns by name).
+
+    Errors: CorruptCheckpointError.
+    """
     for each in files:
         content = _checked(folder, each)
         for begin, end, blob in _blobs(content, each.name):
@@ -184,7 +190,7 @@ def read_rows(folder: Path, files: Sequence[RowFile]) -> Iterator[tuple[int, dic
 
 
 def check_rows(folder: Path, files: Sequence[RowFile]) -> None:
-    """Errors: CorruptCheckpointError, where any of the files is not what it was."""
+    """Compares the files with their digests. Errors: CorruptCheckpointError where one is damaged or missing."""
     for each in files:
         _checked(folder, each)
 
@@ -200,7 +206,7 @@ def _checked(folder: Path, file: RowFile) -> bytes:
 
 
 def _damaged_rows(content: bytes, name: str) -> str:
-    """As `damage`, for a file of rows."""
+    """Returns one line that names the damaged array and rows of a file of rows."""
     offset = 0
     try:
         while offset < len(content):
@@ -217,7 +223,7 @@ def _damaged_rows(content: bytes, name: str) -> str:
 
 
 def _blobs(content: bytes, name: str) -> Iterator[tuple[int, int, bytes]]:
-    """(first row, row after the last, blob) of each; CorruptCheckpointError where that cannot be told."""
+    """Yields (first row, row after the last, blob) for each blob. Errors: CorruptCheckpointError for a bad header."""
     offset = 0
     while offset < len(content):
         try:
@@ -229,7 +235,7 @@ def _blobs(content: bytes, name: str) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _extent(content: bytes, offset: int) -> tuple[int, int, int]:
-    """Of the blob at `offset`: its first row, the row after its last, and where it ends."""
+    """Returns (first row, row after the last, end offset) of the blob at `offset`. Errors: ValueError, LookupError."""
     arrays, header = _header(content, offset)
     about = header.pop("__metadata__")
     begin, end = int(about["begin"]), int(about["end"])

@@ -1,6 +1,6 @@
-"""Sweeps: many jobs planned together, run by any launcher, and nothing of them lost.
+"""Sweeps: many jobs that are planned together and run by a launcher; a crash loses no result.
 
-`jobs` turns a command line into jobs with frozen configurations, `ledger` keeps what became of each, `controller` ties
-both to a launcher, and `attempt` is what a launcher does with a job, in this process or another. A search proposes its
-jobs as it goes: `search` is what it is asked for, `trials` drives it, `study` keeps it, `findings` shows what it found.
+`jobs` turns a command line into jobs with frozen configurations. `ledger` records what happens to each job.
+`controller` connects both to a launcher. `attempt` runs one job, in this process or another. `launchers` start the
+jobs. `search` proposes jobs with Optuna while the sweep runs.
 """

@@ -1,6 +1,4 @@
-"""What becomes of a job when its turn has come, in this process or another: a run from its frozen configuration, or the
-rest of one that was interrupted.
-"""
+"""Runs one job of a sweep, in this process or another: a new run from its frozen configuration, or a resumed run."""
 
 from __future__ import annotations
 
@@ -19,18 +17,19 @@ from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.sweeps import ledger
 from rlresearch.sweeps.ledger import DONE, FAILED, FINISHED, INTERRUPTED, Ledger
 from rlresearch.training import resume
-from rlresearch.training import run as run_module
 from rlresearch.training.experiment import Plan, plan
 from rlresearch.training.optuna_trial import trial_of
 from rlresearch.training.outcome import format_error
 from rlresearch.training.request import RunRequest
+from rlresearch.training.run import Run
 
 
 class AttemptTask(NamedTuple):
-    """An attempt at a job, as plain data that goes to any process. run: where it goes on, None for a new directory.
+    """One attempt at a job, as plain data that can be sent to any process.
 
-    packages: where components may come from, None for anywhere; folder: what --config-dir names; command: as typed;
-    cwd: what a relative runs_dir starts from; secrets: what stored configurations leave out, by key.
+    run: the directory of the run to resume, None for a new one. packages: packages from which components may come,
+    None for any. folder: the argument of --config-dir. command: the command line as typed. cwd: the directory to which
+    a relative runs_dir refers. secrets: values that stored configurations leave out, by key.
     """
 
     job: int
@@ -49,7 +48,7 @@ class AttemptTask(NamedTuple):
 
 
 class AttemptResult(NamedTuple):
-    """How an attempt ended. members: of a fused program, by their place in it, those that made it fail."""
+    """How an attempt ended. members: the indices of the members of a fused program that caused its failure."""
 
     status: str
     reason: str | None = None
@@ -58,10 +57,10 @@ class AttemptResult(NamedTuple):
 
 
 def attempt(tasks: Sequence[AttemptTask], book: Ledger, fused: Mapping[str, Any] | None = None) -> list[AttemptResult]:
-    """Carries out one task, or several in one program, and enters in the ledger what becomes of each.
+    """Runs one task, or several in one program, and writes the result of each to the ledger.
 
-    fused: the configuration of the population that the tasks are members of. What goes wrong is an outcome; only
-    Interrupted, and what is worse, goes on to the caller, once it was entered too.
+    fused: the configuration of a population; the tasks are its members. A failure is a result, not an exception.
+    Only KeyboardInterrupt (with its subclass Interrupted) and SystemExit are raised, after the ledger has the result.
     """
     outcomes = [AttemptResult(FAILED, "it left without a word")] * len(tasks)
     try:
@@ -71,7 +70,7 @@ def attempt(tasks: Sequence[AttemptTask], book: Ledger, fused: Mapping[str, Any]
             tasks
         )
         raise
-    except SystemExit:  # of a run itself it would be an error: who started this process ends it, as Ray does
+    except SystemExit:  # a run does not raise it; the system that started this process does, for example Ray
         outcomes = [AttemptResult(INTERRUPTED, "its process was told to leave")] * len(tasks)
         raise
     except MemoryError as error:
@@ -83,6 +82,7 @@ def attempt(tasks: Sequence[AttemptTask], book: Ledger, fused: Mapping[str, Any]
 
 
 def execute(tasks: Sequence[AttemptTask], book: Ledger, fused: Mapping[str, Any] | None) -> list[AttemptResult]:
+    """Runs the tasks as `attempt` does, but writes only their beginning to the ledger."""
     first = tasks[0]
     runs: list[Path] = []
     if first.folder is not None and first.folder not in sys.path:
@@ -98,12 +98,12 @@ def execute(tasks: Sequence[AttemptTask], book: Ledger, fused: Mapping[str, Any]
             begun(begun_already)
             told_again = [Change(key, value) for key, value in first.secrets.items()]
             made, going_on = resume.load_resume_point(str(begun_already[0]), told_again, first.packages or [])
-            mean = run_module.launch(_quiet(made), _request(tasks, going_on.config, begun), going_on)
+            mean = Run(_quiet(made), _request(tasks, going_on.config, begun), going_on).execute()
         else:
             ledger.begun(book, [task.job for task in tasks], [task.attempt for task in tasks])
             config = first.config if fused is None else dict(fused)
             here = {**config, "runs_dir": os.path.join(first.cwd, config["runs_dir"])}
-            mean = run_module.launch(_quiet(plan(here, first.packages)), _request(tasks, config, begun))
+            mean = Run(_quiet(plan(here, first.packages)), _request(tasks, config, begun)).execute()
     except (ConfigError, RunError) as error:
         cause = error.__cause__ if isinstance(error, RunError) and error.__cause__ is not None else error
         return _failed(tasks, format_error(cause), tuple(getattr(cause, "members", ())))
@@ -115,7 +115,7 @@ def execute(tasks: Sequence[AttemptTask], book: Ledger, fused: Mapping[str, Any]
 
 
 def _outcome(run: Path) -> AttemptResult:
-    """Of a member: one may fail, and the others go on."""
+    """Returns the result of one member; one member may fail while the others continue."""
     status, mean = ended_as(run)
     if status is not None:
         return AttemptResult(status, objective=mean)
@@ -124,7 +124,7 @@ def _outcome(run: Path) -> AttemptResult:
 
 
 def _part(run: Path, book: Ledger) -> None:
-    """Where a run is a member of a fused program of which every member has an end, each gets checkpoints of its own."""
+    """Splits the checkpoints of a fused program, so that each member gets its own, once every member has ended."""
     from rlresearch.storage.tensor_files import CorruptCheckpointError
     from rlresearch.sweeps.launchers.split_population import split
 
@@ -140,12 +140,12 @@ def _part(run: Path, book: Ledger) -> None:
             OSError,
             CorruptCheckpointError,
             RunError,
-        ) as error:  # the results are there, and checkpoints of all together
+        ) as error:  # not a failure: the results are stored, and the common checkpoints still exist
             book.write("not_parted", run=str(run), why=str(error))
 
 
 def _failed(tasks: Sequence[AttemptTask], why: str, members: tuple[int, ...]) -> list[AttemptResult]:
-    """Of several in one program, only those that made it fail have failed themselves."""
+    """Returns the results after a failure: members that caused it have failed, the others were interrupted."""
     if len(tasks) == 1:
         return [AttemptResult(FAILED, why)]
     others = AttemptResult(INTERRUPTED, f"the program that it was fused into failed: {why}", members=members)
@@ -153,7 +153,7 @@ def _failed(tasks: Sequence[AttemptTask], why: str, members: tuple[int, ...]) ->
 
 
 def _quiet(made: Plan) -> Plan:
-    """A sweep has a table of its own."""
+    """Turns off the display of the run, because the sweep shows its own table."""
     return made._replace(logger=dataclasses.replace(made.logger, console="none"))
 
 
@@ -169,21 +169,22 @@ def _request(tasks: Sequence[AttemptTask], config: Mapping[str, Any], begun: Any
         tuned_name=first.choices.get("tuned"),
         tuned={key: value for key, value in first.tuned.items() if settings.get(key) == value},
         choices=first.choices,
-        own=[_own(task, len(tasks) > 1) for task in tasks],
+        record_fields=[_own(task, len(tasks) > 1) for task in tasks],
         begun=begun,
         trials=[trial_of(task.config) for task in tasks],
     )
 
 
 def _own(task: AttemptTask, fused: bool) -> dict[str, Any]:
-    """What stands in a run's record of its place in the sweep."""
+    """Returns the fields of run.json that say which job of which sweep the run is."""
     place = {"directory": task.sweep, "job": task.job, "attempt": task.attempt, "fused": fused}
     return {"sweep": place, "overrides": redacted(task.overrides)}
 
 
 def ended_as(run: Path) -> tuple[str | None, float | None]:
-    """How a run that came to its end did so, and the mean return of its final evaluation, of a population's over all
-    members; twice None where it has not.
+    """Returns the status of a run that has ended, and the mean return of its final evaluation.
+
+    For a population, the mean is over all members. Returns (None, None) where the run has not ended.
     """
     try:
         record = RunDirectory(run).recorded()

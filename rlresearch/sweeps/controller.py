@@ -1,4 +1,4 @@
-"""A sweep from its plan to its end, or from where it was interrupted: the ledger, the table and a launcher together."""
+"""The controller of a sweep: plans, runs and resumes it, with a ledger, a table and a launcher."""
 
 from __future__ import annotations
 
@@ -29,24 +29,28 @@ RETRIED = {"failed": (FAILED, KILLED, TIMED_OUT), "none": ()}
 
 
 class Launcher(Protocol):
-    """What the group `hydra/launcher` offers: a frozen dataclass of its settings."""
+    """An option of the group `hydra/launcher`; a launcher is a frozen dataclass of its settings."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def check(self) -> None:
-        """ConfigError where it cannot work here."""
+        """Tests whether the launcher can work on this machine. Errors: ConfigError."""
 
     def describe(self, sweep: Sweep, jobs: Sequence[Job]) -> list[str]:
-        """Lines that say how it is going to run these jobs."""
+        """Returns lines for the user that say how the launcher will run these jobs."""
 
     def run(self, sweep: Sweep, going_on: Sequence[Sequence[Job]], fresh: Sequence[Job]) -> None:
-        """Runs jobs to their ends; those of `going_on` that stand together were and stay one program."""
+        """Runs all jobs until they end.
+
+        going_on: jobs to resume, in groups; the jobs of a group were one program and stay one. fresh: new jobs.
+        """
 
 
 class Sweep:
-    """The controller of a sweep. launcher: and its name; root: where its directory will be made; argv: as typed.
+    """The controller of a sweep. launcher, name: the launcher and its name in the group `hydra/launcher`.
 
-    folder: what --config-dir names. packages: where components may come from, None for anywhere.
+    root: the folder for the new sweep directory. argv: the arguments as typed. folder: the argument of --config-dir.
+    packages: packages from which components may come, None for any. header: more fields for the ledger's first event.
     """
 
     def __init__(
@@ -68,23 +72,23 @@ class Sweep:
         self._composer = Composer(folder)
         self._unwritten: list[Job] = []
         self._written_bases = 0
-        self._values: dict[int, dict[str, Any]] = {}  # of jobs, with what the ledger leaves out
-        self.secrets: dict[str, Any] = {}  # by key, told again where a sweep goes on
-        self._goes_on: set[int] = set()  # from their checkpoints
-        self._again: set[int] = set()  # from their beginning
+        self._values: dict[int, dict[str, Any]] = {}  # values of each job, with the secrets that the ledger leaves out
+        self.secrets: dict[str, Any] = {}  # by key; the user must give them again to resume a sweep
+        self._goes_on: set[int] = set()  # jobs that resume from a checkpoint
+        self._again: set[int] = set()  # jobs that start again from the beginning
         self._table: Table | None = None
         self._held: int | None = None
 
-    # What there is.
+    # State of the sweep.
 
     @property
     def jobs(self) -> list[Job]:
-        """Every job so far, as it is now."""
+        """All jobs planned so far, in their current state."""
         return self._reader.account.jobs if self._reader else self._unwritten
 
     @property
     def directory(self) -> Path:
-        """Where everything of the sweep is kept."""
+        """The directory of the sweep. Errors: RunError before it exists."""
         if self.path is None:
             raise RunError("the sweep has no directory yet")
         return self.path
@@ -95,18 +99,18 @@ class Sweep:
 
     @property
     def book(self) -> ledger.Ledger:
-        """Where this process enters what happens."""
+        """The ledger to which this process writes. Errors: RunError before the sweep directory exists."""
         if self._book is None:
             raise RunError("the sweep has no directory yet")
         return self._book
 
     def config(self, job: Job) -> dict[str, Any]:
-        """A job's frozen configuration."""
+        """Returns the frozen configuration of a job, with its secrets."""
         own = self._values.get(job.number, job.values) | self.secrets
         return frozen(replace(job, values=own), self.bases)
 
     def task(self, job: Job) -> AttemptTask:
-        """The next attempt at a job."""
+        """Returns the task for the next attempt at a job."""
         base = self.bases[job.base]
         self._again.discard(job.number)
         return AttemptTask(
@@ -125,10 +129,10 @@ class Sweep:
             secrets=self.secrets,
         )
 
-    # What a launcher does.
+    # Methods that launchers call.
 
     def attempt(self, jobs: Sequence[Job], fused: Mapping[str, Any] | None = None) -> list[AttemptResult]:
-        """Runs one job, or several as one program, in this process; see `attempt.attempt`."""
+        """Runs one job, or several jobs as one program, in this process; see `attempt.attempt`."""
         tasks = [self.task(job) for job in jobs]
         self._goes_on -= {job.number for job in jobs}
         try:
@@ -140,7 +144,7 @@ class Sweep:
             self.refresh()
 
     def refresh(self) -> None:
-        """Takes in, and shows, what has happened."""
+        """Reads new events from the ledger and shows them in the table."""
         if self._reader is not None:
             changed = self._reader.refresh()
             if self._table is not None:
@@ -154,22 +158,22 @@ class Sweep:
     # From the plan to the end.
 
     def plan(self, batch: Sequence[Sequence[str]]) -> list[Job]:
-        """Composes and checks further jobs. ConfigError, one line, on the first that is wrong."""
+        """Composes and checks more jobs. Errors: ConfigError, one line, about the first wrong job."""
         self.launcher.check()
         jobs = self._composer.jobs(batch, len(self.jobs))
         check(jobs, self.bases, self.packages)
         return jobs
 
     def show_plan(self, jobs: Sequence[Job]) -> None:
-        """Says what would be run, and how."""
+        """Prints which jobs would run, and how; starts nothing."""
         print(f"{len(jobs)} jobs, hydra/launcher={self._name}; nothing was started")
         for line in self.launcher.describe(self, jobs):
             print(f"  {line}")
 
     def launch(self, batch: Sequence[Sequence[str]], first: int = 0) -> list[Job]:
-        """Runs a batch of jobs, numbered from `first`, to their ends; jobs that have an end already stay as they are.
+        """Runs a batch of jobs, numbered from `first`, until they end. Jobs that have already ended do not run again.
 
-        ConfigError before the first begins where one is wrong. What fails is in the jobs' status.
+        Returns the jobs; their status says which failed. Errors: ConfigError before any job starts, if one is wrong.
         """
         known = self.jobs[first : first + len(batch)]
         if [job.overrides for job in known] != [redacted(each) for each in batch[: len(known)]]:
@@ -182,7 +186,7 @@ class Sweep:
         return self.jobs[first : first + len(batch)]
 
     def finish(self) -> None:
-        """Prints the final table. RunError where a job did not finish."""
+        """Prints the final table. Errors: RunError where a job did not finish."""
         self.close()
         if self._table is not None:
             self._table.finish(self.jobs, self.path)
@@ -196,7 +200,7 @@ class Sweep:
             raise RunError(f"{len(bad)} of {total} jobs did not finish ({counts}){why}", again=again)
 
     def close(self) -> None:
-        """Lets go of the ledger and the terminal; may be called again."""
+        """Closes the ledger and the table, and releases the lock; a second call does nothing."""
         if self._table is not None:
             self._table.close()
         if self._book is not None:
@@ -206,7 +210,10 @@ class Sweep:
         self._book = self._held = None
 
     def reopen(self, path: Path, retry: str = "none") -> None:
-        """Takes a sweep up again; `run_rest` then runs what is left. ConfigError where it cannot be."""
+        """Opens a sweep to resume it; `run_rest` then runs the remaining jobs.
+
+        retry: a key of RETRIED, which says which ended jobs run again. Errors: ConfigError where it cannot be resumed.
+        """
         self._reader = ledger.Reader(path)
         self._reader.refresh()
         account = self._reader.account
@@ -218,7 +225,7 @@ class Sweep:
         _wait_for_orphans(account.jobs)
         self.path, self._book = path, ledger.Ledger(path, mends=True)
         self._composer.bases = account.bases
-        self._cwd = account.header.get("cwd", self._cwd)  # what paths in the configurations start from
+        self._cwd = account.header.get("cwd", self._cwd)  # relative paths in the configurations refer to it
         self._written_bases = len(account.bases)
         about = {
             key: value for key, value in provenance(self._command, []).items() if key in ("command", "host", "pid")
@@ -227,7 +234,7 @@ class Sweep:
         self._reconcile(retry)
 
     def run_rest(self, only: Callable[[Mapping[str, Any]], bool] = lambda config: True) -> None:
-        """Runs every job that has no end yet and `only` whose configuration is so."""
+        """Runs the jobs that have not ended. only(config): whether to run the job with this configuration."""
         self.launcher.check()
         jobs = [job for job in self.jobs if only(self.config(job))]
         fresh = [job for job in jobs if self._is_fresh(job)]
@@ -237,11 +244,11 @@ class Sweep:
         check([replace(job, values=job.values | self.secrets) for job in fresh], self.bases, self.packages)
         self._run(jobs)
 
-    def take_up(self, folder: Path, storage: str, trials: Collection[int]) -> int:
-        """Runs what is left of these `trials` of the study in `storage` in the newest sweep below `folder`, and stays
-        with it for further jobs.
+    def adopt(self, folder: Path, storage: str, trials: Collection[int]) -> int:
+        """Resumes the newest sweep below `folder`: runs the remaining jobs of `trials` of the study in `storage`.
 
-        Returns how many jobs it has; 0 where there is none that can be gone on with, and all begins anew.
+        Later jobs join this sweep. Returns its number of jobs; 0 where no sweep can be resumed, so that all trials
+        start from the beginning.
         """
         path = ledger.newest(folder)
         if path is None:
@@ -265,7 +272,7 @@ class Sweep:
         self._reader = ledger.Reader(self.path)
 
     def _write(self, jobs: Sequence[Job]) -> None:
-        """Enters planned jobs; the sweep can be gone on with once the last of this is on the disk."""
+        """Writes planned jobs to the ledger. Once all of it is on the disk, the sweep can be resumed."""
         if not jobs:
             return
         bases = self.bases[self._written_bases :]
@@ -297,7 +304,7 @@ class Sweep:
         return job.status == PENDING or job.number in self._again
 
     def _together(self, jobs: Sequence[Job]) -> list[list[Job]]:
-        """Jobs that were one program, by their place in it."""
+        """Groups jobs that were one program; the order in a group is the order of the program's members."""
         units: dict[Path, dict[int, Job]] = {}
         for job in jobs:
             stored = resume.open_run(str(job.run), "resume")
@@ -305,7 +312,7 @@ class Sweep:
         return [[unit[index] for index in sorted(unit)] for unit in units.values()]
 
     def _reconcile(self, retry: str) -> None:
-        """What the run directories say of jobs that had no end, and which jobs are to be run again or to go on."""
+        """Looks into the run directories of jobs without an end, then decides which jobs resume or start again."""
         for job in self.jobs:
             if job.run is not None and job.status in (RUNNING, INTERRUPTED):
                 status, mean = ended_as(job.run)
@@ -320,13 +327,16 @@ class Sweep:
 
 
 def _written(job: Job) -> dict[str, Any]:
-    """The event that makes a job, without secrets."""
+    """Returns the ledger event for a new job, without secrets."""
     values = {key: redaction.settings(value, key) for key, value in job.values.items()}
     return {"event": "job", "job": job.number, "base": job.base, "values": values, "overrides": redacted(job.overrides)}
 
 
 def _wait_for_orphans(jobs: Sequence[Job]) -> None:
-    """ConfigError where a job of the controller before is still at it: in a queue, that is; others die with it."""
+    """Waits for jobs of the previous controller. Errors: ConfigError where one still runs after 10 s.
+
+    Only jobs in a queue can outlive their controller; all others die with it.
+    """
     deadline = time.monotonic() + _ORPHANS_S
     for job in jobs:
         while job.status == RUNNING and job.run is not None and _is_held(job.run):
@@ -349,7 +359,7 @@ def _is_held(run: Path) -> bool:
 
 
 def _failure(run: Path) -> str | None:
-    """Why a run failed, as it says itself."""
+    """Returns the error in run.json of a failed run; None where the run did not fail or cannot be read."""
     try:
         record = RunDirectory(run).recorded()
     except RunError:

@@ -1,8 +1,8 @@
-"""From the overrides of many jobs to their configurations: frozen, checked, and fast enough for ten thousand.
+"""Composes the configurations of many jobs from their overrides; fast enough for ten thousand jobs.
 
-Hydra takes 0.1 s and more for one. Jobs that make the same choices and set the same keys differ only in the values at
-these keys: one of them is composed, and the others are that one with other values. The last of each such family is
-composed too, and compared; where anything differs, Hydra composes them all.
+Hydra needs 0.1 s or more for one configuration. Jobs with the same choices and the same keys differ only in the values
+at these keys; they are a family. Hydra composes the first job of a family; the others are copies with other values. As
+a check, Hydra also composes the last job. If the result differs from the copy, Hydra composes every job of the family.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any, NamedTuple
 from rlresearch.config.compose import Composed, compose, tuned_values
 from rlresearch.config.overrides import set_values
 from rlresearch.errors import ConfigError, format_value
-from rlresearch.sweeps.ledger import Base, Job, own, swept
+from rlresearch.sweeps.ledger import Base, Job, swept, swept_overrides
 from rlresearch.training.experiment import Plan, plan
 from rlresearch.training.resume import check_source
 
-CHECKED_VALUES = 50  # of one sweep key, before the first job; each job is checked again
-ALL_CHECKED = 1_000  # jobs; of more, each value of each key is checked in a few
+CHECKED_VALUES = 50  # values of one key that are checked before the sweep starts; each job is checked again later
+ALL_CHECKED = 1_000  # the first jobs are all checked; later ones only where they have a value that was not seen
 
 
 class _Family(NamedTuple):
-    """Jobs that make the same choices and set the same keys. exact: whether setting values is all there is to it."""
+    """Jobs with the same choices and the same keys. exact: whether copies with other values are correct."""
 
     number: int
     composed: Composed
@@ -31,7 +31,7 @@ class _Family(NamedTuple):
 
 
 class Composer:
-    """Makes jobs from overrides. bases: what they have in common, those of earlier batches first."""
+    """Makes jobs from overrides. bases: the common parts of jobs, in the order in which they were composed."""
 
     def __init__(self, extra_folder: str | None = None, bases: Sequence[Base] = ()) -> None:
         self.bases = list(bases)
@@ -40,7 +40,7 @@ class Composer:
         self._settings: dict[str, tuple[str, Any] | None] = {}
 
     def jobs(self, batch: Sequence[Sequence[str]], first: int = 0) -> list[Job]:
-        """A job for each list of overrides, numbered from `first`. ConfigError, one line, on a wrong one."""
+        """Returns a job for each list of overrides, numbered from `first`. Errors: ConfigError, one line."""
         new = [text for text in dict.fromkeys(text for each in batch for text in each) if text not in self._settings]
         self._settings |= set_values(new, self._folder) if new else {}
         self._compare(batch)
@@ -55,14 +55,14 @@ class Composer:
         return Job(number, family.number, own, overrides)
 
     def _split(self, overrides: Sequence[str]) -> tuple[tuple, dict[str, Any]]:
-        """What decides the family, and the values that are set in it."""
+        """Returns the key of the family (choices and sorted keys), and the values by key."""
         settings = [(text, self._settings[text]) for text in overrides]
         choices = tuple(text for text, each in settings if each is None)
         values = dict(each for _, each in settings if each is not None)
         return (choices, tuple(sorted(values))), values
 
     def _compare(self, batch: Sequence[Sequence[str]]) -> None:
-        """Composes the first of each new family, and the last to see whether it comes out the same."""
+        """Composes the first job of each new family, and the last one to check that copies are correct."""
         ends: dict[tuple, list[Sequence[str]]] = {}
         for overrides in batch:
             key, _ = self._split(overrides)
@@ -83,7 +83,7 @@ class Composer:
 
 
 def with_values(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a configuration with other values at dotted keys, which must be there."""
+    """Returns a copy of a configuration with other values at dotted keys. Errors: KeyError for a missing key."""
     made = _copied(config)
     for key, value in values.items():
         *path, last = key.split(".")
@@ -97,19 +97,22 @@ def with_values(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[st
 
 
 def frozen(job: Job, bases: Sequence[Base]) -> dict[str, Any]:
-    """A job's configuration, as it was composed when the sweep was planned."""
+    """Returns the configuration of a job, as it was composed when the sweep was planned."""
     return with_values(bases[job.base].config, job.values)
 
 
 def check(jobs: Sequence[Job], bases: Sequence[Base], packages: Sequence[str] | None = None) -> dict[int, Plan]:
-    """The plans of jobs, of all or of so many that each value of each key is in some. ConfigError on a wrong one."""
+    """Plans jobs and returns the plans by job number. Errors: ConfigError that names the wrong job.
+
+    In a large sweep it plans only some jobs, chosen so that each value of each key occurs (up to 50 per key).
+    """
     plans = {}
     for job in _samples(jobs):
         try:
             plans[job.number] = plan(frozen(job, bases), packages)
             check_source(plans[job.number])
         except ConfigError as error:
-            which = [text for text in own(job, swept(jobs)) if text.partition("=")[0] not in str(error)]
+            which = [text for text in swept_overrides(job, swept(jobs)) if text.partition("=")[0] not in str(error)]
             where = f" (job {job.number}: {format_value(' '.join(which))})" if len(jobs) > 1 and which else ""
             raise ConfigError(f"{error}{where}") from None
     return plans
@@ -129,7 +132,7 @@ def _samples(jobs: Sequence[Job]) -> Iterator[Job]:
 
 
 def _referred_to(keys: Sequence[str], referred: frozenset[str]) -> bool:
-    """Whether a value at one of these keys may show in another place too."""
+    """Returns whether an interpolation refers to one of these keys, so that its value also appears elsewhere."""
     return "" in referred or any(
         name == key or name.startswith(f"{key}.") or key.startswith(f"{name}.") for key in keys for name in referred
     )
@@ -142,7 +145,7 @@ def _at(config: Mapping[str, Any], key: str) -> Any:
 
 
 def _copied(node: Any) -> Any:
-    """Much faster than copy.deepcopy, which looks for what is shared."""
+    """Copies a tree of dicts and lists; much faster than copy.deepcopy, which also looks for shared objects."""
     if isinstance(node, dict):
         return {key: _copied(value) for key, value in node.items()}
     return [_copied(each) for each in node] if isinstance(node, list) else node

@@ -1,13 +1,13 @@
-"""The sweep directory: what was to be run, and what became of each job.
+"""The sweep directory: the planned jobs, and the events of each job.
 
     runs/sweeps/2026-11-21_110456_9f31c2/
-        ledger.jsonl       what was planned and what happened, one event a line
-        ledger.*.jsonl     the same from processes on other machines, each in a file of its own
-        jobs/12.1.log      what the first attempt at job 12 printed, where it had a process of its own
+        ledger.jsonl       plans and events, one event per line
+        ledger.*.jsonl     events of processes on other machines, one file per process
+        jobs/12.1.log      output of the first attempt at job 12, where it ran in its own process
 
-An event is one `os.write` in append mode, so a process killed at any moment leaves whole events; what is no whole line
-is left out on reading. Nothing is ever changed or removed: the state of a job is what its events add up to. The run
-directories are elsewhere and are the truth about the runs; a job names its own.
+An event is one `os.write` in append mode, so a killed process leaves complete events. A reader skips incomplete lines.
+Events are never changed or removed; the state of a job follows from all its events. The results of a job are in its
+run directory, which lies elsewhere; the ledger has its path.
 """
 
 from __future__ import annotations
@@ -35,18 +35,20 @@ LEDGER = "ledger.jsonl"
 LOGS = "jobs"
 PENDING, RUNNING, FINISHED, FAILED = "pending", "running", "finished", "failed"
 INTERRUPTED, KILLED, TIMED_OUT = "interrupted", "killed", "timed out"
-PRUNED = "pruned"  # by the search that it was a trial of: an end as good as any
+PRUNED = "pruned"  # the search stopped the trial early; this is a normal end
 DONE = (FINISHED, PRUNED)
-# The later stands where an attempt ended twice, as where a job says that it was told to stop, and who told it says why.
+# An attempt may have two end events: a job writes that it was interrupted, and the launcher writes that it timed out.
+# The status that comes later in this order is valid.
 ENDS = (INTERRUPTED, KILLED, FAILED, TIMED_OUT, PRUNED, FINISHED)
 _FSYNC_EVERY_S = 1.0
 
 
 @dataclass
 class Job:
-    """One job of a sweep. base, values: its configuration is that base with these values, by dotted key. attempts: how
-    many were begun; run: its newest attempt's directory, a population's first; objective: the mean return of the final
-    evaluation. reason: why it did not finish.
+    """One job of a sweep. base, values: its configuration is this base with these values, by dotted key.
+
+    attempts: how many were started. run: the run directory of the newest attempt; for a population, of its first
+    member. objective: the mean return of the final evaluation. reason: why the job did not finish.
     """
 
     number: int
@@ -66,7 +68,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Base:
-    """What jobs have in common. choices: the option of each group; tuned: the settings that applied by themselves."""
+    """The common part of jobs. choices: the option of each group. tuned: the tuned settings that Hydra added."""
 
     config: dict[str, Any]
     choices: dict[str, Any]
@@ -75,7 +77,7 @@ class Base:
 
 @dataclass
 class SweepState:
-    """All that a ledger says. header: how the sweep was started; planned: whether its jobs were all written down."""
+    """The content of a ledger. header: how the sweep was started. planned: whether all jobs were written."""
 
     header: dict[str, Any] = field(default_factory=dict)
     bases: list[Base] = field(default_factory=list)
@@ -85,10 +87,11 @@ class SweepState:
 
 
 class Ledger:
-    """Appends events to one file of a sweep directory; any thread may. Errors: RunError naming the file.
+    """Appends events to one file of a sweep directory; any thread may write. Errors: RunError that names the file.
 
-    mends: whether a torn last line, of a process that was killed on a full disk, is ended first. Only who holds the
-    sweep may: another's line that is just being written looks the same. after: called once an event was written.
+    mends: whether to end an incomplete last line first, which a full disk can leave. Only the process that holds the
+    lock of the sweep may do that: for others, the line may be one that is being written. after: called after each
+    `write`.
     """
 
     after: Callable[[], None] | None = None
@@ -104,12 +107,12 @@ class Ledger:
             raise RunError(f"{self.path} cannot be written: {error.strerror or error}") from error
 
     @classmethod
-    def elsewhere(cls, directory: Path) -> Self:
-        """A file of its own, for a process on any machine."""
+    def for_process(cls, directory: Path) -> Self:
+        """Opens a new ledger file for this process, which may run on another machine than the controller."""
         return cls(directory, f"ledger.{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}.jsonl")
 
     def write(self, event: str, **fields: Any) -> None:
-        """One event; NaN and infinity become text."""
+        """Appends one event; NaN and infinity become strings."""
         self.write_all([{"event": event, **fields}])
         if self.after is not None:
             self.after()
@@ -117,14 +120,14 @@ class Ledger:
             self.sync()
 
     def write_all(self, events: Iterable[Mapping[str, Any]]) -> None:
-        """Several events, of which a process killed in between leaves the first."""
+        """Appends several events; a process that is killed in between leaves the first ones."""
         for event in events:
             line = json.dumps(encodable(event), separators=(",", ":"), allow_nan=False).encode() + b"\n"
             with self._lock:
                 self._append(b"\n" + line if self._torn else line)
 
     def sync(self) -> None:
-        """Brings the events to the disk, and the file's name."""
+        """Flushes the events and the file's name to the disk."""
         try:
             os.fsync(self._file)
             sync_folder(self.directory)
@@ -133,7 +136,7 @@ class Ledger:
         self._synced = time.monotonic()
 
     def close(self) -> None:
-        """May be called again."""
+        """Flushes and closes the file; a second call does nothing."""
         file, self._file = self._file, -1
         if file >= 0:
             with contextlib.suppress(OSError):
@@ -151,7 +154,7 @@ class Ledger:
 
 
 def create(root: str | os.PathLike[str]) -> Path:
-    """A sweep directory under `root` that no other sweep has. ConfigError where it cannot be made."""
+    """Makes a new sweep directory under `root` and returns its path. Errors: ConfigError where this fails."""
     try:
         path = make_unique_dir(Path(root), f"{datetime.now(UTC):%Y-%m-%d_%H%M%S}")
         (path / LOGS).mkdir()
@@ -162,12 +165,15 @@ def create(root: str | os.PathLike[str]) -> Path:
 
 
 def is_sweep(path: str | os.PathLike[str]) -> bool:
-    """Whether a sweep lies at `path`."""
+    """Returns whether `path` is a sweep directory."""
     return (Path(path) / LEDGER).is_file()
 
 
 def locked(path: Path) -> int:
-    """Keeps other controllers from a sweep until the file number is closed. ConfigError where one is at it."""
+    """Locks a sweep for this controller, until the returned file number is closed.
+
+    Errors: ConfigError where another process holds the lock.
+    """
     file = lock(path)
     if file is None:
         raise ConfigError(f"resume={path}: another process is at work on this sweep; wait for it, or end it.")
@@ -175,14 +181,14 @@ def locked(path: Path) -> int:
 
 
 class Reader:
-    """What the events in a sweep directory add up to, now and as more are written."""
+    """Reads the events of a sweep directory. account: the state of the sweep, which `refresh` updates."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.account = path, SweepState()
         self._read: dict[Path, int] = {}
 
     def refresh(self) -> list[Job]:
-        """Takes in what was written since the last time; the jobs it is about, each as it is now.
+        """Reads the new events and returns the jobs that they change.
 
         Errors: ConfigError where the ledger cannot be read.
         """
@@ -203,7 +209,7 @@ class Reader:
         return list(changed.values())
 
     def _new(self, file: Path) -> list[dict[str, Any]]:
-        """The whole lines that have not been read yet."""
+        """Returns the events of complete lines that were not read before."""
         begin = self._read.get(file, 0)
         with open(file, "rb") as opened:
             opened.seek(begin)
@@ -213,13 +219,13 @@ class Reader:
 
 
 def newest(folder: Path) -> Path | None:
-    """The sweep directory below `folder` that was made last, or None."""
+    """Returns the sweep directory below `folder` with the newest ledger, or None."""
     made = [each.parent for each in folder.glob(f"*/{LEDGER}")]
     return max(made, key=lambda path: (path / LEDGER).stat().st_mtime, default=None)
 
 
 def read(path: Path) -> SweepState:
-    """What the events in a sweep directory add up to. ConfigError where it cannot be read."""
+    """Returns the state of the sweep in a directory. Errors: ConfigError where it cannot be read."""
     reader = Reader(path)
     reader.refresh()
     return reader.account
@@ -234,7 +240,7 @@ def _take(account: SweepState, event: Mapping[str, Any], path: Path) -> None:
     elif kind == "base":
         account.bases.append(Base(event["config"], event["choices"], event["tuned"]))
     elif kind == "job":
-        if event["job"] == len(account.jobs):  # a batch may have been begun twice, and is then the same
+        if event["job"] == len(account.jobs):  # a batch may be in the ledger twice; both copies are equal
             account.jobs.append(Job(event["job"], event["base"], event["values"], list(event["overrides"])))
     elif kind == "planned":
         account.planned = len(account.jobs) >= event["jobs"]
@@ -260,7 +266,7 @@ def _take_attempt(job: Job, event: Mapping[str, Any], path: Path) -> None:
 
 
 def swept(jobs: Sequence[Job]) -> set[str]:
-    """The keys in which jobs differ."""
+    """Returns the keys of overrides whose values differ between jobs."""
     values: dict[str, set[str | None]] = {}
     for index, job in enumerate(jobs):
         given = dict(text.partition("=")[::2] for text in job.overrides)
@@ -271,14 +277,14 @@ def swept(jobs: Sequence[Job]) -> set[str]:
     return {key for key, seen in values.items() if len(seen) > 1}
 
 
-def own(job: Job, keys: set[str]) -> list[str]:
-    """The overrides of a job that others do not share; all where nothing is swept."""
+def swept_overrides(job: Job, keys: set[str]) -> list[str]:
+    """Returns the overrides of a job at `keys`, the keys in which jobs differ; all overrides where there are none."""
     mine = [text for text in job.overrides if text.partition("=")[0] in keys]
     return mine or job.overrides or ["(as configured)"]
 
 
 def begun(ledger: Ledger, jobs: Sequence[int], attempts: Sequence[int], runs: Sequence[Path] | None = None) -> None:
-    """Says that attempts at jobs have begun, by this process; `runs`: each one's directory, once it is there."""
+    """Writes that this process has started attempts at jobs. runs: their run directories, once these exist."""
     at, about = timestamp(), {"host": socket.gethostname(), "pid": os.getpid()}
     for index, (job, attempt) in enumerate(zip(jobs, attempts, strict=True)):
         where = os.path.relpath(runs[index].resolve(), ledger.directory.resolve()) if runs else None
@@ -288,6 +294,6 @@ def begun(ledger: Ledger, jobs: Sequence[int], attempts: Sequence[int], runs: Se
 def ended(
     ledger: Ledger, job: int, attempt: int, status: str, reason: str | None = None, objective: float | None = None
 ) -> None:
-    """Says how an attempt at a job ended."""
+    """Writes how an attempt at a job ended. objective: the mean return of the final evaluation."""
     fields = {"status": status, "reason": reason, "objective": objective}
     ledger.write("ended", job=job, attempt=attempt, at=timestamp(), **fields)

@@ -1,4 +1,4 @@
-"""`resume=SWEEP`: what is left of a sweep is run, by the launcher it was started with or by another."""
+"""`resume=SWEEP`: runs the remaining jobs of a sweep, with its launcher or another one."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ ALLOWED = ("retry", "packages", "hydra/launcher", "hydra.launcher.SETTING")
 
 
 def resume_sweep(changes: Sequence[Change], folder: str | None, argv: Sequence[str]) -> None:
-    """Runs what is left of the sweep that `resume` among the changes names.
+    """Runs the remaining jobs of the sweep at `resume` in the changes.
 
-    Finished jobs stay as they are; interrupted ones go on from their checkpoints; with retry=failed, those that failed,
-    were killed or took too long are run again. ConfigError where that cannot be, RunError where a job does not finish.
+    Finished jobs do not run again. Interrupted jobs resume from their checkpoints. With retry=failed, jobs that failed,
+    were killed or timed out run again. Errors: ConfigError where this is impossible; RunError where a job does not
+    finish.
     """
     asked = {change.key: change.value for change in changes}
     path = Path(str(asked.pop("resume"))).absolute()
@@ -46,13 +47,13 @@ def resume_sweep(changes: Sequence[Change], folder: str | None, argv: Sequence[s
 
 
 def _masked(account: ledger.SweepState) -> set[str]:
-    """The keys of secrets, which the ledger leaves out."""
+    """Returns the keys whose values the ledger leaves out because they are secrets."""
     own = [*(flattened(base.config) for base in account.bases), *(job.values for job in account.jobs)]
     return {key for values in own for key, value in values.items() if MASK in str(value)}
 
 
 def _launcher(header: dict, asked: dict) -> tuple[str, dict]:
-    """The name and the settings: those of before, or those that are asked for."""
+    """Returns the name and the settings of the launcher: the stored ones, changed by the ones in `asked`."""
     chosen = asked.pop("hydra/launcher", None)
     own = {
         key.removeprefix("hydra.launcher."): asked.pop(key) for key in list(asked) if key.startswith("hydra.launcher.")

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a live table in a terminal, elsewhere a line for each change, and how it ended."""
+"""Shows a sweep: a live table in a terminal, otherwise a line for each change; and tables at the end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from rlresearch.errors import ConfigError
 from rlresearch.stats import ENOUGH, estimate, sample
-from rlresearch.sweeps.ledger import DONE, FINISHED, PENDING, RUNNING, Job, own, swept
+from rlresearch.sweeps.ledger import DONE, FINISHED, PENDING, RUNNING, Job, swept, swept_overrides
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -26,7 +26,7 @@ _MOST_LIVE, _MOST_BEST, _MOST_GROUPS, _MOST_BAD = 12, 5, 20, 10
 
 
 class Table:
-    """The terminal of a sweep; `stream` is standard output."""
+    """Shows a sweep on `stream` (default: standard output)."""
 
     def __init__(self, path: Path, stream: TextIO | None = None) -> None:
         from rich.console import Console
@@ -42,7 +42,7 @@ class Table:
         self.say(f"sweep {path}")
 
     def start(self, jobs: Sequence[Job]) -> None:
-        """Begins to show jobs."""
+        """Starts to show the jobs."""
         self._swept = swept(jobs)
         self._told = {job.number: (job.attempts, job.status) for job in jobs}
         if self._console.is_terminal and self._live is None:
@@ -53,7 +53,7 @@ class Table:
         self._redraw(jobs)
 
     def show(self, jobs: Sequence[Job], changed: Iterable[Job]) -> None:
-        """Tells what has become of the jobs in `changed`."""
+        """Shows the new state of the jobs in `changed`."""
         ended = sum(job.status not in (PENDING, RUNNING) for job in jobs)
         for job in changed:
             now = job.attempts, job.status
@@ -67,17 +67,17 @@ class Table:
         self._redraw(jobs)
 
     def say(self, line: str) -> None:
-        """A line, above the table where there is one."""
+        """Prints a line; above the live table, if there is one."""
         self._print(line, markup=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Gives the terminal back; may be called again."""
+        """Ends the live table; a second call does nothing."""
         live, self._live = self._live, None
         if live is not None:
             live.stop()
 
     def finish(self, jobs: Sequence[Job], path: Path | None) -> None:
-        """The best jobs, the means over seeds, and what did not finish."""
+        """Prints the best jobs, the means over seeds, and the jobs that did not finish."""
         self.close()
         self._swept = swept(jobs)
         for table in (_best(jobs, self._swept), _grouped(jobs, self._swept), _bad(jobs, self._swept)):
@@ -87,11 +87,11 @@ class Table:
         self.say(f"{done} of {len(jobs)} jobs finished; {os.path.join(path or '', 'ledger.jsonl')}")
 
     def _print(self, what: object, **how: Any) -> None:
-        with contextlib.suppress(OSError):  # a terminal or a pipe that goes away ends no job
+        with contextlib.suppress(OSError):  # a closed terminal or pipe must not end a job
             self._console.print(what, **how)
 
     def _line(self, job: Job, ended: int, total: int) -> str:
-        about = " ".join(own(job, self._swept or set()))
+        about = " ".join(swept_overrides(job, self._swept or set()))
         if job.status == RUNNING:
             again = f", attempt {job.attempts}" if job.attempts > 1 else ""
             return f"[{ended}/{total}] job {job.number} running{again}: {about}"
@@ -115,19 +115,19 @@ class Table:
         running = [job for job in jobs if job.status == RUNNING]
         for job in running[:_MOST_LIVE]:
             seconds = time.monotonic() - self._since.setdefault(job.number, time.monotonic())
-            table.add_row(str(job.number), f"{seconds:,.0f} s", " ".join(own(job, self._swept or set())))
+            table.add_row(str(job.number), f"{seconds:,.0f} s", " ".join(swept_overrides(job, self._swept or set())))
         if len(running) > _MOST_LIVE:
             table.add_row("", "", f"and {len(running) - _MOST_LIVE} more")
         self._live.update(table)
 
 
 def number(value: float) -> str:
-    """Four digits, or as many as stand before the point."""
+    """Formats a number: with one decimal from 100 on, otherwise with four significant digits."""
     return f"{value:,.1f}" if abs(value) >= 100.0 else f"{value:.4g}"
 
 
 def groups(jobs: Sequence[Job]) -> dict[str, list[float]]:
-    """The objectives of finished jobs that differ in their seed alone, by what they have in common."""
+    """Groups finished jobs that differ only in their seed. Returns their objectives by their common overrides."""
     keys = swept(jobs) - {"seed"}
     found: dict[str, list[float]] = {}
     for job in jobs:
@@ -143,7 +143,7 @@ def _best(jobs: Sequence[Job], keys: set[str]) -> RichTable | None:
     table = _table("best jobs", "job", "return", "what", "run directory")
     for objective, job in ranked[:_MOST_BEST]:
         where = os.path.relpath(job.run) if job.run is not None else ""
-        table.add_row(str(job.number), number(objective), " ".join(own(job, keys)), where)
+        table.add_row(str(job.number), number(objective), " ".join(swept_overrides(job, keys)), where)
     return table if ranked else None
 
 
@@ -162,7 +162,7 @@ def _grouped(jobs: Sequence[Job], keys: set[str]) -> RichTable | None:
 def _estimated(values: np.ndarray) -> tuple[str, str]:
     try:
         of = estimate(sample([values]))
-    except ConfigError:  # scipy was taken away, and a table at the end of a sweep must not fail for it
+    except ConfigError:  # scipy is missing; the final table of a sweep must not fail for that
         return "", "needs scipy"
     note = "" if len(values) >= ENOUGH else " (worst to best)"
     return number(of.value), f"{number(of.low)} to {number(of.high)}{note}"
@@ -172,7 +172,7 @@ def _bad(jobs: Sequence[Job], keys: set[str]) -> RichTable | None:
     bad = [job for job in jobs if job.status not in (*DONE, PENDING)]
     table = _table("did not finish", "job", "status", "what", "why")
     for job in bad[:_MOST_BAD]:
-        table.add_row(str(job.number), job.status, " ".join(own(job, keys)), job.reason or "")
+        table.add_row(str(job.number), job.status, " ".join(swept_overrides(job, keys)), job.reason or "")
     if len(bad) > _MOST_BAD:
         table.add_row("", "", f"and {len(bad) - _MOST_BAD} more", "")
     return table if bad else None

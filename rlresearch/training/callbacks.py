@@ -1,6 +1,6 @@
-"""What hears of a run while it trains, and may change or end it.
+"""Callbacks: the loop calls them during training; they may change or end the run.
 
-Callbacks are called between compiled calls only, in the order in which they were given.
+The loop calls them only between compiled calls, in the given order.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class Milestone(NamedTuple):
 
 
 class LoopPosition(NamedTuple):
-    """Where the loop stands, beside the runner's iteration. Checkpoints hold it under these names.
+    """The position of the loop, in addition to the runner's iteration. Checkpoints store it under these names.
 
-    fresh: whether the sums behind the next row still have to be reset; row, evaluation: the iterations of the last row
-    and the last evaluation, -1 before the first.
+    fresh: whether the sums for the next row must still be reset. row, evaluation: the iterations of the last row and
+    of the last evaluation, -1 before the first.
     """
 
     fresh: bool = True
@@ -33,10 +33,10 @@ class LoopPosition(NamedTuple):
 
 
 class EvaluationResult(NamedTuple):
-    """The evaluations at a step, one a member: of members that had ended before, their last one.
+    """The evaluations at a step, one per member; a member that has ended keeps its last one.
 
-    active: which members were evaluated now; episodes: the first episode of each, where videos are made of them;
-    final: whether it is the last evaluation of the run.
+    active: whether each member was evaluated now. episodes: the first episode of each member, if videos are made.
+    final: whether this is the last evaluation of the run.
     """
 
     step: int
@@ -47,9 +47,9 @@ class EvaluationResult(NamedTuple):
 
 
 class Members:
-    """Which members of a run still train. ended: the step at which each one ended, None while it trains.
+    """The members of a run. ended: for each member the step at which it ended, None while it trains.
 
-    A member that has ended is neither logged nor evaluated any more. Once all have ended, training is over.
+    A member that has ended is no longer logged or evaluated. When all have ended, training is over.
     """
 
     def __init__(self, count: int) -> None:
@@ -57,16 +57,16 @@ class Members:
 
     @property
     def active(self) -> list[bool]:
-        """For each member whether it still trains."""
+        """Returns for each member whether it still trains."""
         return [step is None for step in self.ended]
 
     def end(self, member: int, step: int) -> None:
-        """The member trains no more."""
+        """Ends a member at a step."""
         self.ended[member] = step
 
 
 class Callback:
-    """Hears of a run while it trains. A callback overrides the methods that it needs; here they do nothing."""
+    """Base class of callbacks. A callback overrides the methods that it needs; here they do nothing."""
 
     def poll(self) -> None:
         """Called many times a second, also while episodes are evaluated. May raise to end training."""
@@ -80,10 +80,10 @@ class Callback:
         return False
 
     def on_rows(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
-        """Hears of a row of metrics for each member, also of those that have ended."""
+        """Receives a row of metrics for each member, also for members that have ended."""
 
     def on_evaluation(self, result: EvaluationResult) -> None:
-        """Hears of the evaluations at a step, before the state there is saved."""
+        """Receives the evaluations at a step, before the state of this step is saved."""
 
     def at_milestone(self, position: LoopPosition, milestone: Milestone, evaluations: Sequence[Evaluation]) -> None:
         """Called last at each milestone. evaluations: those made here, one a member; empty where none were."""
@@ -93,10 +93,11 @@ class Callback:
 
 
 class SignalCheck(Callback):
-    """Ends training where the process was told to stop. check: raises Interrupted then."""
+    """Ends training after a signal to stop. check: a function that then raises Interrupted."""
 
     def __init__(self, check: Callable[[], None]) -> None:
         self._check = check
 
     def poll(self) -> None:
+        """Raises Interrupted where a signal came."""
         self._check()

@@ -1,7 +1,7 @@
-"""When a run's state is saved.
+"""Decides when the state of a run is saved, and saves it.
 
-What takes part of the loop's time is the copying: small arrays, and of a replay the rows added since the last save. A
-thread brings them to the disk while training goes on.
+Training waits only while arrays are copied: the small arrays, and the replay rows added since the last save. A thread
+then writes the copies to the disk during training.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ _log = logging.getLogger("rlresearch")
 
 
 class LogFiles(Protocol):
-    """The files of a member's rows, as far as a checkpoint must know of them."""
+    """The files of a member's rows, with the methods that a checkpoint needs."""
 
     def sizes(self) -> dict[str, int]:
-        """In bytes, by name."""
+        """Returns the size of each file in bytes, by name."""
         ...
 
     def sync(self) -> None:
-        """Brings them to the disk."""
+        """Flushes the files to the disk."""
 
 
 class CheckpointFacts(NamedTuple):
-    """What a checkpointer must know of its run.
+    """Facts about a run that its checkpointer needs.
 
-    buffer: the trainer's, which says how its rows can be saved. logs: the files of rows, one a member. times: seconds
-    spent so far, by name. config: the digest of the settings that stay the same as long as a run is resumed.
+    buffer: the trainer's buffer, which says how its rows can be saved. logs: the files of rows, one per member.
+    times: seconds spent so far, by name. config: a digest of the settings that a resume must not change.
     """
 
     buffer: Buffer | None = None
@@ -87,15 +87,15 @@ class Checkpointer(Callback):
         self._best, self._serial = self._writer.best_score(), self._writer.last_serial()
 
     def resume(self, loaded: Checkpoint) -> LoopPosition:
-        """Puts a checkpoint of this run into the runner; returns where the loop goes on."""
+        """Loads a checkpoint of this run into the runner; returns the position from which the loop continues."""
         position = LoopPosition(**loaded.about.position)  # type: ignore[arg-type]  # JSON: each field has its type
         self._saved = loaded.about.iteration, position
-        self._writer.go_on_from(loaded)
+        self._writer.resume_from(loaded)
         restore(self._runner, self._facts.buffer, loaded)
         return position
 
     def save_first(self) -> None:
-        """Saves the state before the first step: what it was made from need not be there later."""
+        """Saves the state before the first step, because the run in `init_from` may be gone at a later resume."""
         self._save(LoopPosition())
 
     def longest_call(self) -> int | None:
@@ -103,14 +103,14 @@ class Checkpointer(Callback):
         return 1 if self._overdue else None
 
     def after_call(self, position: LoopPosition) -> bool:
-        """Saves where the minutes are over."""
+        """Saves when `every_minutes` have passed since the last save."""
         every = self._settings.every_minutes
         if self._overdue or (every is not None and time.monotonic() - self._since >= every * 60.0):
             return self._save_or_wait(position)
         return False
 
     def at_milestone(self, position: LoopPosition, milestone: Milestone, evaluations: Sequence[Evaluation]) -> None:
-        """Saves where a planned step is reached, and where the policy has never been better."""
+        """Saves at a planned step, and when the score is better than at all earlier evaluations."""
         means = [each.mean for each in evaluations if each is not UNSEEN]
         score = float(np.mean(means)) if means else None
         if score is not None and not np.isfinite(score):
@@ -123,7 +123,7 @@ class Checkpointer(Callback):
             self._save(position, score)
 
     def on_end(self, position: LoopPosition) -> None:
-        """Saves the state that is to be the last, and waits for it to be on the disk."""
+        """Saves the last state, and waits until it is on the disk."""
         if self._settings.keep_last:
             if not self._runner.resumable_here:
                 _log.warning("the last state is not exact: resume goes on from the checkpoint before it")
@@ -132,12 +132,12 @@ class Checkpointer(Callback):
             self.wait()
 
     def close(self) -> None:
-        """Waits for what is being written; may be called again."""
+        """Waits until the current checkpoint is written; may be called again."""
         self._thread.shutdown(wait=True)
         self._writer.close()
 
     def _save_or_wait(self, position: LoopPosition, score: float | None = None) -> bool:
-        """Saves a planned checkpoint, or has it wait where nobody could go on from it."""
+        """Saves a planned checkpoint. If the run could not resume from here, the checkpoint waits."""
         self._overdue = bool(self._settings.keep_last) and not self._runner.resumable_here
         if self._overdue and not self._warned:
             self._warned = True
@@ -170,13 +170,13 @@ class Checkpointer(Callback):
             config=self._facts.config,
         )
         rows = self._writer.unwritten(taken.rings)
-        # without the tensors: as long as somebody holds them, XLA copies the replay in place of changing it
+        # Drops the tensors: while another reference to them exists, XLA copies the replay instead of changing it.
         taken = taken._replace(rings={name: ring._replace(rows=None) for name, ring in taken.rings.items()})
         self._writing = self._thread.submit(self._write, taken, rows, about)
         self._saved, self._since = place, time.monotonic()
 
     def _snapshot(self) -> Snapshot:
-        """What is to be saved; where rows have changed that lie on the disk already, all rows are written again."""
+        """Returns the state to save. If rows that are already on the disk have changed, all rows are written again."""
         taken = snapshot(self._runner, self._facts.buffer, self._samples)
         if self._runner.replacements != self._replacements:
             self._writer.forget_rows()
@@ -188,7 +188,7 @@ class Checkpointer(Callback):
         return taken
 
     def _write(self, taken: Snapshot, rows: Mapping[str, tuple[int, Arrays]], about: CheckpointMetadata) -> None:
-        """Brings a snapshot to the disk. Its digest is computed here, where training does not wait for it."""
+        """Writes a snapshot to the disk. Its digest is computed in this thread, so training does not wait for it."""
         about = about.model_copy(update={"content": taken.content})
         try:
             for log in self._facts.logs:
@@ -199,7 +199,7 @@ class Checkpointer(Callback):
         self._writer.rotate()
 
     def wait(self) -> None:
-        """Returns once what is being written is on the disk. RunError where it failed and the run must not go on."""
+        """Waits until the current checkpoint is on the disk. Errors: RunError on failure, if the run must stop then."""
         writing, self._writing = self._writing, None
         if writing is None:
             return

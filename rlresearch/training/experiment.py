@@ -20,7 +20,7 @@ from rlresearch.noise import NoNoise
 from rlresearch.runners import PBT, Population, RunnerPart
 from rlresearch.runners.step import TrainingStep
 from rlresearch.storage.redaction import MASK
-from rlresearch.training.optuna_trial import Trial, trial_of
+from rlresearch.training.optuna_trial import Trial
 from rlresearch.training.settings import CheckpointSettings, EvalSettings, LoggerSettings, Settings
 
 GROUPS: tuple[str, ...] = ("network", "buffer", "noise", "optimizer", "normalize", "env", "runner", "logger", "eval")
@@ -45,12 +45,7 @@ def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None, begin
     packages: where `_target_` may lead, None for anywhere. begins: whether a run is to be made, in a folder that takes
     one. ConfigError, one line, on anything wrong.
     """
-    for name in GROUPS:
-        if not isinstance(config.get(name), Mapping):
-            raise ConfigError(
-                f"{name}={format_value(config.get(name))}: must be a group of settings; choose {name}=OPTION."
-            )
-    _refuse_masked(config)
+    _check_form(config)
     settings = _settings(config)
     if begins:
         _check_writable(settings.runs_dir)
@@ -62,13 +57,17 @@ def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None, begin
     if isinstance(runner, Population):
         for member in [*_extremes(runner, config), *member_configs(runner, config)]:
             _trainer(member, task, packages)
+    evaluation = make(EvalSettings, config["eval"], "eval")
+    logger, mirrors = dict(config["logger"]), {}
+    if isinstance(logger.get("wandb"), Mapping):
+        mirrors["wandb"] = make(WandbSettings, logger.pop("wandb"), "logger.wandb")
     made = Plan(
         settings,
         task,
         trainer,
         runner,
-        make(EvalSettings, config["eval"], "eval"),
-        _logger(config["logger"]),
+        evaluation,
+        make(LoggerSettings, logger, "logger", mirrors),
         make(CheckpointSettings, config["checkpoint"], "checkpoint"),
     )
     _check_fit(made)
@@ -80,9 +79,15 @@ def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None, begin
 def _settings(config: Mapping[str, Any]) -> Settings:
     """The settings at the top of the configuration."""
     own = {key: value for key, value in config.items() if key not in GROUPS}
-    _refuse_unknown(own, [field.name for field in fields(Settings)] + list(GROUPS))
+    known = [field.name for field in fields(Settings)] + list(GROUPS)
+    for key, value in own.items():
+        if key not in known:
+            raise ConfigError(
+                f"{format_value(key)}={format_value(value)}: there is no such setting{allowed_hint(key, known)}"
+            )
     settings = make(Settings, own, "")
-    if make(Trial, settings.trial or {}, "trial").study is None and trial_of(config) is not None:
+    trial = make(Trial, settings.trial or {}, "trial")
+    if trial.storage is not None and trial.study is None:
         raise ConfigError("trial.study: must be the study's name, where trial.storage is set; a search sets both.")
     if settings.resume is not None:
         raise ConfigError(
@@ -118,13 +123,6 @@ def _changed(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, 
             node = node[name]
         node[last] = value
     return own
-
-
-def _logger(node: Mapping[str, Any]) -> LoggerSettings:
-    values, parts = dict(node), {}
-    if isinstance(values.get("wandb"), Mapping):
-        parts = {"wandb": make(WandbSettings, values.pop("wandb"), "logger.wandb")}
-    return make(LoggerSettings, values, "logger", parts)
 
 
 def _task(node: Mapping[str, Any], packages: Sequence[str] | None) -> Task:
@@ -207,8 +205,7 @@ def _check_writable(runs_dir: str) -> None:
     """The folder, or the nearest above it that exists, takes files: tried with one that has no name."""
     folder, why = Path(runs_dir).absolute(), None if runs_dir else "is empty"
     try:
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
+        folder = next(each for each in (folder, *folder.parents) if each.exists())
         with tempfile.TemporaryFile(dir=folder):
             pass
     except (OSError, ValueError) as error:
@@ -218,15 +215,13 @@ def _check_writable(runs_dir: str) -> None:
         raise ConfigError(f"runs_dir={format_value(runs_dir)}: {why}; choose another with runs_dir=PATH.")
 
 
-def _refuse_masked(config: Mapping[str, Any]) -> None:
+def _check_form(config: Mapping[str, Any]) -> None:
+    """ConfigError where a group is none, or a value is a secret that was left out of a stored configuration."""
+    for name in GROUPS:
+        if not isinstance(config.get(name), Mapping):
+            raise ConfigError(
+                f"{name}={format_value(config.get(name))}: must be a group of settings; choose {name}=OPTION."
+            )
     for key, value in flattened(config).items():
         if isinstance(value, str) and MASK in value:
             raise ConfigError(f"{key}={value}: is a secret, and no run directory keeps it; say it again: {key}=VALUE.")
-
-
-def _refuse_unknown(values: Mapping[str, Any], known: list[str]) -> None:
-    for key, value in values.items():
-        if key not in known:
-            raise ConfigError(
-                f"{format_value(key)}={format_value(value)}: there is no such setting{allowed_hint(key, known)}"
-            )

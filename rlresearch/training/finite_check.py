@@ -1,4 +1,4 @@
-"""Whether all that an algorithm has learned are finite numbers: NaN and infinity never go away again, and spread."""
+"""Checks that everything an algorithm has learned is finite, because NaN and infinity never disappear again."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from rlresearch.types import Tree
 class FiniteCheck(Callback):
     """Looks at a runner's parameters and moments, and the sums behind its losses, at every row and checkpoint.
 
-    on_failure: hears of a member that holds NaN or infinity: `on_failure(member, step, reason)`. The other members then
-    train on, and the failed one's place in the program gets the state of one of them. Without it the run ends.
+    on_failure: called as `on_failure(member, step, reason)` for a member that holds NaN or infinity. The other members
+    then continue, and the failed member gets the state of one of them. Without `on_failure` the run ends.
     """
 
     def __init__(self, runner: Runner, on_failure: Callable[[int, int, str], None] | None = None) -> None:
@@ -28,6 +28,7 @@ class FiniteCheck(Callback):
         self._sum: Any = None
 
     def on_rows(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
+        """Looks at the state at every row; see `check`."""
         self.check(step)
 
     def check(self, step: int) -> None:
@@ -45,7 +46,7 @@ class FiniteCheck(Callback):
             raise RunError(_message(name, values, step, [seeds[member] for member in members]), members=members)
 
     def _failed(self) -> dict[int, tuple[str, np.ndarray]]:
-        """The members that hold NaN or infinity, and of each the first array that does."""
+        """Returns the members that hold NaN or infinity, each with the name and values of its first such array."""
         found: dict[int, tuple[str, np.ndarray]] = {}
         for name, leaf in tree.named_leaves(_looked_at(self._runner.state())):
             if leaf.dtype.is_floating and not np.isfinite(values := leaf.numpy()).all():
@@ -64,9 +65,9 @@ class FiniteCheck(Callback):
         self._runner.replacements += 1
 
     def _summed(self) -> float:
-        # One number for all: where it is one, none of what was added up was NaN or infinite (or two of a kind with
-        # opposite signs met a sum beyond float32, which `check` then finds to be harmless).
-        if self._sum is None:  # concrete: TensorFlow warns of functions traced again in every run
+        # One sum over all arrays: if it is finite, every number is finite. An infinite sum may also come from finite
+        # numbers, whose sum is too large for float32; `check` then finds no failed member.
+        if self._sum is None:  # a concrete function, because TensorFlow warns when every run traces a function again
             self._sum = tf.function(
                 lambda: _sum(self._runner.state_unordered()), autograph=False
             ).get_concrete_function()

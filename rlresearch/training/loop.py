@@ -1,4 +1,4 @@
-"""Drives a runner from where it stands to its final evaluation, and tells the callbacks."""
+"""Drives a runner from its current iteration to the final evaluation, and calls the callbacks."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from rlresearch.training.settings import EvalSettings
 SPEED_METRICS = {
     "speed/steps_per_second": "without compilation and evaluation, all members together, in transitions a second",
 }
-LONGEST_CALL_S = 1.0  # so that signals are heard; results do not depend on where calls end
+LONGEST_CALL_S = 1.0  # so that signals get an answer soon; results do not depend on the length of calls
 
 
 class LoopSettings(NamedTuple):
-    """total_steps, row_every, save_every: in transitions of a member; save_every: None for no planned checkpoints."""
+    """total_steps, row_every, save_every: in transitions per member. save_every: None for no planned checkpoints."""
 
     total_steps: int
     row_every: int = 1_000
@@ -33,7 +33,7 @@ class LoopSettings(NamedTuple):
 
 
 class LoopStart(NamedTuple):
-    """Where a loop begins: for a resumed run the position of its checkpoint and the evaluations made before it."""
+    """The start of a loop: for a resumed run, the position of its checkpoint and the evaluations before it."""
 
     position: LoopPosition = LoopPosition()
     evaluations: Sequence[Evaluation] = ()
@@ -46,11 +46,11 @@ def train(
     evaluation: EvalSettings = EvalSettings(),
     callbacks: Sequence[Callback] = (),
 ) -> list[Evaluation]:
-    """Trains up to `total_steps` transitions a member; returns the final evaluation of each member.
+    """Trains up to `total_steps` transitions per member; returns the final evaluation of each member.
 
-    A runner that was trained before goes on. What was told of the place where it stands is not told again; where it has
-    the steps behind it, it is only evaluated. RunError where an environment or the disk fails, or a parameter is no
-    number any more.
+    A runner that was trained before goes on. What was told of the place where it stands is not told again; a runner
+    that has these steps behind it is only evaluated. Errors: RunError where an environment or the disk fails, or a
+    parameter becomes NaN or infinite.
     """
     reached = runner.iteration
     behind = reached * task.num_envs
@@ -63,7 +63,8 @@ def train(
 class TrainingLoop:
     """The loop over milestones.
 
-    position: what has been told so far; evaluations: the newest ones, one a member; callbacks: what is told.
+    position: the last row and evaluation that the callbacks got. evaluations: the newest ones, one per member.
+    callbacks: called in this order.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class TrainingLoop:
         self._pace = Pace(len(runner.members) * task.num_envs)
 
     def run(self) -> list[Evaluation]:
-        """Trains to the end; returns the final evaluation of each member. Interrupted where a callback raises it."""
+        """Trains to the end; returns the final evaluation of each member. Errors: Interrupted, from a callback."""
         try:
             for milestone in milestones(self._settings, self.task.num_envs):
                 if milestone.iteration >= self.runner.iteration and any(self._members.active):
@@ -97,7 +98,7 @@ class TrainingLoop:
         return list(self.evaluations)
 
     def advance(self, until: int) -> None:
-        """Runs to an iteration in calls of about a second."""
+        """Trains up to the iteration `until`, in calls of about a second."""
         self.runner.set_active(self._members.active)
         while self.runner.iteration < until:
             iterations = self._iterations(until)
@@ -109,7 +110,7 @@ class TrainingLoop:
                 self._pace.pause()
 
     def _reach(self, milestone: Milestone) -> None:
-        """Trains up to a milestone, and does there what has not been done before."""
+        """Trains up to a milestone, and does its row and its evaluation, unless they were done before a resume."""
         self.advance(milestone.iteration)
         step = milestone.iteration * self.task.num_envs
         evaluations: list[Evaluation] = []
@@ -124,11 +125,11 @@ class TrainingLoop:
         self._pace.pause()
 
     def _iterations(self, until: int) -> int:
-        """How many the next call runs; none runs into learning from the iterations before it."""
+        """Returns the number of iterations of the next call; a call ends where learning starts."""
         left = until - self.runner.iteration
         before_learning = self.runner.learning_start_iteration - self.runner.iteration
         if before_learning == 0:
-            self._pace.begin_anew()
+            self._pace.reset()
         limits = [left, before_learning if before_learning > 0 else left, self._pace.iterations(LONGEST_CALL_S)]
         return min(limits + [limit for each in self.callbacks if (limit := each.longest_call()) is not None])
 
@@ -161,7 +162,7 @@ class TrainingLoop:
             raise RunError(f"in the evaluation at step {step}, {error}") from (error.__cause__ or error)
 
     def poll(self) -> None:
-        """Lets every callback end training."""
+        """Calls `poll` of every callback, which may end training."""
         for each in self.callbacks:
             each.poll()
 
@@ -171,7 +172,7 @@ class TrainingLoop:
 
 
 def milestones(settings: LoopSettings, num_envs: int) -> Iterator[Milestone]:
-    """All milestones, in order; the last is the end of training, with a row and an evaluation."""
+    """Yields all milestones in order; the last one is the end of training, with a row and an evaluation."""
     last = -(-settings.total_steps // num_envs)
     evaluate_every, save_every = settings.evaluation.every_steps, settings.save_every
     rows = _multiples(settings.row_every, num_envs, last)

@@ -1,4 +1,4 @@
-"""Members of a fused program that failed: each ends as its run alone would have, and the others go on."""
+"""Failures of single members of a fused program: a failed member ends like a single run, and the others continue."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _log = logging.getLogger("rlresearch")
 
 
 def are_fused(own: Sequence[Mapping[str, Any]], resumption: ResumePoint | None) -> bool:
-    """Whether the members of a population are jobs of a sweep, each a run of its own. own: what each says of itself."""
+    """Returns whether the members of a population are jobs of a sweep. own: fields for each member's run.json."""
     record = resumption.stored.record if resumption is not None else {}
     return len(own) > 1 or bool(record.get("population") and (record.get("sweep") or {}).get("fused"))
 
 
 class MemberFailures:
-    """Ends members that failed: they are neither logged nor evaluated any more, and their run.json says why.
+    """Ends members that failed: they are no longer logged or evaluated, and their run.json has the reason.
 
     Members that had failed before the program was resumed stay failed. elapsed: seconds of the whole run so far.
     """
@@ -38,7 +38,7 @@ class MemberFailures:
                 members.end(member, record.get("total_steps") or 0)
 
     def end(self, member: int, step: int, reason: str) -> None:
-        """Ends a member at a step. A member that has failed already stays as it is."""
+        """Ends a member at a step; does nothing for a member that has already failed."""
         directory = self._directories[member]
         if directory in self._failed:
             return

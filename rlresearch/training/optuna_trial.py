@@ -1,13 +1,11 @@
-"""A run that is a trial of a search: what it tells the study, and whether it goes on.
+"""A run that is a trial of a search: it reports scores to the study, and the study's pruner may end it.
 
-A search gives every run that it starts the key `trial`, which says where the study lies and which trial the run is. At
-each evaluation the run tells its score, and asks the study's pruner whether it is worth going on. Nothing is asked
-between evaluations.
+A search sets the key `trial` of every run that it starts; this key names the study and the trial. At each evaluation
+the run reports its score and asks the study's pruner whether to continue. It asks nothing between evaluations.
 
-A trial may have several parts (seeds, environments), which run one after the other. Its step, by which trials are
-compared, counts the environment steps of all its parts so far; its score there is the mean (or interquartile mean) of
-the parts that are done and of the one that runs. So the pruner sees one curve a trial, and also stops a trial between
-two of its seeds.
+A trial may have several parts (seeds, environments), which run one after the other. The step of a trial counts the
+environment steps of all its parts so far. Its score at a step is the mean (or interquartile mean) of the finished
+parts and the current part. So the pruner sees one curve per trial, and can also stop a trial between two parts.
 """
 
 from __future__ import annotations
@@ -27,9 +25,9 @@ import numpy as np
 from rlresearch.errors import ConfigError, allowed_hint, format_value
 from rlresearch.stats import STATISTICS
 
-# Where a study keeps its settings, and a trial the record of each part, and the step at which it was pruned.
+# Keys of Optuna's attributes: a study's settings, a trial's record of each part, and the step at which it was pruned.
 SEARCH, PART, PRUNED_AT = "search", "part {}", "pruned in part {}"
-FROM_EVALUATIONS = ("return", "best", "auc")  # objectives that are known while a run goes on
+FROM_EVALUATIONS = ("return", "best", "auc")  # objectives that are known during a run, so a pruner can use them
 FROM_TIMES = {"wall_time": "wall_time_s", "training_time": "training_time_s", "steps_per_second": "steps_per_second"}
 PrunerName = Literal["none", "median", "percentile", "successive_halving", "hyperband"]
 PRUNERS = get_args(PrunerName)
@@ -39,8 +37,8 @@ _log = logging.getLogger("rlresearch.training.optuna_trial")
 
 @dataclass(frozen=True)
 class Trial:
-    """storage: a journal file, or the URL of a database; study: its name there; number: of the trial; part: of the
-    trial's parts.
+    """storage: a journal file, or the URL of a database. study: the study's name there. number: of the trial. part: the
+    index of the trial's part.
     """
 
     storage: str | None = None
@@ -50,40 +48,40 @@ class Trial:
 
 
 def trial_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a configuration says of the trial that its run is; None where it is none."""
+    """Returns the settings of the trial in a configuration; None where the run is not a trial."""
     told = config.get("trial") or {}
     return dict(told) if told.get("storage") is not None else None
 
 
 def without_trial(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of the same run, had nobody searched."""
+    """Returns the configuration with the `trial` settings of a run outside any search."""
     return {**config, "trial": {"storage": None, "study": None, "number": 0, "part": 0}}
 
 
 class TrialMembers(NamedTuple):
-    """The members of a run that are one trial together."""
+    """The members of a run that together are one trial."""
 
     trial: Trial
     members: tuple[int, ...]
 
 
 class TrialReporter:
-    """One trial's line to its study. pruned_at: the step at which an earlier attempt was.
+    """Reports one trial to its study. pruned_at: the step at which an earlier attempt was pruned, or None.
 
-    What an earlier attempt was told at a step stays so: trials that have ended since would change the pruner's mind,
-    and the run would not be the one that was interrupted.
+    A resumed run keeps the pruner's earlier decisions. Other trials have ended since, so new answers could differ, and
+    the resumed run would not equal the interrupted one.
     """
 
     def __init__(self, trial: TrialMembers) -> None:
         self.members, self._trial = trial.members, trial.trial
         self.pruned_at: int | None = None
-        self._study: Any = None  # Optuna's; None where the trial is over, or the study out of reach
+        self._study: Any = None  # Optuna's study; None where the trial has ended or the study cannot be reached
         self._id = 0  # of the trial, in the study's storage
         self._settings: dict[str, Any] = {}  # of the search
         self._part: dict[str, Any] = {}  # which of the trial's parts this run is
-        self._before: list[dict[str, Any]] = []  # the records of the parts before it
-        self._offset = 0  # their steps
-        self._decided = -1  # the step up to which an earlier attempt was decided on
+        self._before: list[dict[str, Any]] = []  # the records of the earlier parts
+        self._offset = 0  # the steps of the earlier parts
+        self._decided = -1  # up to this step, an earlier attempt has the pruner's decisions
         self._scores: list[float] = []
         with self._patience("nothing of this run is told to it"):
             study = load_study(str(self._trial.storage), str(self._trial.study))
@@ -95,14 +93,14 @@ class TrialReporter:
             self._before = [frozen.user_attrs[PART.format(part)] for part in range(self._trial.part)]
             self._offset = sum(each["step"] for each in self._before)
             self.pruned_at = frozen.user_attrs.get(PRUNED_AT.format(self._trial.part))
-            self._decided = max(frozen.intermediate_values, default=-1) - 1  # at the last it may not have been told
-            self._study = None if frozen.state.is_finished() else study  # a run that goes on when all is over
+            self._decided = max(frozen.intermediate_values, default=-1) - 1  # the last may lack it
+            self._study = None if frozen.state.is_finished() else study  # a resumed run's trial may have ended
 
-    def heard(self, returns: Sequence[Sequence[float]]) -> None:
-        """Takes in evaluations that were told before: for each member the mean of each."""
+    def restore_scores(self, returns: Sequence[Sequence[float]]) -> None:
+        """Restores the scores of earlier evaluations. returns: for each member, the mean of each evaluation."""
         self._scores = [self._score(own) for own in zip(*returns, strict=True)]
 
-    def goes_on(self, step: int, means: Sequence[float]) -> bool:
+    def should_continue(self, step: int, means: Sequence[float]) -> bool:
         """Tells the score at `step` and asks the pruner. means: the mean return of each of the trial's members."""
         self._scores.append(self._score(means))
         if self._study is None or self._settings["pruner"] == "none":
@@ -123,6 +121,10 @@ class TrialReporter:
         return True
 
     def record(self, summaries: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]) -> None:
+        """Tells the study how this part of the trial ended, and the objectives of one that finished or was pruned.
+
+        summaries, runs: of the trial's members, as in `Pruner.record`.
+        """
         if self._study is None:
             return
         status, step = summaries[0]["status"], int(summaries[0]["total_steps"])
@@ -147,7 +149,7 @@ class TrialReporter:
 
 
 class _WarnOnError(contextlib.AbstractContextManager[None]):
-    """A study out of reach must not end a run: any error becomes a warning."""
+    """Turns any error into a warning: a run must not end because its study cannot be reached."""
 
     def __init__(self, consequence: str) -> None:
         self._consequence = consequence
@@ -159,8 +161,9 @@ class _WarnOnError(contextlib.AbstractContextManager[None]):
 
 
 def from_evaluations(name: str, scores: Sequence[float]) -> float:
-    """An objective of the scores of all evaluations so far: the last, the best, or the mean (`auc`: of evaluations
-    that are equally far apart it is the area under the learning curve, divided by its length).
+    """Returns an objective of all evaluations so far: the last score, the best, or the mean (`auc`).
+
+    With equal distances between evaluations, the mean is the area under the learning curve divided by its length.
     """
     if name == "return":
         return float(scores[-1])
@@ -168,26 +171,27 @@ def from_evaluations(name: str, scores: Sequence[float]) -> float:
 
 
 def normalised(score: float, part: Mapping[str, Any]) -> float:
-    """0 for a random policy, 1 for the target, where the part has these; else the score as it is."""
+    """Scales a score so that `random` of the part becomes 0 and `target` becomes 1; without these, it stays."""
     low, high = part.get("random"), part.get("target")
     return score if low is None or high is None else (score - low) / (high - low)
 
 
 def aggregated(scores: Sequence[float], how: str) -> float:
-    """The `mean`, or the interquartile mean, `iqm`."""
+    """Returns the `mean` or the interquartile mean (`iqm`) of scores."""
     return float(STATISTICS[how]([np.asarray(scores, np.float64)]))
 
 
 def open_storage(storage: str, heartbeat_s: int | None = None) -> Any:
-    """Optuna's storage: a journal file, or where `storage` is a URL a database. heartbeat_s: seconds between signs of
-    life of a controller that shares it with others.
+    """Opens Optuna's storage: a database where `storage` is a URL, else a journal file.
+
+    heartbeat_s: seconds between heartbeats, for controllers that share a database.
     """
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what Optuna calls experimental
+        warnings.simplefilter("ignore")  # Optuna warns about experimental classes
         if "://" not in storage:
             backend = JournalFileBackend(os.fspath(storage))
             return optuna.storages.JournalStorage(backend)
@@ -201,7 +205,7 @@ def open_storage(storage: str, heartbeat_s: int | None = None) -> Any:
 
 
 def load_study(storage: str, name: str) -> Any:
-    """A study that exists, with its pruner."""
+    """Loads an existing study with its pruner."""
     import optuna
 
     study = optuna.load_study(study_name=name, storage=open_storage(storage))
@@ -211,7 +215,7 @@ def load_study(storage: str, name: str) -> Any:
 
 
 def make_pruner(name: str, options: Mapping[str, Any]) -> Any:
-    """Optuna's pruner of that name. ConfigError where it does not know an option, or refuses its value."""
+    """Returns Optuna's pruner `name`. Errors: ConfigError for an unknown option or a wrong value."""
     from optuna import pruners
 
     classes = {
@@ -225,7 +229,7 @@ def make_pruner(name: str, options: Mapping[str, Any]) -> Any:
 
 
 def create_from_options(cls: type, options: Mapping[str, Any], where: str, **fixed: Any) -> Any:
-    """An object of Optuna's from options that a user wrote. ConfigError, about `where`, where they do not fit."""
+    """Makes an object of Optuna from the user's options. Errors: ConfigError that names `where`, for a wrong option."""
     known = [name for name in inspect.signature(cls).parameters if name not in fixed]
     for name, value in options.items():
         if name not in known:

@@ -1,4 +1,4 @@
-"""What is written and told when a run ends: finished, pruned, failed, or because it was told to stop."""
+"""Records and shows how a run ended: finished, pruned, failed or interrupted."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _RUNNER = re.compile(r"[+~]*runner[.=@]")  # what a command says of its runner
 
 
 class Trained(NamedTuple):
-    """What training left. evaluations: the final ones; digests: of the last state; one a member each. seconds: that
-    building and training took, earlier sessions included.
+    """The result of training. evaluations: the final ones, one per member. digests: of the last state, one per member.
+    seconds: the time for building and training, including earlier sessions.
     """
 
     evaluations: list[Evaluation]
@@ -41,7 +41,8 @@ class RunRecorder:
     """Says how a run ended: in run.json of each member, in log.txt, to a search, and on the terminal.
 
     directories: filled while the run is opened. elapsed: seconds of the whole run so far. members, pruner, failures:
-    set once the run is open; failures: of the members of a fused program, None where one failure ends the run.
+    set once the run is open; pruner: None where no member is a trial of a search; failures: of the members of a fused
+    program, None where one failure ends the run.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class RunRecorder:
         self.failures: MemberFailures | None = None
 
     def finish(self, trained: Trained) -> None:
-        """Records how each member ended; of failed members that is recorded already."""
+        """Records how each member ended, except members that failed, which have a record already."""
         ends = [last_step(self._plan) if ended is None else ended for ended in self.members.ended]
         speed = round(sum(ended or last_step(self._plan) for ended in self.members.ended) / trained.seconds, 1)
         summaries = []
@@ -103,7 +104,7 @@ class RunRecorder:
             _log.warning("interrupted by %s at step %s", getattr(error, "name", "Ctrl-C"), step)
 
     def leave_at_once(self, interrupted: Interrupted) -> None:
-        """The last words of a process that does not wait for its own end."""
+        """Records the interruption when the process ends at once, without another checkpoint."""
         environment = self._plan.task.id
         reason = {"kind": "Interrupted", "environment": environment, "step": None, "error": interrupted.name}
         _log.warning("left at once for %s, without another checkpoint", interrupted.name)
@@ -113,7 +114,7 @@ class RunRecorder:
         self._display.close()
 
     def _recorded(self, directory: RunDirectory, summary: dict[str, Any]) -> dict[str, Any]:
-        """Writes a member's summary into its run.json; returns what stands there then."""
+        """Writes a member's summary into its run.json and returns it; a failed member keeps its recorded status."""
         if self._has_failed(directory):
             own = directory.recorded()
             return summary | {name: own.get(name) for name in ("status", "reason", "total_steps")}
@@ -136,17 +137,17 @@ class RunRecorder:
 
 
 def last_step(plan: Plan) -> int:
-    """The transitions of a whole run, which are whole rounds of all environments."""
+    """Returns the transitions of a whole run: total_steps, rounded up to full rounds of all environments."""
     return -(-plan.settings.total_steps // plan.task.num_envs) * plan.task.num_envs
 
 
 def log_hint(directories: Sequence[RunDirectory]) -> str:
-    """Where a person finds what was logged of a run that failed."""
+    """Returns a hint that names the log of a failed run."""
     return f"what was logged is in {directories[0].path}" if directories else "before the first step"
 
 
 def format_error(error: BaseException) -> str:
-    """What went wrong, in one line."""
+    """Returns an error as one line."""
     text = " ".join(str(error).split())
     return text if isinstance(error, RunError) else f"{type(error).__name__}: {text[:300]}"
 

@@ -1,4 +1,4 @@
-"""How many iterations a compiled call has: about a second's worth."""
+"""Chooses the number of iterations of a compiled call, so that it takes about a second."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _FIRST_CALL, _GROWTH = 10, 8  # iterations of the first call after the one that 
 
 
 class Pace:
-    """How fast training is going, evaluation and the first call's compilation apart."""
+    """Measures the speed of training, without evaluations and without the first call, which compiles."""
 
     def __init__(self, transitions: int) -> None:
         self._transitions = transitions  # of one iteration, all members together
@@ -19,7 +19,7 @@ class Pace:
         self._compiled = False
 
     def took(self, iterations: int) -> None:
-        """Notes a call that has just ended."""
+        """Records a call of `iterations` iterations that has just ended."""
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
         if not self._compiled:
@@ -31,25 +31,25 @@ class Pace:
         self._seconds += seconds
 
     def pause(self) -> None:
-        """What passed since the last call was no training."""
+        """Excludes the time since the last call, which was not training."""
         self._since = time.perf_counter()
 
     def iterations(self, seconds: float) -> int:
-        """About how many take that long; 1 for the first call, which compiles.
+        """Returns about how many iterations take this many seconds; 1 for the first call, which compiles.
 
-        Never many more than in the call before: a second of what went fast may be minutes of what follows.
+        The number grows slowly from call to call, because later iterations may be much slower than earlier ones.
         """
         if not self._compiled:
             return 1
         wanted = max(int(self._recent * seconds), 1) if self._recent else _FIRST_CALL
         return min(wanted, self._longest)
 
-    def begin_anew(self) -> None:
-        """What follows is of another kind: short calls at first."""
+    def reset(self) -> None:
+        """Starts again with short calls, because the next iterations do other work."""
         self._longest = _FIRST_CALL
 
     def speed(self) -> float:
-        """Transitions per second since the last time it was asked, all members together."""
+        """Returns the transitions per second of all members together, since the last call of this method."""
         speed = self._iterations * self._transitions / self._seconds if self._seconds else float("nan")
         self._iterations, self._seconds = 0, 0.0
         return speed

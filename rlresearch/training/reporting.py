@@ -1,4 +1,4 @@
-"""Callbacks that tell loggers and make videos: rows, evaluations, who was copied from whom."""
+"""Callbacks that pass rows, evaluations and copies of members to loggers, and that make videos."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from rlresearch.training.settings import EvalSettings
 
 
 class LoggerCallback(Callback):
-    """Tells each active member's logger its rows, and `overview` those of all members together.
+    """Passes the rows of each active member to its logger, and a summary of all members to `overview`.
 
-    loggers: one a member, or none. overview: hears the mean of every metric, and the episodes of all members.
+    loggers: one per member, or none. overview: gets the mean of every metric, and the episodes of all members.
     """
 
     def __init__(self, members: Members, loggers: Sequence[Logger], overview: Logger | None = None) -> None:
         self._members, self._loggers, self._overview = members, list(loggers), overview
 
     def on_rows(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
+        """Logs the rows of active members, and the mean of each metric over them."""
         active = self._members.active
         for logger, row, on in zip(self._loggers, rows, active):
             if on:
@@ -33,6 +34,7 @@ class LoggerCallback(Callback):
             self._overview.metrics({name: _mean([row[name] for row in heard]) for name in rows[0]} | {"step": step})
 
     def on_evaluation(self, result: EvaluationResult) -> None:
+        """Logs the evaluations of active members, and the returns of all of them together."""
         for logger, each, on in zip(self._loggers, result.evaluations, result.active):
             if on:
                 logger.evaluation({"step": result.step} | each._asdict())
@@ -43,23 +45,25 @@ class LoggerCallback(Callback):
 
 
 class VideoCallback(Callback):
-    """Has videos made of the evaluations that get one."""
+    """Makes a video of each evaluation that the settings choose."""
 
     def __init__(self, recorder: Recorder, settings: EvalSettings) -> None:
         self._recorder, self._settings = recorder, settings
 
     def on_evaluation(self, result: EvaluationResult) -> None:
+        """Records the first episodes, if this evaluation gets a video."""
         if self._settings.shows(result.step, result.final):
             self._recorder.record(result.step, result.episodes, result.active)
 
 
 class SelectionCallback(Callback):
-    """Lets a population choose between its members after each evaluation but the last, and logs who replaced whom."""
+    """After each evaluation except the last, lets a population replace members, and logs each replacement."""
 
     def __init__(self, runner: Runner, logger: Logger) -> None:
         self._runner, self._logger = runner, logger
 
     def on_evaluation(self, result: EvaluationResult) -> None:
+        """Passes the mean returns on to the runner, and logs a row for each member that was replaced."""
         if not result.final:
             for row in self._runner.after_evaluation(result.step, [each.mean for each in result.evaluations]):
                 self._logger.lineage(row)

@@ -1,7 +1,7 @@
 """What a run will need of memory and disk, as far as it is known before TensorFlow: replay, checkpoints, logs.
 
-Parameters and moments are not counted: networks have no size before they are built, and beside a replay that could fill
-a machine they are small.
+Parameters and moments are not counted. Networks have no size before they are built, and a replay that could fill the
+memory is much larger.
 """
 
 from __future__ import annotations
@@ -33,12 +33,23 @@ class Footprint(NamedTuple):
 
 def footprint(plan: Plan) -> Footprint:
     """What a run needs from its beginning to its end."""
-    members = _members(plan)
+    steps, saving, evaluation = plan.settings.total_steps, plan.checkpoint, plan.eval
+    members = len(plan.runner.of(plan.settings.seed)) if isinstance(plan.runner, Population) else 1
     row = row_bytes(plan.task.spec)
     growing, rewritten = buffer_bytes(plan.trainer.buffer, row)
-    rows = min(plan.settings.total_steps * row, growing) * (FILES_OF_A_RING + 1) // FILES_OF_A_RING
-    checkpoints = rows + _kept(plan) * rewritten if plan.checkpoint.keep_last else 0
-    return Footprint(members * (growing + rewritten), members * checkpoints, members * _logs(plan))
+
+    checkpoints = 0
+    if saving.keep_last:
+        kept = saving.keep_last + saving.keep_best + 1  # one is being written
+        if saving.keep_every is not None and saving.every_steps is not None:
+            kept += steps // (saving.every_steps * saving.keep_every)
+        checkpoints = min(steps * row, growing) * (FILES_OF_A_RING + 1) // FILES_OF_A_RING + kept * rewritten
+
+    rows = steps // (plan.logger.every_steps or steps) + 1
+    evaluations = steps // evaluation.every_steps if evaluation.every_steps else 0
+    episodes = evaluations * evaluation.episodes + evaluation.final_episodes
+    logs = rows * ROW_OF_METRICS + (evaluations + 1) * ROW_OF_EVALUATION + episodes * ONE_EPISODE
+    return Footprint(members * (growing + rewritten), members * checkpoints, members * logs)
 
 
 def buffer_bytes(buffer: Buffer, row_bytes: int) -> BufferBytes:
@@ -59,12 +70,14 @@ def check_room(plan: Plan) -> None:
     """ConfigError where memory or disk cannot hold what the run will need."""
     need, free = footprint(plan), free_memory()
     if free is not None and need.replay > free:
-        members = f" for {_members(plan)} members" if isinstance(plan.runner, Population) else ""
+        seeds = plan.runner.of(plan.settings.seed) if isinstance(plan.runner, Population) else None
+        members = "" if seeds is None else f" for {len(seeds)} members"
         raise ConfigError(
             f"buffer.capacity={plan.trainer.buffer.capacity}: needs {_told(need.replay)} of memory{members}, "
             f"{_told(free)} are free; lower it."
         )
-    folder, written = _existing(Path(plan.settings.runs_dir).absolute()), need.checkpoints + need.logs
+    runs_dir, written = Path(plan.settings.runs_dir).absolute(), need.checkpoints + need.logs
+    folder = next(each for each in (runs_dir, *runs_dir.parents) if each.exists())
     if written > (free := shutil.disk_usage(folder).free):
         raise ConfigError(
             f"runs_dir={format_value(plan.settings.runs_dir)}: the run may write {_told(written)} "
@@ -74,7 +87,7 @@ def check_room(plan: Plan) -> None:
 
 
 def free_memory(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes that this process could still take, of the machine and of its control group; None where nobody says."""
+    """Bytes that this process could still take, of the machine and of its control group; None where it is unknown."""
     free = []
     try:
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
@@ -86,33 +99,6 @@ def free_memory(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/
     except (OSError, ValueError):  # no such group, or one without a limit, which says "max"
         pass
     return max(min(free), 0) if free else None
-
-
-def _members(plan: Plan) -> int:
-    return len(plan.runner.of(plan.settings.seed)) if isinstance(plan.runner, Population) else 1
-
-
-def _kept(plan: Plan) -> int:
-    """How many checkpoints lie on the disk at most, the one that is being written among them."""
-    settings = plan.checkpoint
-    lasting = 0
-    if settings.keep_every is not None and settings.every_steps is not None:
-        lasting = plan.settings.total_steps // (settings.every_steps * settings.keep_every)
-    return settings.keep_last + settings.keep_best + lasting + 1
-
-
-def _logs(plan: Plan) -> int:
-    steps, evaluation = plan.settings.total_steps, plan.eval
-    evaluations = steps // evaluation.every_steps if evaluation.every_steps else 0
-    episodes = evaluations * evaluation.episodes + evaluation.final_episodes
-    rows = steps // (plan.logger.every_steps or steps) + 1
-    return rows * ROW_OF_METRICS + (evaluations + 1) * ROW_OF_EVALUATION + episodes * ONE_EPISODE
-
-
-def _existing(folder: Path) -> Path:
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder
 
 
 def _told(count: float) -> str:

@@ -1,7 +1,7 @@
-"""Going on with a run: its stored configuration, what may be changed in it, and where it goes on.
+"""Resumes a run: reads its stored configuration, applies allowed changes, and finds the newest checkpoint.
 
-What lies in a run's directory may be somebody else's. Its configuration is read as plain YAML, and its `_target_`s lead
-into this package or into packages that the user names, nowhere else.
+Another person may have written a run directory. So its configuration is read as plain YAML, and its `_target_`s may
+only name this package or packages that the user names.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from rlresearch.storage.checkpoint import Checkpoint
 from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.training.experiment import Plan, plan
 
-# What decides neither what is learned nor from what: all else would make it another run.
+# Settings that do not affect what is learned. Changing any other setting would make a different run.
 SAFE = ("total_steps", "device", "threads", "compile_cache", "deterministic")
 SAFE_GROUPS = ("logger", "eval", "checkpoint")
-POPULATION = "population.yaml"  # beside config.yaml, which is what a member would be alone
+POPULATION = "population.yaml"  # in addition to config.yaml, the configuration of a member's run alone
 _FILES = ("run.json", "config.yaml", POPULATION, "metrics.jsonl", "evaluations.jsonl", "log.txt")
 _MOST_FOLDERS = 20_000
 
 
 def resume_command(path: Path, config_dir: str | None, *more: str) -> str:
-    """What is pasted to go on with a run, a sweep or a search. config_dir: that of the command which began it; more:
+    """Returns the command that resumes a run, a sweep or a search. config_dir: of the command that started it. more:
     further words of the command.
     """
     folder = [] if config_dir is None else [f"--config-dir={_from_here(Path(config_dir))}"]
@@ -52,8 +52,8 @@ def _from_here(path: Path) -> str:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run as it lies on the disk. home: the directory with its checkpoints, a population's first; directories: one a
-    member; index: which of them was asked for.
+    """A stored run. home: the directory with its checkpoints; for a population, of its first member. directories: one
+    per member. index: of the member that was named.
     """
 
     home: Path
@@ -64,8 +64,8 @@ class StoredRun:
 
 
 class ResumePoint(NamedTuple):
-    """Where a run goes on. loaded: None for its beginning; damaged: newer checkpoints that cannot be used, and why;
-    changed: [before, now] by dotted key.
+    """The point at which a run resumes. loaded: its checkpoint, None for the beginning. damaged: newer checkpoints that
+    cannot be used, with the reasons. changed: [before, now] by dotted key.
     """
 
     stored: StoredRun
@@ -76,7 +76,7 @@ class ResumePoint(NamedTuple):
 
 
 def load_resume_point(path: str, changes: Sequence[Change], packages: Sequence[str]) -> tuple[Plan, ResumePoint]:
-    """The plan of the run at `path` with `changes`, and where it goes on. ConfigError where it cannot."""
+    """Returns the plan of the run at `path` with `changes`, and its resume point. Errors: ConfigError."""
     stored = open_run(path, "resume")
     config, changed = apply_changes(stored, changes)
     config |= {"runs_dir": str(stored.home.parent), "packages": list(packages)}
@@ -117,7 +117,7 @@ def trusted_packages(packages: Any, folder: str | None) -> list[str]:
 
 
 def named_packages(packages: Any, folder: str | None) -> list[str]:
-    """Those a user named, and what lies in the folder that --config-dir names. ConfigError where they are no names."""
+    """Returns the packages that the user named, and those in the folder of --config-dir. Errors: ConfigError."""
     named = list(packages) if isinstance(packages, list | tuple) else [packages]
     for each in named:
         if not (isinstance(each, str) and each.isidentifier()):
@@ -127,10 +127,10 @@ def named_packages(packages: Any, folder: str | None) -> list[str]:
 
 
 def open_run(path: str, key: str) -> StoredRun:
-    """The run in a directory, or of a population the whole of it. ConfigError, about `key`, where there is none."""
+    """Opens the run in a directory; for a member, its whole population. Errors: ConfigError that names `key`."""
     run = Path(path).absolute()
     where = f"{key}={format_value(path)}"
-    if not os.path.isfile(run / "run.json"):  # where Path.is_file raises, as on a name that is too long, this is false
+    if not os.path.isfile(run / "run.json"):  # Path.is_file would raise for a name that is too long
         newest = max(_below(run), default=None)
         inside = next((each for each in run.parents if os.path.isfile(each / "run.json")), None)
         hint = f"; the newest below it is {newest}" if newest else ""
@@ -152,13 +152,13 @@ def open_run(path: str, key: str) -> StoredRun:
 
 
 def check_source(plan: Plan) -> None:
-    """ConfigError where a run is to begin with what another has learned, and that is not there."""
+    """Errors: ConfigError where `init_from` names a run that does not exist."""
     if plan.settings.init_from is not None:
         open_run(plan.settings.init_from, "init_from")
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Run directories below a folder, of which no more is looked at than a second allows."""
+    """Yields run directories below a folder; stops after _MOST_FOLDERS folders, about a second."""
     for seen, (place, _, files) in enumerate(os.walk(folder)):
         if "run.json" in files:
             yield Path(place)
@@ -167,7 +167,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _check_links(directory: Path) -> None:
-    """RunError where a file of a run is somewhere else: what is written to it would be written there."""
+    """Errors: RunError where a file of a run is a link, because writes to it would change another place."""
     own = [directory, *(directory / name for name in _FILES)]
     for path in (*own, directory / "checkpoints", directory / "checkpoints" / checkpoint.REPLAY):
         if path.is_symlink():
@@ -181,14 +181,14 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         config = safe_yaml.load(read_file(path, safe_yaml.LARGEST + 1))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RunError(f"{path} cannot be read: {safe_yaml.why(error)}") from None
+        raise RunError(f"{path} cannot be read: {safe_yaml.reason(error)}") from None
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
         raise RunError(f"{path} cannot be read: it holds no settings")
     return config
 
 
 def lasting_digest(config: Mapping[str, Any]) -> str:
-    """Of what in a configuration must stay as it is, as long as a run goes on."""
+    """Returns a digest of the settings that must not change when a run is resumed."""
     own = {key: value for key, value in flattened(config).items() if not _safe(key)}
     for key in ("runs_dir", "packages", "resume"):
         own.pop(key, None)
@@ -200,10 +200,10 @@ def _safe(key: str) -> bool:
 
 
 def apply_changes(stored: StoredRun, changes: Sequence[Change]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-    """The stored configuration with what was asked for, and what that has changed. ConfigError on what may not."""
+    """Returns the stored configuration with changes, and {key: [before, now]}. Errors: ConfigError if not allowed."""
     config = copy.deepcopy(stored.config)
     chosen = stored.record.get("choices") or {}
-    for key, value, settings in sorted(changes, key=lambda each: each.settings is None):  # a group, then what is in it
+    for key, value, settings in sorted(changes, key=lambda each: each.settings is None):  # groups first
         group = settings is not None
         if group and key in SAFE_GROUPS:
             config[key] = settings
@@ -211,7 +211,7 @@ def apply_changes(stored: StoredRun, changes: Sequence[Change]) -> tuple[dict[st
             raise ConfigError(f"{key}={format_value(value)}: {_refusal(chosen.get(key))}")
         elif not group and _safe(key):
             _set(config, key, value)
-        elif not group and redaction.MASK in str(flattened(stored.config).get(key)):  # what was not written down
+        elif not group and redaction.MASK in str(flattened(stored.config).get(key)):  # a secret, which was not stored
             _set(config, key, value)
         elif not group and (before := flattened(config).get(key)) != value:
             raise ConfigError(f"{key}={format_value(value)}: {_refusal(before)}")

@@ -1,4 +1,4 @@
-"""One run from a checked plan to its end: directories, TensorFlow, training, and what is told at the end."""
+"""One run from a checked plan to its end: directories, TensorFlow, training, and the final report."""
 
 from __future__ import annotations
 
@@ -41,13 +41,8 @@ _log = logging.getLogger("rlresearch")
 _log.addHandler(logging.NullHandler())  # before a run directory takes them, messages go nowhere
 
 
-def launch(plan: Plan, request: RunRequest, resumption: ResumePoint | None = None) -> float:
-    """Trains; returns the mean return of the final evaluation, over members in a population. Errors: see `Run`."""
-    return Run(plan, request, resumption).execute()
-
-
 class InitFrom(NamedTuple):
-    """A checkpoint whose parameters a new run begins with; member: whose, where it is a population's."""
+    """A checkpoint with the first parameters of a new run. member: the index of a member, if it is a population's."""
 
     loaded: checkpoint.Checkpoint
     member: int | None
@@ -56,8 +51,8 @@ class InitFrom(NamedTuple):
 class Run:
     """One run, or the rest of one: prepare, open, train, finish.
 
-    resumption: where the run is resumed, None for a new run. RunError with one line where the run failed; run.json then
-    says `failed` and why. Interrupted where it was told to stop, after a checkpoint.
+    resumption: the point at which a run resumes, None for a new run. Errors: RunError with one line where the run
+    failed, with the reason in run.json; Interrupted after a signal to stop, once a checkpoint is saved.
     """
 
     def __init__(self, plan: Plan, request: RunRequest, resumption: ResumePoint | None = None) -> None:
@@ -92,11 +87,11 @@ class Run:
             raise RunError(f"{format_error(error)} ({log_hint(self.directories)})") from error
         finally:
             self._close()
-        signals.check()  # a signal of the last moments: this run has finished, but no other follows
+        signals.check()  # after a late signal this run has finished, but no other run may start
         return float(np.mean([each.mean for each in trained.evaluations]))
 
     def prepare(self) -> None:
-        """Finds what a new run begins with. ConfigError where it is not there."""
+        """Loads the checkpoint of `init_from` for a new run. Errors: ConfigError where there is none."""
         path = self.plan.settings.init_from
         if path is not None and self._checkpoint is None:
             stored = open_run(path, "init_from")
@@ -111,8 +106,9 @@ class Run:
             self._past = run_directories.reopen(self.resumption, self.request, self.directories)
         members = self._outcome.members = Members(len(self.directories))
         trials = run_directories.trials_of(self.request, len(self.directories), self.resumption is not None)
-        self._outcome.pruner = self._pruner(trials, members)
-        if are_fused(self.request.own, self.resumption):
+        if any(trial is not None for trial in trials):
+            self._outcome.pruner = self._pruner(trials, members)
+        if are_fused(self.request.record_fields, self.resumption):
             failures = MemberFailures(self.plan.task.id, self.directories, members, self.elapsed)
             self._outcome.failures = failures
 
@@ -158,7 +154,7 @@ class Run:
     def _callbacks(
         self, runner: Runner, check: Callable[[], None], trained_s: Callable[[], float], closing: contextlib.ExitStack
     ) -> tuple[list[Callback], LoopStart]:
-        """All that hears of this run, in order, and where the loop starts. closing: closes files when training ends."""
+        """Returns the callbacks of this run, in order, and the start of the loop. closing: closes files at the end."""
         from rlresearch.evaluation.video import Recorder
         from rlresearch.training.checkpointing import Checkpointer, CheckpointFacts
         from rlresearch.training.finite_check import FiniteCheck
@@ -190,7 +186,7 @@ class Run:
         return [each for each in callbacks if each is not None], start
 
     def _loggers(self, closing: contextlib.ExitStack) -> tuple[list[FileLogger], list[Logger]]:
-        """For each member its files, and what hears of its rows: the files, then the mirrors in this process."""
+        """Returns for each member the logger of its files, and a logger for these files and the mirrors."""
         cuts = self._past.cut or [{}] * len(self.directories)
         files = [FileLogger(each, self.elapsed(), cut) for each, cut in zip(self.directories, cuts, strict=True)]
         loggers = [self._mirrored(own, each) for own, each in zip(files, self.directories, strict=True)]
@@ -210,21 +206,21 @@ class Run:
             return files
 
     def _evaluations_before(self) -> list[Evaluation]:
-        """Each member's last evaluation before the checkpoint; empty where none was made yet."""
+        """Returns each member's last evaluation before the checkpoint; [] where there was none."""
         if self._checkpoint is None or self._checkpoint.about.position["evaluation"] < 0:
             return []
         every = [list(read_rows(directory.path / "evaluations.jsonl")) for directory in self.directories]
         return [Evaluation(rows[-1]["returns"], rows[-1]["lengths"]) if rows else UNSEEN for rows in every]
 
     def _pruner(self, trials: Sequence[Mapping[str, Any] | None], members: Members) -> Pruner:
-        """Ends the members that are trials of a search, as their studies say."""
+        """Returns the callback that ends members when the studies of their trials prune them."""
         by_trial: dict[Trial, list[int]] = {}
         for member, own in enumerate(trials):
             if own is not None:
                 by_trial.setdefault(Trial(**own), []).append(member)
         together = [TrialMembers(trial, tuple(own)) for trial, own in by_trial.items()]
         pruner = Pruner(together, members, last_step(self.plan))
-        if self._checkpoint is not None and together:
+        if self._checkpoint is not None:
             every = [read_rows(directory.path / "evaluations.jsonl") for directory in self.directories]
             returns = [[float(np.mean(row["returns"])) for row in rows] for rows in every]
             pruner.resume(self._checkpoint.about.step, returns)
@@ -243,7 +239,7 @@ class Run:
         return lines
 
     def _close(self) -> None:
-        """Ends what was started; W&B's process last, so that it hears how the run ended."""
+        """Closes W&B's process, the display and the run directories. Call it after run.json says how the run ended."""
         try:
             if self._wandb is not None:
                 self._wandb.close()

@@ -1,4 +1,4 @@
-"""The directories of a run: made anew, or opened as they were at the checkpoint that the run is resumed from."""
+"""Makes the directories of a new run, or opens those of a resumed run and cuts them back to its checkpoint."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from rlresearch.runners import Population
 from rlresearch.storage import checkpoint, redaction, rollback
 from rlresearch.storage.provenance import provenance, versions
-from rlresearch.storage.run_directory import RunDirectory, timestamp
+from rlresearch.storage.run_directory import RunDirectory, atomic_write, timestamp
 from rlresearch.training.experiment import Plan, member_configs
 from rlresearch.training.member_failures import are_fused
 from rlresearch.training.optuna_trial import trial_of, without_trial
@@ -21,8 +21,8 @@ _log = logging.getLogger("rlresearch")
 
 
 class Past(NamedTuple):
-    """What a run has behind it. trained_s, elapsed_s: seconds; cut: for each member, the rows by file that were written
-    after the checkpoint and will be written again.
+    """The past of a run. trained_s, elapsed_s: seconds. cut: for each member, the rows by file after the checkpoint;
+    the run writes them again.
     """
 
     trained_s: float = 0.0
@@ -31,25 +31,25 @@ class Past(NamedTuple):
 
 
 def create(plan: Plan, request: RunRequest, directories: list[RunDirectory]) -> None:
-    """Fills `directories` with new ones, one a member; the run can be resumed once the last of this is written."""
+    """Fills `directories` with new ones, one per member; at its end, the run can be resumed."""
     check_room(plan)
-    config = without_trial(request.config)  # the stored one is that of any run, which no study waits for
+    config = without_trial(request.config)  # a stored configuration names no study, so that a copy reports to none
     configs = member_configs(plan.runner, config)
     trials = trials_of(request, len(configs))
     for own in configs:
         directories.append(RunDirectory.create(plan.settings.runs_dir, request.algo, request.env, own["seed"]))
-    directories[0].hold()
+    directories[0].lock()
     fields = provenance(request.argv, request.overrides) | {"choices": dict(request.choices)}
     fields |= {"metrics": dict(plan.trainer.algo.METRICS)}  # which review cannot ask an algorithm of somebody's own
     names = [directory.path.name for directory in directories]
     for index, directory in enumerate(directories):
         population = {"index": index, "members": names} if isinstance(plan.runner, Population) else None
-        own_fields = dict(request.own[min(index, len(request.own) - 1)])
+        own_fields = dict(request.record_fields[min(index, len(request.record_fields) - 1)])
         directory.record(**(fields | {"population": population, "trial": trials[index]} | own_fields))
     if isinstance(plan.runner, Population):
-        directories[0].write_config(config_yaml(config), POPULATION)
+        write_config(directories[0], config, POPULATION)
     for directory, own in zip(directories, configs, strict=True):
-        directory.write_config(config_yaml(own))
+        write_config(directory, own)
     request.begun([directory.path for directory in directories])
 
 
@@ -58,11 +58,11 @@ def reopen(resumption: ResumePoint, request: RunRequest, directories: list[RunDi
     loaded = resumption.loaded
     for path in resumption.stored.directories:
         directory = RunDirectory(path)
-        if not directories:  # of a population the first stands for all
-            directory.hold()
+        if not directories:  # the lock of the first member covers a whole population
+            directory.lock()
         directories.append(directory)
         directory.open_log()
-    fused = are_fused(request.own, resumption)
+    fused = are_fused(request.record_fields, resumption)
     failed = {each.path for each in directories if fused and each.recorded()["status"] == "failed"}
     sizes = loaded.about.logs if loaded else [{} for _ in directories]
     pairs = zip(directories, sizes, strict=True)
@@ -83,8 +83,8 @@ def reopen(resumption: ResumePoint, request: RunRequest, directories: list[RunDi
 
 
 def trials_of(request: RunRequest, members: int, resumed: bool = False) -> Sequence[Mapping[str, Any] | None]:
-    """The trial that each member is. Where a run is resumed, only as its search says: what is stored with a run may be
-    anybody's, and name a study that lies anywhere.
+    """Returns the trial of each member. A resumed run uses only the trials of its request, never stored ones: another
+    person may have written them, and they could name any study.
     """
     if len(request.trials) == members:
         return request.trials
@@ -93,7 +93,7 @@ def trials_of(request: RunRequest, members: int, resumed: bool = False) -> Seque
 
 
 def stored_config(plan: Plan, directories: Sequence[RunDirectory]) -> dict[str, Any]:
-    """The run's configuration as a later process will read it."""
+    """Returns the configuration of the run, read from its file as a later process will read it."""
     name = POPULATION if isinstance(plan.runner, Population) else "config.yaml"
     return read_config(directories[0].path / name)
 
@@ -120,10 +120,11 @@ def _write_changes(resumption: ResumePoint, directories: Sequence[RunDirectory])
                 own = read_config(directory.path / name)
                 own |= {key: resumption.config[key] for key in (*SAFE, *SAFE_GROUPS)}
                 own["env"]["timeout_s"] = resumption.config["env"].get("timeout_s")
-                directory.write_config(config_yaml(own), name)
+                write_config(directory, own, name)
 
 
-def config_yaml(config: dict[str, Any]) -> str:
+def write_config(directory: RunDirectory, config: dict[str, Any], name: str = "config.yaml") -> None:
+    """Writes a configuration, less secrets, into a run's directory. Errors: RunError naming the file."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml(OmegaConf.create(redaction.settings(config)))
+    atomic_write(directory.path / name, OmegaConf.to_yaml(OmegaConf.create(redaction.settings(config))))

@@ -14,7 +14,7 @@ from rlresearch.loggers.wandb.settings import WandbSettings
 
 @dataclass(frozen=True)
 class Settings:
-    """The keys at the top of the configuration; `conf/config.yaml` says what each means."""
+    """The keys at the top of the configuration; `conf/config.yaml` explains each."""
 
     total_steps: Annotated[int, at.Gt(0)] = 20_000
     seed: Annotated[int, at.Interval(ge=0, lt=2**63)] = 0
@@ -26,15 +26,15 @@ class Settings:
     init_from: str | None = None
     resume: str | None = None
     packages: tuple[str, ...] = ()
-    trial: Mapping[str, Any] | None = None  # of the fields of `trial.Trial`
+    trial: Mapping[str, Any] | None = None  # the fields of `optuna_trial.Trial`
 
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """every_steps: transitions between evaluations, None for only at the end; episodes: of each;
-    final_episodes: of the last one; video_every: of how many evaluations one gets a video of its first episode, as the
-    last one does; None for no videos; workers: the most processes that step environments side by side, None for one a
-    core where those are Gymnasium's own, else one.
+    """every_steps: transitions between evaluations, None for only one at the end. episodes: of each evaluation.
+    final_episodes: of the last evaluation. video_every: N for a video of the first episode of every Nth evaluation and
+    of the last one, None for no videos. workers: the most processes that step environments at a time, None for one per
+    core with Gymnasium's own environments, else one.
     """
 
     every_steps: Annotated[int, at.Gt(0)] | None = 5_000
@@ -44,7 +44,7 @@ class EvalSettings:
     workers: Annotated[int, at.Gt(0)] | None = None
 
     def shows(self, step: int, final: bool) -> bool:
-        """Whether the evaluation at a step gets a video."""
+        """Returns whether the evaluation at a step gets a video."""
         if self.video_every is None:
             return False
         return final or bool(self.every_steps and (step // self.every_steps) % self.video_every == 0)
@@ -52,8 +52,8 @@ class EvalSettings:
 
 @dataclass(frozen=True)
 class LoggerSettings:
-    """every_steps: transitions between metrics rows, None for one at the end; console: how the terminal shows progress;
-    tensorboard: whether event files are written too; wandb: what W&B gets, None for nothing.
+    """every_steps: transitions between metrics rows, None for only one at the end. console: how the terminal shows
+    progress. tensorboard: whether to write event files too. wandb: the settings of W&B, None to send nothing.
     """
 
     every_steps: Annotated[int, at.Gt(0)] | None = 1_000
@@ -64,9 +64,10 @@ class LoggerSettings:
 
 @dataclass(frozen=True)
 class CheckpointSettings:
-    """every_steps: transitions between planned checkpoints; every_minutes: between those and others; None for never.
-    keep_last: how many of the newest stay, 0 for no checkpoints at all; keep_best: also that of the best evaluation;
-    keep_every: also every so manieth planned one. if_it_fails: whether a run goes on that could not save one.
+    """every_steps: transitions between planned checkpoints, None for never. every_minutes: the most minutes between
+    two checkpoints, None for no limit. keep_last: how many of the newest stay, 0 for no checkpoints at all. keep_best:
+    whether the checkpoint of the best evaluation stays too. keep_every: N to keep every Nth planned checkpoint too.
+    if_it_fails: whether the run continues or stops when a checkpoint cannot be saved.
     """
 
     every_steps: Annotated[int, at.Gt(0)] | None = None

@@ -1,4 +1,4 @@
-"""A runner's state as arrays by name, and back."""
+"""Converts the state of a runner to arrays by name, and back."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from rlresearch.storage.tensor_files import CorruptCheckpointError, Ring
 from rlresearch.tree import member, named_leaves
 from rlresearch.types import Buffer, Tree
 
-_SAMPLED = 256  # rows of a ring
+_SAMPLED = 256  # rows of a ring in a sample
 _BEGINS_ANEW = re.compile(r"\.[^.]*(optimizer|noise)")
 
 
 class Sample(NamedTuple):
-    """Some rows of a ring, by which it is known again. numbers: int64[K]; rows: by column, [..., K, width]."""
+    """Some rows of a ring, to detect changes later. numbers: int64[K]. rows: by column, each [..., K, width]."""
 
     numbers: np.ndarray
     rows: dict[str, np.ndarray]
 
 
 class Snapshot(NamedTuple):
-    """What is saved of a runner. rings: rows that only grow, still in place: copy them before the runner advances.
+    """The saved state of a runner. rings: append-only rows, not copied yet; copy them before the runner advances.
 
-    samples: of each ring some rows. changed: the rings in which a row that was sampled before is another one now.
+    samples: some rows of each ring. changed: the rings in which a row of the last sample has changed.
     """
 
     arrays: dict[str, np.ndarray]
@@ -45,7 +45,7 @@ class Snapshot(NamedTuple):
 
     @property
     def content(self) -> str:
-        """128 bits of BLAKE2b of the arrays and the samples, as hexadecimal digits."""
+        """The BLAKE2b digest of the arrays and the samples, 128 bits as 32 hexadecimal digits."""
         running = hashlib.blake2b(digest_size=16)
         for name, array in sorted(self.arrays.items()):
             _add(running, name, array)
@@ -56,9 +56,9 @@ class Snapshot(NamedTuple):
 
 
 def snapshot(runner: Runner, buffer: Buffer | None, before: Mapping[str, Sample] = {}) -> Snapshot:
-    """A runner's state as arrays by name.
+    """Returns the state of a runner as arrays by name.
 
-    buffer: says which rows of its state only grow; None: none do. before: the samples of the snapshot before this one.
+    buffer: names the append-only rows of its state; None for no such rows. before: the samples of the last snapshot.
     """
     state = runner.state()
     growing = _growing(state, buffer)
@@ -72,7 +72,7 @@ def snapshot(runner: Runner, buffer: Buffer | None, before: Mapping[str, Sample]
 
 
 def restore(runner: Runner, buffer: Buffer | None, loaded: Checkpoint) -> None:
-    """Puts a checkpoint into a runner that was built alike. Errors: RunError where it was not."""
+    """Loads a checkpoint into a runner of the same build. Errors: RunError where names, shapes or dtypes differ."""
     arrays, where = loaded.arrays, f"checkpoint {loaded.path.name}"
     template = runner.state()
     growing = _growing(template, buffer)
@@ -96,7 +96,7 @@ def restore(runner: Runner, buffer: Buffer | None, loaded: Checkpoint) -> None:
 
 
 def _check_content(restored: Snapshot, loaded: Checkpoint, where: str) -> None:
-    """RunError where what was restored is not what was saved."""
+    """Compares digests. Errors: RunError where the restored state differs from the saved one."""
     if restored.content == loaded.about.content:
         return
     for name, array in restored.arrays.items():
@@ -109,9 +109,9 @@ def _check_content(restored: Snapshot, loaded: Checkpoint, where: str) -> None:
 
 
 def begin_from(runner: Runner, loaded: Checkpoint, index: int | None) -> None:
-    """Gives a new run the parameters and normalisation of a checkpoint; moments and noise begin anew.
+    """Gives a new run the parameters and normalisation of a checkpoint, but new optimizer moments and noise.
 
-    index: of the member whose they are, where the checkpoint is a population's. ConfigError where they do not fit.
+    index: the member, where the checkpoint is of a population. Errors: ConfigError where the shapes do not fit.
     """
 
     def leaf(own: tf.Tensor, name: str) -> tf.Tensor:
@@ -131,16 +131,16 @@ def begin_from(runner: Runner, loaded: Checkpoint, index: int | None) -> None:
 
 
 class Learned(NamedTuple):
-    """The part of a `TrainState` that the deterministic policy is made of."""
+    """The part of a `TrainState` that the deterministic policy needs."""
 
     algo: Tree
     normalizer: Tree
 
 
 def learned(trainer: TrainingStep, loaded: Checkpoint, index: int | None) -> Learned:
-    """What a checkpoint knows of how to act. index: of the member, where it is a population's.
+    """Returns the part of a checkpoint that the policy needs. index: the member, where it is of a population.
 
-    Errors: RunError where it is another program's.
+    Errors: RunError where an array is missing, or its shape or dtype differs.
     """
 
     def leaf(own: tf.Tensor, name: str) -> tf.Tensor:
@@ -155,17 +155,17 @@ def learned(trainer: TrainingStep, loaded: Checkpoint, index: int | None) -> Lea
 
 
 def state_digest(runner: Runner) -> str:
-    """128 bits of BLAKE2b of what a runner's state holds, replay included, as hexadecimal digits.
+    """Returns the BLAKE2b digest of a runner's state with its replay, 128 bits as 32 hexadecimal digits.
 
-    Only the sums behind the next row are left out: two runs with the same digest have learned the same from the same,
-    whatever of it they wrote down.
+    Only the sums for the next metrics row are left out, so the digest does not depend on how often rows are written.
     """
     return _digest(runner.iteration, runner.state())
 
 
 def member_digests(runner: Runner, ended: Sequence[int | None] = ()) -> list[str]:
-    """For each member of a population the digest that its state would have alone. ended: the iterations at which
-    members ended before the others.
+    """Returns for each member of a population the digest that its state would have in a run alone.
+
+    ended: the iteration at which each member ended early, or None.
     """
     state = runner.state()
     whens = [runner.iteration if when is None else when for when in ended or [None] * len(runner.members)]
@@ -182,21 +182,21 @@ def _digest(iteration: int, state: Tree) -> str:
 
 
 def _growing(state: Tree, buffer: Buffer | None) -> dict[str, GrowingRows]:
-    """The rows of a runner's state that only grow, by the dotted path of the tuple that holds them."""
+    """Returns the append-only rows of a runner's state, by the dotted path of the tuple that holds them."""
     if not isinstance(buffer, AppendOnly):
         return {}
     return {f"state.buffer.{path}".rstrip("."): rows for path, rows in buffer.append_only(state.buffer).items()}
 
 
 def _sample(rows: GrowingRows, ring: Ring) -> Sample:
-    """RingState evenly spread over what a ring holds."""
+    """Returns rows that are evenly spread over the stored rows of a ring."""
     stored = ring.added - ring.oldest
     numbers = np.unique(ring.oldest + stored * np.arange(_SAMPLED if stored else 0, dtype=np.int64) // _SAMPLED)
     return Sample(numbers, _rows_at(rows, ring, numbers))
 
 
 def _differs(rows: GrowingRows, ring: Ring, before: Sample) -> bool:
-    """Whether a row that was sampled before, and is still there, is not what it was."""
+    """Returns whether a row of the earlier sample that is still in the ring has changed."""
     there = before.numbers >= ring.oldest
     now = _rows_at(rows, ring, before.numbers[there])
     return any(now[name].tobytes() != column[..., there, :].tobytes() for name, column in before.rows.items())
@@ -213,18 +213,18 @@ def _add(running: Any, name: str, array: np.ndarray) -> None:
 
 
 def _pruned(tree: Tree, gone: Collection[str]) -> Tree:
-    """The tree with nothing at some dotted paths."""
+    """Returns the tree with an empty tuple at each path in `gone`."""
     return _mapped(tree, lambda leaf, _: leaf, "state", dict.fromkeys(gone, ()))
 
 
 def _filled(template: Tree, arrays: Mapping[str, np.ndarray], subtrees: Mapping[str, Any]) -> Tree:
-    """`template` with other values in all leaves, and whole subtrees at some dotted paths."""
+    """Returns `template` with new values in all leaves, and with the given subtrees at some dotted paths."""
     tensors = {path: {name: tf.constant(part) for name, part in parts.items()} for path, parts in subtrees.items()}
     return _mapped(template, lambda leaf, name: tf.constant(arrays[name]), "state", tensors)
 
 
 def _mapped(tree: Tree, leaf: Callable[[tf.Tensor, str], Any], path: str, given: Mapping[str, Any] = {}) -> Tree:
-    """`leaf(value, path)` in place of every leaf; `given`: what stands at some paths instead."""
+    """Replaces every leaf by `leaf(value, path)`. given: values for some paths, which replace whole subtrees."""
     if path in given:
         return given[path]
     if not isinstance(tree, dict | list | tuple):
@@ -245,7 +245,7 @@ def _children(tree: Tree) -> list[tuple[Any, Tree]]:
 
 
 def _ring(rows: GrowingRows) -> Ring:
-    """The ring of one run, or of a population, whose members add rows together."""
+    """Returns the ring of one run, or of a population, whose members add rows at the same time."""
     capacity = next(iter(rows.columns.values())).shape[-2]
 
     def between(begin: int, end: int) -> dict[str, np.ndarray]:
@@ -260,6 +260,6 @@ def _ring(rows: GrowingRows) -> Ring:
 
 
 def _like(rows: GrowingRows) -> dict[str, np.ndarray]:
-    """Arrays of the shapes and types of a ring's columns, which take no memory."""
+    """Returns arrays with the shapes and dtypes of a ring's columns; they take no memory."""
     empty = {dtype: np.zeros((), column.dtype.as_numpy_dtype) for dtype, column in rows.columns.items()}
     return {dtype: np.broadcast_to(each, rows.columns[dtype].shape) for dtype, each in empty.items()}

@@ -45,7 +45,7 @@ from rlresearch.loggers.tensorboard import TensorBoard  # noqa: E402
 from rlresearch.loggers.wandb.settings import WandbSettings  # noqa: E402
 from rlresearch.loggers.wandb.supervisor import WandbProcess  # noqa: E402
 from rlresearch.storage.jsonl import read_rows  # noqa: E402
-from rlresearch.storage.run_directory import RunDirectory  # noqa: E402
+from rlresearch.storage.run_directory import RunDirectory, atomic_write  # noqa: E402
 from rlresearch.training.experiment import plan  # noqa: E402
 
 STEPS = 1_000  # of an interval
@@ -114,7 +114,7 @@ def measured(training: Training, name: str, seconds: float) -> Found:
     with tempfile.TemporaryDirectory() as folder, Server() as server:
         os.environ |= server.environment(folder)
         directory = RunDirectory.create(Path(folder) / "runs", "ddpg", "pendulum", 0)
-        directory.write_config("seed: 0\n")
+        atomic_write(directory.path / "config.yaml", "seed: 0\n")
         logger = CompositeLogger([FileLogger(directory), TensorBoard(directory.path)])
         if name not in ("none", "ok", "dies and comes back"):
             server.does("stop" if name == "gone" else name)

@@ -37,7 +37,7 @@ from sweep_ray import LOOPBACK, cluster  # noqa: E402
 
 from rlresearch.storage.jsonl import parsed_rows, read_rows  # noqa: E402
 from rlresearch.sweeps import ledger  # noqa: E402
-from rlresearch.sweeps.search.driver import ASKED  # noqa: E402
+from rlresearch.sweeps.search.driver import SEARCH_FILE  # noqa: E402
 
 LAKE = ["algo=q_learning", "env=frozen_lake", "total_steps=3000", "eval.every_steps=1000", "eval.episodes=5"]
 LAKE += ["eval.final_episodes=1", "logger.every_steps=500", "checkpoint.every_steps=500", "device=cpu", "tuned=none"]
@@ -124,7 +124,7 @@ def killed_sweep(words: list[str], folder: Path, most: int) -> tuple[int, int]:
         kills += 1
         usual = max(2.0, min(usual, 1.2 * (time.monotonic() - started) + 4.0))
         sweep = found(runs)
-        if sweep is not None and (sweep / ASKED).exists():
+        if sweep is not None and (sweep / SEARCH_FILE).exists():
             command = [f"resume={sweep}"]
         elif sweep is not None and (sweep / ledger.LEDGER).exists() and ledger.read(sweep).planned:
             command = [*said_again, f"resume={sweep}"]

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from conftest import NEEDED
 
-from rlresearch.config.compose import compose, config_folder
+from rlresearch.config.compose import CONFIG_FOLDER, compose
 from rlresearch.config.dotted import flattened
 from rlresearch.errors import ConfigError
 from rlresearch.runners import Host, Population
@@ -268,10 +268,10 @@ for cls in (Fine, DictObs, TupleObs, Unbounded, Multi, Broken):
 # All commands in one process: Python starts once.
 DRIVER = """
 import contextlib, io, json, shlex, sys
-from rlresearch.training import run as launch
+from rlresearch.training.run import Run
 from rlresearch.cli.main import main
 
-launch.launch = lambda plan, request: 0.0  # a command that is accepted must not train
+Run.execute = lambda self: 0.0  # a command that is accepted must not train
 answers = []
 for command in json.load(sys.stdin):
     out, err = io.StringIO(), io.StringIO()
@@ -431,7 +431,7 @@ def test_tuned_settings_apply_by_themselves_and_can_be_switched_off():
 def test_ones_own_folder_adds_options_and_components(folder):
     own = folder / "algo"
     own.mkdir(exist_ok=True)
-    shipped = (config_folder() / "algo" / "ddpg.yaml").read_text()
+    shipped = (CONFIG_FOLDER / "algo" / "ddpg.yaml").read_text()
     (own / "mine.yaml").write_text(shipped.replace("gamma: 0.99", "gamma: 0.5"))
     (own / "deep").mkdir(exist_ok=True)
     (own / "deep" / "mine.yaml").write_text(shipped)
@@ -442,12 +442,12 @@ def test_ones_own_folder_adds_options_and_components(folder):
         compose(["algo=mne"], str(folder))
 
 
-OPTIONS = sorted(str(path.relative_to(config_folder()).with_suffix("")) for path in config_folder().glob("*/*.yaml"))
+OPTIONS = sorted(str(path.relative_to(CONFIG_FOLDER).with_suffix("")) for path in CONFIG_FOLDER.glob("*/*.yaml"))
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_shipped_option_begins_with_what_it_is(name):
-    lines = (config_folder() / f"{name}.yaml").read_text().splitlines()
+    lines = (CONFIG_FOLDER / f"{name}.yaml").read_text().splitlines()
     first = lines[1] if lines[0].startswith("# @package") else lines[0]
     assert first.startswith("# ") and len(first) > 10
 
@@ -456,8 +456,8 @@ def test_every_shipped_option_begins_with_what_it_is(name):
 def test_every_shipped_option_composes_and_each_of_its_keys_is_read(name):
     """`plan` refuses a key that is no field of a component, so what it takes is read."""
     composed, command = _first_plan(name)
-    settings = _own_settings(config_folder() / f"{name}.yaml")
-    prefix = "" if "# @package _global_" in (config_folder() / f"{name}.yaml").read_text() else _place(command)
+    settings = _own_settings(CONFIG_FOLDER / f"{name}.yaml")
+    prefix = "" if "# @package _global_" in (CONFIG_FOLDER / f"{name}.yaml").read_text() else _place(command)
     for key, value in settings.items():
         follows = str(value).startswith("${") and composed[str(value)[2:-1]]
         assert composed[prefix + key] == (follows or value)
@@ -469,7 +469,7 @@ def _first_plan(name):
     algos = [Path(each).name for each in OPTIONS if each.startswith("algo/")]
     envs = [Path(each).name for each in OPTIONS if each.startswith("env/") and each != "env/gym"]
     # Those whose own choice it is come first: to compose one that it does not fit takes a quarter of a second.
-    own = {a for a in algos if f"/{name.replace('/', ': ')}\n" in (config_folder() / f"algo/{a}.yaml").read_text()}
+    own = {a for a in algos if f"/{name.replace('/', ': ')}\n" in (CONFIG_FOLDER / f"algo/{a}.yaml").read_text()}
     pairs = sorted(((a, e) for e in envs for a in algos), key=lambda pair: pair[0] not in own)
     learner = {(a, e): [f"algo={a}", f"env={e}", *NEEDED.get(a, []), "tuned=none"] for a, e in pairs}
     commands = {
@@ -550,9 +550,9 @@ def test_shell_completion_installs_and_answers(tmp_path):
 def test_hydra_writes_nothing_outside_the_runs_folder(mode, jobs, tmp_path):
     driver = """
 import sys
-from rlresearch.training import run as launch
+from rlresearch.training.run import Run
 from rlresearch.cli.main import main
-launch.launch = lambda plan, request: print("trained with", request.config["seed"]) or 0.0
+Run.execute = lambda self: print("trained with", self.request.config["seed"]) or 0.0
 sys.exit(main())
 """
     home = tmp_path / "home"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from support.make_runs import make_run
 
 from rlresearch import errors
 from rlresearch.cli import main as entry
@@ -20,6 +21,7 @@ from rlresearch.config.overrides import parse as parse_overrides
 from rlresearch.errors import command_line, literal_text, override_text
 from rlresearch.loggers.console import Display
 from rlresearch.loggers.wandb.settings import sync_command
+from rlresearch.review.__main__ import main as review
 from rlresearch.review.cli import parse
 from rlresearch.runtime.signals import Interrupted
 from rlresearch.storage.provenance import provenance
@@ -150,9 +152,12 @@ def test_what_sends_rows_later_names_every_member(shell, pasted):
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_the_command_in_a_runs_record_is_the_one_that_was_typed(shell, pasted):
-    typed = [["python", "-m", "rlresearch", f"--config-dir={name}", override_text("runs_dir", name)] for name in NAMES]
-    assert pasted(shell, [provenance(words, [])["command"] for words in typed]) == [words[1:] for words in typed]
+def test_the_command_that_review_shows_is_the_one_that_was_typed(shell, pasted, capsys, tmp_path):
+    typed = ["python", "-m", "rlresearch", *(override_text("runs_dir", name) for name in NAMES), *NAMES]
+    make_run(tmp_path / "runs", record={"command": provenance(typed, [])["command"]})
+    assert review(["show", "latest", "--runs-dir", str(tmp_path / "runs"), "--no-cache"]) == 0
+    command = capsys.readouterr().out.rpartition("\ncommand\n")[2].strip()
+    assert pasted(shell, [command]) == [typed[1:]]
 
 
 def test_text_in_an_override_is_the_text_that_hydra_composes():

@@ -16,10 +16,10 @@ import pytest
 import yaml
 from support.doc_blocks import PAGES, ROOT
 
-from rlresearch.config.compose import config_folder
+from rlresearch.config.compose import CONFIG_FOLDER
 from rlresearch.config.instantiate import MOVED, resolve
 
-DOCS, CONF = ROOT / "docs", config_folder()
+DOCS, CONF = ROOT / "docs", CONFIG_FOLDER
 LINES_OF_THE_README, LONGEST_SENTENCE = 200, 30
 HEADINGS = ["Equations", "Differences from the", "Metrics", "Settings", "Scores", "Files to read"]
 FILES_TO_READ, LINES_TO_READ = 6, 900

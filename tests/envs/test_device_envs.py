@@ -17,7 +17,7 @@ from gymnasium.utils.env_checker import check_env
 
 from rlresearch import rng
 from rlresearch.buffers import Uniform
-from rlresearch.config.compose import compose, config_folder
+from rlresearch.config.compose import CONFIG_FOLDER, compose
 from rlresearch.config.instantiate import build
 from rlresearch.envs import bandits, tables
 from rlresearch.envs.device import DeviceEnv, episode_keys
@@ -28,7 +28,7 @@ from rlresearch.errors import ConfigError
 from rlresearch.runners.host import HostRunner
 from rlresearch.runners.step import TrainingStep
 
-FILES = sorted((config_folder() / "env").glob("*.yaml"))
+FILES = sorted((CONFIG_FOLDER / "env").glob("*.yaml"))
 COMPILED = [path.stem for path in FILES if "physics:" in path.read_text()]
 
 # Other settings of the same environments.

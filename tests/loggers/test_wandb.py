@@ -29,7 +29,7 @@ from rlresearch.review.__main__ import main as review
 from rlresearch.review.runs import tfevents
 from rlresearch.storage.jsonl import JsonLines, read_rows
 from rlresearch.storage.rollback import TIMING, cut
-from rlresearch.storage.run_directory import RunDirectory
+from rlresearch.storage.run_directory import RunDirectory, atomic_write
 from rlresearch.training.experiment import plan
 from rlresearch.training.resume import SAFE_GROUPS
 
@@ -70,7 +70,7 @@ def mirrored(runs, settings=SETTINGS):
 
 def new_run(root, seed=0, **record):
     run = RunDirectory.create(root, "ddpg", "pendulum", seed)
-    run.write_config(yaml.safe_dump({"seed": seed, "algo": {"gamma": 0.98}}))
+    atomic_write(run.path / "config.yaml", yaml.safe_dump({"seed": seed, "algo": {"gamma": 0.98}}))
     run.record(**record)
     run.close()
     return run.path
@@ -240,7 +240,7 @@ def test_sync_sends_what_is_lacking_wherever_it_was_stopped_before(server, tmp_p
     for known in (7, 8, 30):
         connection = client.Connection(path, SETTINGS, 90.0)
         connection.send(points[:known])
-        connection.let_go()  # and nothing is written down
+        connection.abandon()  # and nothing is written down
     server.manner = "500"
     assert review_with_little_patience(tmp_path, path) == 1 and "W&B is not there" in capsys.readouterr().err
     server.manner = "ok"
@@ -278,14 +278,14 @@ def test_two_processes_never_mirror_one_run_at_once(server, tmp_path):
     first = client.Connection(path, SETTINGS, 90.0)
     with pytest.raises(client.Busy):
         client.Connection(path, SETTINGS, 90.0)
-    first.let_go()
+    first.abandon()
 
 
 def test_a_run_that_goes_on_at_once_waits_for_the_process_beside_its_first_part(server, tmp_path):
     path = make_run(tmp_path)
     first = client.Connection(path, SETTINGS, 90.0)
     with mirrored([path]):
-        threading.Timer(0.5, first.let_go).start()
+        threading.Timer(0.5, first.abandon).start()
     assert as_received(server, path) == as_sent(path) and marked(path, "wandb")["complete"]
 
 

@@ -1,6 +1,7 @@
 """Networks: what the MLP's settings say is what is built, and its numbers live outside Keras."""
 
 import math
+import random
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def test_init_is_a_function_of_its_key_alone():
     net.apply_training(first, OBS)
     tf.random.set_seed(123)
     assert same_bits(first, net.init(rng.key(1)))
-    fresh = networks.Network(part.model(((3,),), 2))  # another Keras model of the same part
+    fresh = networks.Network(part, ((3,),), 2)  # another Keras model of the same part
     assert same_bits(first, fresh.init(rng.key(1)))
 
 
@@ -240,9 +241,12 @@ def test_a_users_model_is_drawn_by_its_own_initializers():
     np.testing.assert_allclose(net.apply(params, OBS), (OBS * scale) @ params.trainable[1], atol=1e-6)
 
 
-def test_a_users_model_without_initializers_is_refused_with_the_way_out():
-    with pytest.raises(ConfigError, match="scale_initializer"):
-        built(OwnPart(False))
+def test_a_users_model_without_initializers_is_drawn_from_the_runs_key_too():
+    part = OwnPart(False)
+    net, params = built(part, seed=3)
+    random.seed(1)
+    assert same_bits(params, networks.Network(part, ((3,),), 2).init(rng.key(3)))
+    assert apart(params.trainable[0], net.init(rng.key(4)).trainable[0]) > 1e-3
 
 
 # Values of discrete actions: dueling and noisy.

@@ -17,7 +17,7 @@ from rlresearch.review.__main__ import main
 from rlresearch.review.commands import import_runs, maintain, reproduce
 from rlresearch.review.runs import reader, tfevents
 from rlresearch.storage.provenance import provenance
-from rlresearch.storage.run_directory import RunDirectory
+from rlresearch.storage.run_directory import RunDirectory, atomic_write
 
 
 @pytest.fixture
@@ -320,7 +320,7 @@ def test_a_configuration_that_came_with_a_run_names_nothing_outside_the_package(
     with RunDirectory.create(tmp_path, "ddpg", "pendulum", 0) as run:
         config = compose(["algo=ddpg"]).config
         config["noise"] = {"_target_": "subprocess.Popen", "args": ["touch", str(tmp_path / "owned")]}
-        run.write_config(json.dumps(config))
+        atomic_write(run.path / "config.yaml", json.dumps(config))
     with pytest.raises(ConfigError, match="subprocess.Popen"):
         rerun.rerun(run.path, str(tmp_path))
     assert not (tmp_path / "owned").exists()

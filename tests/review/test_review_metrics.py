@@ -11,7 +11,7 @@ import yaml
 from conftest import ALGORITHMS, make_plan
 
 from rlresearch import rng
-from rlresearch.config.compose import config_folder
+from rlresearch.config.compose import CONFIG_FOLDER
 from rlresearch.review.__main__ import main
 from rlresearch.review.commands import metrics
 from rlresearch.runners.runner import Runner
@@ -24,7 +24,7 @@ from rlresearch.types import TimeStep
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_what_an_algorithm_documents_is_what_is_shown(name):
-    target = yaml.safe_load((config_folder() / "algo" / f"{name}.yaml").read_text())["algo"]["_target_"]
+    target = yaml.safe_load((CONFIG_FOLDER / "algo" / f"{name}.yaml").read_text())["algo"]["_target_"]
     module, _, component = target.rpartition(".")
     documented, own = metrics.documented(name), getattr(importlib.import_module(module), component).METRICS
     assert set(own) <= set(documented)

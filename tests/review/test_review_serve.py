@@ -314,7 +314,7 @@ def test_a_video_that_became_something_else_after_it_was_listed_is_not_opened(tm
         makers = {"a link": lambda at: at.symlink_to(other / "x.mp4"), "a pipe": os.mkfifo, "a folder": os.mkdir}
         makers.get(become, lambda at: None)(folder / "x.mp4")
     with pytest.raises(OSError):
-        videos.opened(tmp_path, "x.mp4")
+        videos.open_video(tmp_path, "x.mp4")
 
 
 def test_a_port_that_is_taken_is_one_line(folder, capsys):

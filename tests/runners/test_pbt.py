@@ -10,11 +10,12 @@ import tensorflow as tf
 from rlresearch.config import compose
 from rlresearch.errors import ConfigError
 from rlresearch.runners import PBT, population
-from rlresearch.runners.pbt import chosen, explored
+from rlresearch.runners.pbt import choose_sources, explored
 from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.training import resume
-from rlresearch.training import run as launch
 from rlresearch.training.experiment import plan
+from rlresearch.training.request import RunRequest
+from rlresearch.training.run import Run
 
 TINY = ["network.actor.hidden=[4]", "network.critic.hidden=[4]", "algo.batch_size=8", "algo.learning_starts=20"]
 TINY += ["eval.every_steps=100", "eval.episodes=1", "eval.final_episodes=1", "total_steps=300", "logger.console=none"]
@@ -23,11 +24,11 @@ TINY += ["eval.every_steps=100", "eval.episodes=1", "eval.final_episodes=1", "to
 def test_the_worst_become_copies_of_the_best():
     draws = np.array([0.0, 0.99, 0.6, 0.0, 0.4, 0.0, 0.2, 0.7])
     scores = [5, 1, 7, 3, 2, 6, 8, 4]
-    sources = chosen(scores, draws, 0.25)
+    sources = choose_sources(scores, draws, 0.25)
     assert {i for i in range(8) if sources[i] != i} == {1, 4}  # the two worst
     assert sources[1] == 6 and sources[4] == 2  # of the two best, as was drawn
-    assert chosen([1.0, 1.0], draws, 0.5).tolist() == [0, 1], "nobody is better"
-    assert chosen([np.nan, 1.0, 2.0], draws, 0.4).tolist() == [2, 1, 2], "NaN is the worst of all"
+    assert choose_sources([1.0, 1.0], draws, 0.5).tolist() == [0, 1], "nobody is better"
+    assert choose_sources([np.nan, 1.0, 2.0], draws, 0.4).tolist() == [2, 1, 2], "NaN is the worst of all"
 
 
 def test_exploring_stays_within_the_bounds_and_does_what_was_drawn():
@@ -114,8 +115,8 @@ def test_a_population_that_was_killed_chooses_and_explores_as_it_would_have(tmp_
     """Also where the checkpoint was made after replays had been copied over others."""
     own = ["runner=pbt", "runner.seeds=4", "checkpoint.every_steps=50", "checkpoint.keep_last=10"]
     config = compose.compose([*own, *TINY, "buffer.capacity=120", f"runs_dir={tmp_path}/whole"]).config
-    request = launch.RunRequest(config=config, algo="ddpg", env="pendulum", argv=[], overrides=[])
-    launch.launch(plan(config), request)
+    request = RunRequest(config=config, algo="ddpg", env="pendulum", argv=[], overrides=[])
+    Run(plan(config), request).execute()
     whole = min(path.parent for path in (tmp_path / "whole").glob("*/*/checkpoints"))
     before = (whole / "lineage.jsonl").read_text()
     assert {json.loads(line)["step"] for line in before.splitlines()} == {100, 200}
@@ -128,7 +129,7 @@ def test_a_population_that_was_killed_chooses_and_explores_as_it_would_have(tmp_
         RunDirectory(run).record(status="running")
     made, resumption = resume.load_resume_point(str(killed), [], [])
     assert resumption.loaded.about.step == 150
-    launch.launch(made, request._replace(config=resumption.config), resumption)
+    Run(made, request._replace(config=resumption.config), resumption).execute()
     assert (killed / "lineage.jsonl").read_text() == before
     digests = [RunDirectory(run).recorded()["state_digest"] for run in (killed, whole)]
     assert digests[0] == digests[1]

@@ -64,7 +64,7 @@ def test_without_a_place_for_compiled_programs_none_is_named_and_that_is_said_on
     elif trouble == "no home":
         monkeypatch.setattr(Path, "home", _without_home)
     with monkeypatch.context() as patch:
-        patch.setattr(devices, "told", set())
+        patch.setattr(devices, "warned", set())
         if trouble == "read-only":
             with read_only(tmp_path):
                 found = [devices.cache_folder() for _ in range(3)]

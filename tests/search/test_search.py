@@ -65,7 +65,7 @@ class Launcher:
         reporter = TrialReporter(TrialMembers(told, (0,)))
         for step in range(100, 401, 100):
             self.steps += 100
-            goes_on = reporter.goes_on(step, [self._score(values, step)])
+            goes_on = reporter.should_continue(step, [self._score(values, step)])
             if not goes_on and step < 400:
                 break
         summary = {"status": "finished" if step == 400 else "pruned", "total_steps": step, "wall_time_s": 1.0 + step}
@@ -73,7 +73,7 @@ class Launcher:
         return SimpleNamespace(return_value=0.0)
 
 
-DEFAULTS = yaml.safe_load((compose.config_folder() / "hydra/sweeper/optuna.yaml").read_text())
+DEFAULTS = yaml.safe_load((compose.CONFIG_FOLDER / "hydra/sweeper/optuna.yaml").read_text())
 
 
 def asked(*words):
@@ -386,7 +386,7 @@ def test_a_trial_that_goes_on_keeps_its_scores_and_what_it_was_told(tmp_path, mo
 
 def test_a_study_out_of_reach_is_warned_of_and_the_run_goes_on(tmp_path, caplog):
     reporter = TrialReporter(TrialMembers(Trial(f"sqlite:///{tmp_path}/none/study.db", "x", 0), (0,)))
-    assert reporter.goes_on(100, [-1.0])
+    assert reporter.should_continue(100, [-1.0])
     reporter.record([{"status": "finished", "total_steps": 1}], [{"path": "x"}])
     assert "cannot be reached" in caplog.text
 

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from support.shipped_options import VALUES, Base, fits
 
-from rlresearch.config.compose import config_folder
+from rlresearch.config.compose import CONFIG_FOLDER
 from rlresearch.config.dotted import flattened
 from rlresearch.noise import Gaussian
 from rlresearch.training.settings import Settings
@@ -151,7 +151,7 @@ def dead(keys) -> list[str]:
 
 def test_every_key_of_every_shipped_option_is_read_by_code():
     """Beside `plan`, which refuses a key that is no field: a field that nothing reads would be a dead key too."""
-    for path in sorted({*config_folder().glob("*.yaml"), *config_folder().glob("*/*.yaml")}):
+    for path in sorted({*CONFIG_FOLDER.glob("*.yaml"), *CONFIG_FOLDER.glob("*/*.yaml")}):
         settings = yaml.safe_load(path.read_text()) or {}
         own = [key for key in flattened(settings) if not key.startswith(("hydra.", "defaults", "_target_"))]
         assert dead(key for key in own if not key.endswith("_target_")) == [], path

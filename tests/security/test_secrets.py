@@ -81,7 +81,7 @@ def run(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     path = RunDirectory.create(tmp_path / "runs", "ddpg", "pendulum", 0)
     path.record(**provenance(["python", "-m", "rlresearch", *IN_WORDS], IN_WORDS))
-    path.write_config(run_directories.config_yaml({"seed": 0, "algo": {"gamma": 0.98}, "env": {"kwargs": IN_SETTINGS}}))
+    run_directories.write_config(path, {"seed": 0, "algo": {"gamma": 0.98}, "env": {"kwargs": IN_SETTINGS}})
     for name, rows in (("metrics", metrics_rows()), ("evaluations", evaluation_rows())):
         file = JsonLines(path.path / f"{name}.jsonl")
         for row in rows:

@@ -90,7 +90,7 @@ def test_what_a_process_was_killed_over_is_removed(run, when):
         left.parent.mkdir(exist_ok=True)
         left.write_bytes(b"x")
     if when == "going on":
-        Writer(run.path, 2).go_on_from(newest(run.path)[0])
+        Writer(run.path, 2).resume_from(newest(run.path)[0])
     else:
         run.save()
     assert not list(run.path.rglob(".tmp-*")) and run.check(newest(run.path)[0]) == run.saves
@@ -102,7 +102,7 @@ def test_another_process_goes_on_where_one_stopped_and_rewrites_nothing(run):
     loaded, _ = newest(run.path)
     before = {path: path.read_bytes() for path in files_of(run.path)}
     run.writer = Writer(run.path, 2)
-    run.writer.go_on_from(loaded)
+    run.writer.resume_from(loaded)
     run.add(3)
     run.save()
     assert run.check(load(run.path, names(run.path)[0])) == 2

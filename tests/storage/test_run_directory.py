@@ -19,7 +19,7 @@ from rlresearch.storage import run_directory
 from rlresearch.storage.jsonl import JsonLines, read_rows
 from rlresearch.storage.provenance import provenance
 from rlresearch.storage.redaction import redacted
-from rlresearch.storage.run_directory import RunDirectory
+from rlresearch.storage.run_directory import RunDirectory, atomic_write
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_failed_write_leaves_the_old_run_json_and_no_other_file(run, monkeypat
 
 
 def test_config_is_written_as_given(run):
-    run.write_config("algo: ddpg\nname: ±\n")
+    atomic_write(run.path / "config.yaml", "algo: ddpg\nname: ±\n")
     assert (run.path / "config.yaml").read_text(encoding="utf-8") == "algo: ddpg\nname: ±\n"
 
 

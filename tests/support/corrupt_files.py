@@ -53,7 +53,7 @@ def make_run(path: Path) -> None:
     fields |= {"reason": None, "state_digest": "0" * 32, "nondeterminism": None}
     fields |= {"training_time_s": 500.0, "wall_time_s": 600.0}
     run.record(**fields)
-    run.write_config(run_directories.config_yaml(config))
+    run_directories.write_config(run, config)
     (path / "log.txt").write_text("2026-11-21T10:00:00Z INFO rlresearch: begun\n")
     for name, rows in (("metrics", metrics_rows()), ("evaluations", evaluation_rows())):
         file = JsonLines(path / f"{name}.jsonl")

@@ -103,7 +103,7 @@ os.system posix.system subprocess.Popen subprocess.run subprocess.check_output b
 builtins.__import__ __builtin__.eval __main__.main importlib.import_module importlib.reload runpy.run_path
 runpy.run_module pickle.loads pickle.Unpickler shelve.open marshal.loads ctypes.CDLL ctypes.cdll.LoadLibrary
 pty.spawn code.interact timeit.timeit pdb.Pdb webbrowser.open socket.create_connection urllib.request.urlopen
-http.client.HTTPConnection antigravity.geohash evil.Evil evil.os.system this.s rlresearch.training.run.launch
+http.client.HTTPConnection antigravity.geohash evil.Evil evil.os.system this.s rlresearch.training.run.Run
 rlresearch.__main__.main rlresearch.config.instantiate.importlib.import_module rlresearch.runtime.devices.os.system
 rlresearch.networks.tf.io.read_file rlresearch.evil.Evil rlresearch..networks.MLP .rlresearch.networks.MLP
 rlresearch.networks.MLP. rlresearch/networks.MLP rlresearch.networks:MLP rlresearch.networks.MLP.__init__

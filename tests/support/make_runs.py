@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from rlresearch.storage.jsonl import JsonLines
-from rlresearch.storage.run_directory import RunDirectory
+from rlresearch.storage.run_directory import RunDirectory, atomic_write
 
 
 def make_run(root: Path, algo="ddpg", env="pendulum", seed=0, status="finished", **about) -> Path:
@@ -19,7 +19,7 @@ def make_run(root: Path, algo="ddpg", env="pendulum", seed=0, status="finished",
     run.json.
     """
     with RunDirectory.create(root, algo, env, seed) as run:
-        run.write_config(yaml.safe_dump(_config(algo, env, seed, about.get("settings", {}))))
+        atomic_write(run.path / "config.yaml", yaml.safe_dump(_config(algo, env, seed, about.get("settings", {}))))
         rows = about["rows"] if "rows" in about else metrics_rows(seed)
         evaluations = about["evaluations"] if "evaluations" in about else evaluation_rows(about.get("final", -150.0))
         for name, lines in (("metrics.jsonl", rows), ("evaluations.jsonl", evaluations)):

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 
 from support.shipped_options import CONTINUOUS, DISCRETE, HOMES, NEEDED, OPTIONS, TABULAR, VALUES, Base, fits
 
-from rlresearch.config.compose import config_folder
+from rlresearch.config.compose import CONFIG_FOLDER
 
 LOOK_ALIKE = dict(zip("aceiopsxyABEHKMT", "асеіорѕхуАВЕНКМТ", strict=True))  # Cyrillic
 GREEK = dict(zip("avoni", "αυοηι", strict=True))
@@ -277,7 +277,7 @@ def _own_yaml(draw: random.Random, base: Base) -> Case:
     """An option in a folder of one's own, spoilt."""
     group, name = base.option.split("/")
     place = "schedule@optimizer.schedule" if group == "schedule" else group
-    text = (config_folder() / f"{base.option}.yaml").read_text()
+    text = (CONFIG_FOLDER / f"{base.option}.yaml").read_text()
     bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in itertools.pairwise("abcdefgh")
     )

@@ -31,7 +31,7 @@ from rlresearch.cli.main import main as train
 from rlresearch.errors import ConfigError
 from rlresearch.review.__main__ import main as review
 from rlresearch.runtime import devices
-from rlresearch.training import run as launch
+from rlresearch.training.run import Run
 
 FLOOR_MB, LONGEST_S = 192, 8
 BEYOND = "what follows would load TensorFlow"
@@ -80,7 +80,7 @@ def stop_before_tensorflow() -> None:
     def beyond(*_: object, **__: object) -> None:
         raise ConfigError(BEYOND)
 
-    launch.Run.train = devices.prepare = beyond
+    Run.train = devices.prepare = beyond
 
 
 class Guard:

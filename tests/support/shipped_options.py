@@ -14,13 +14,13 @@ from collections.abc import Mapping
 
 import annotated_types as at
 
-from rlresearch.config.compose import compose, config_folder
+from rlresearch.config.compose import CONFIG_FOLDER, compose
 from rlresearch.config.instantiate import resolve
 from rlresearch.envs.task import Task
 from rlresearch.training.optuna_trial import Trial
 from rlresearch.training.settings import CheckpointSettings, EvalSettings, LoggerSettings, Settings
 
-OPTIONS = sorted(str(path.relative_to(config_folder()).with_suffix("")) for path in config_folder().glob("*/*.yaml"))
+OPTIONS = sorted(str(path.relative_to(CONFIG_FOLDER).with_suffix("")) for path in CONFIG_FOLDER.glob("*/*.yaml"))
 CONTINUOUS, DISCRETE = ("pendulum", "mountain_car_continuous"), ("cartpole", "mountain_car", "acrobot")
 TABLES = ("frozen_lake", "cliff_walking", "taxi")
 BANDITS = ("chain_bandit", "matrix_bandit")

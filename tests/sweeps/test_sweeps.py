@@ -202,7 +202,7 @@ def test_a_ledger_cut_at_any_byte_can_be_read_and_gone_on_with(tmp_path):
 
 def test_what_processes_elsewhere_wrote_counts_and_an_earlier_attempt_does_not(tmp_path):
     path = made_ledger(tmp_path / "sweep")
-    other = ledger.Ledger.elsewhere(path)
+    other = ledger.Ledger.for_process(path)
     ledger.begun(other, [1], [2], [tmp_path / "second"])
     here = ledger.Ledger(path)
     ledger.ended(here, 1, 1, FINISHED, objective=1.0)  # of the attempt that was given up
@@ -522,15 +522,29 @@ def stray(patch):
             broken = tf.concat([state.algo.tables[:1] * np.nan, state.algo.tables[1:]], 0)
             self.restore(35, state._replace(algo=state.algo._replace(tables=broken)), {})
 
-    pruners = []
+    trial = {"storage": "journal.log", "study": "lake", "number": 0, "part": 0}
 
-    def on_evaluation(self, result):
-        pruners.extend([] if self in pruners else [self])
-        count = len(result.evaluations)
-        if result.step == 40 and (count == 3 or len(pruners) == 2):
-            self.members.end(count - 1, result.step)
+    def trials_of(request, members, resumed=False):
+        if members == 3:
+            return [None, None, trial]
+        return [trial if request.config["algo"]["gamma"] == 0.7 else None]
 
-    patch.setattr("rlresearch.training.pruner.Pruner.on_evaluation", on_evaluation)
+    class Reporter:
+        """A study that prunes at step 40."""
+
+        pruned_at = None
+
+        def __init__(self, own):
+            self.members = own.members
+
+        def should_continue(self, step, means):
+            return step != 40
+
+        def record(self, summaries, runs):
+            assert [each["status"] for each in summaries] == ["pruned"]
+
+    patch.setattr("rlresearch.training.run_directories.trials_of", trials_of)
+    patch.setattr("rlresearch.training.pruner.TrialReporter", Reporter)
     patch.setattr(PopulationRunner, "advance", advance)
     patch.setattr("rlresearch.training.pace.Pace.iterations", lambda self, seconds: 10)
 

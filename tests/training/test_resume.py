@@ -410,7 +410,7 @@ def test_places_that_are_no_run_are_refused(pair, tmp_path, capsys):
 
 def test_a_run_that_somebody_trains_is_left_alone(killed, capsys):
     with RunDirectory(killed) as other:
-        other.hold()
+        other.lock()
         before = content(killed)
         assert main([f"resume={killed}"]) == 1
         assert "is being trained by process" in capsys.readouterr().err
@@ -529,6 +529,21 @@ def test_what_a_checkpoint_lacks_is_named(pair):
     larger, other = small_runner(0, "buffer.capacity=50")
     with pytest.raises(RunError, match="cannot be restored: 'state.buffer' holds 40 rows, unlike"):
         restore(other, larger.trainer.buffer, loaded)
+
+
+def test_what_comes_back_otherwise_than_it_was_saved_is_refused(pair, monkeypatch):
+    """A checkpoint has a digest of its content: a runner that forgets a part, or other rows, are noticed."""
+    loaded, _ = checkpoint.newest(pair[0])
+    plan, runner = small_runner(0, "env.max_episode_steps=13", "buffer.capacity=40")
+    buffer, whole = plan.trainer.buffer, runner.restore
+    monkeypatch.setattr(runner, "restore", lambda at, state, extra: whole(at, state._replace(key=state.key + 1), extra))
+    with pytest.raises(RunError, match=r"was restored, but 'state\.key' is not what was saved"):
+        restore(runner, buffer, loaded)
+    monkeypatch.undo()
+    about = loaded.about.model_copy(update={"content": "0" * len(loaded.about.content)})
+    with pytest.raises(RunError, match="holds other rows than the replay held"):
+        restore(runner, buffer, loaded._replace(manifest=loaded.manifest.model_copy(update={"about": about})))
+    restore(runner, buffer, loaded)
 
 
 def test_learning_that_went_astray_ends_the_run_and_reaches_no_checkpoint(tmp_path, capsys):

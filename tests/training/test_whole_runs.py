@@ -8,7 +8,7 @@ from conftest import few_operations, without_xla
 
 from rlresearch.cli.main import main
 from rlresearch.storage.jsonl import read_rows
-from rlresearch.training import run as launch
+from rlresearch.training.run import Run
 
 COMMAND = [
     "total_steps=400", "tuned=none", "algo.learning_starts=0", "algo.batch_size=8", "network.actor.hidden=[8]",
@@ -38,10 +38,10 @@ def returns(run):
 
 @pytest.fixture(scope="module")
 def given():
-    """What `launch` gave back, in the order of its calls."""
-    given, real = [], launch.launch
+    """What runs gave back, in their order."""
+    given, real = [], Run.execute
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "launch", lambda *each: given.append(real(*each)) or given[-1])
+        patch.setattr(Run, "execute", lambda run: given.append(real(run)) or given[-1])
         yield given
 
 

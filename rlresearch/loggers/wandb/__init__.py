@@ -1,1 +1,1 @@
-"""Weights & Biases: a process of its own reads a run's files and sends them."""
+"""Weights & Biases: a separate process reads the files of a run and sends the rows."""

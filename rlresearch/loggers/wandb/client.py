@@ -1,12 +1,12 @@
-"""One run directory in Weights & Biases: what of it is there already, and the rest sent after it.
+"""Connects a run directory to its run in Weights & Biases, and sends the points that W&B lacks.
 
-A run's name is its id there, and a point's position is W&B's `_step`. So a run that goes on, here or in another
-process, asks the server for the last position that it has and sends what comes after it: nothing twice, nothing left
-out. (Rows that a resume cut off and wrote again stay as they were sent first; they differ in `time` and speed.) Charts
-have the transitions, `step`, on their axis.
+The name of a run directory is the run's id in W&B, and the position of a point is W&B's `_step`. A resumed run asks the
+server for the last position that it has, and sends only later points. So no point is missing, and none is sent twice.
+If resuming removes rows and the run writes them again, W&B keeps the rows that it got first; only their `time` and
+speed differ. Charts have `step`, the number of transitions, on their axis.
 
-W&B gets the configuration without secrets, the rows, videos and pictures; no code, no git diff, no command line, no
-console output, nothing about the machine.
+W&B gets the configuration without secrets, the rows, videos and pictures. It gets no code, no git diff, no command
+line, no console output, and nothing about the machine.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from rlresearch.storage import redaction
 from rlresearch.storage.atomic import lock
 from rlresearch.storage.run_directory import RunDirectory
 
-CONNECT_S = 10.0  # a server that has not answered by then is taken as not there
-_ENDED = {"finished": 0, "interrupted": 255}  # W&B's exit codes; all else has failed or crashed
-# What would make another run of ours, or send what is nobody's business.
+CONNECT_S = 10.0  # seconds; a server that has not answered by then counts as unreachable
+_ENDED = {"finished": 0, "interrupted": 255}  # W&B's exit codes; every other status means failed or crashed
+# These variables would change the id of the run, or make W&B send more than described above.
 _NOT_OURS: tuple[str, ...] = ("WANDB_RUN_ID", "WANDB_RESUME", "WANDB_NAME", "WANDB_RUN_GROUP", "WANDB_SWEEP_ID")
 _NOT_OURS += ("WANDB_DIR", "WANDB_TAGS", "WANDB_NOTES", "WANDB_JOB_TYPE", "WANDB_CONSOLE", "WANDB_PROGRAM")
 _NOT_OURS += ("WANDB_MODE", "WANDB_DISABLED", "WANDB_ARGS")  # `settings.allowed` has listened to the first two
 
 
 class Busy(RunError):
-    """Another process is mirroring this run."""
+    """Another process is sending this run to W&B."""
 
 
 class NoAnswer(RunError):
-    """W&B does not answer, or not in time."""
+    """W&B did not answer in time, or not at all."""
 
 
 def prepare() -> None:
-    """To be called before W&B's library is loaded: nothing on the terminal, no reports of errors to its makers."""
+    """Configures W&B's library; call it before the import. It then prints nothing and sends no error reports."""
     for name in _NOT_OURS:
         os.environ.pop(name, None)
     os.environ |= {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true", "WANDB_CONSOLE": "off"}
@@ -56,10 +56,10 @@ def prepare() -> None:
 
 
 class Connection:
-    """A run directory's run in W&B, open until `finish` or `let_go`.
+    """The W&B run of a run directory, open until `finish` or `abandon`.
 
-    start: the first position that it lacks. Errors: Busy; whatever W&B's library raises where the server does not
-    answer within CONNECT_S or will not have us.
+    start: the first position that W&B lacks. finish_s: seconds that `finish` may wait. Errors: Busy; NoAnswer; errors
+    of W&B's library, for example where the server refuses the login.
     """
 
     def __init__(self, path: Path, settings: WandbSettings, finish_s: float) -> None:
@@ -85,18 +85,21 @@ class Connection:
 
     @property
     def page(self) -> str | None:
-        """Where a browser finds the run; None offline."""
+        """The URL of the run's web page; None in offline mode."""
         return self._run.url if self.online else None
 
     def send(self, points: Iterable[LoggedRow]) -> None:
-        """Hands on the points that W&B lacks; it sends them by itself."""
+        """Passes the points that W&B lacks to its library, which sends them in the background."""
         for point in points:
             if point.position > self.last:
                 self._run.log(self._row(point), step=point.position)
                 self.last = point.position
 
     def send_last(self, points: Sequence[LoggedRow], every: Sequence[LoggedRow]) -> None:
-        """As `send`, and with the last row the learning curve of `every` point, as a picture."""
+        """Does the same as `send`, and adds a picture of the learning curve to the last point.
+
+        every: all points of the run, for the curve.
+        """
         import wandb
 
         lacking = [point for point in points if point.position > self.last]
@@ -108,7 +111,7 @@ class Connection:
             self.send(lacking)
 
     def finish(self) -> None:
-        """Waits until all is sent. Errors: TimeoutError."""
+        """Ends the W&B run and waits until everything is sent. Errors: TimeoutError."""
         record = RunDirectory(self.path).recorded()
         final = record.get("final_evaluation")
         if isinstance(final, Mapping):
@@ -117,14 +120,14 @@ class Connection:
         self._run.finish(exit_code=_ENDED.get(str(record.get("status")), 1))
         self.release()
 
-    def let_go(self) -> None:
-        """Leaves the run as it is, for somebody who will send the rest."""
+    def abandon(self) -> None:
+        """Closes the connection without waiting; another process can send the missing points later."""
         with contextlib.suppress(Exception):
             self._run.finish(exit_code=1)
         self.release()
 
     def mark(self, complete: bool) -> None:
-        """Writes into the run directory how far W&B has it."""
+        """Stores in the run directory the last position that W&B has. complete: whether W&B has every point."""
         place = {"server": self._server, "entity": self._run.entity, "project": self.settings.project}
         place |= {"id": run_id(self.path), "page": self.page, "mode": self.settings.mode}
         mark(self.path, "wandb", place | {"position": self.last, "complete": complete})
@@ -172,7 +175,7 @@ class Connection:
         return row
 
     def _clear(self) -> None:
-        """What W&B keeps beside the rows can be made again from them."""
+        """Removes the files of W&B's library from the run directory; they can be made again from the rows."""
         for each in self._folder.iterdir():
             if each.is_dir() and not each.is_symlink():
                 shutil.rmtree(each, ignore_errors=True)
@@ -180,16 +183,16 @@ class Connection:
                 each.unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Lets others mirror the run."""
+        """Releases the lock, so that another process can send this run."""
         held, self._held = self._held, None
         if held is not None:
             os.close(held)
 
 
 def fill(path: Path, points: Sequence[LoggedRow], settings: WandbSettings, patience_s: float) -> tuple[int, str | None]:
-    """Sends what W&B lacks of a run that has ended; returns how many rows that were, and its page.
+    """Sends the points that W&B lacks of a run that has ended. Returns how many they were, and the URL of its page.
 
-    Errors: Busy; NoAnswer, also where not all has arrived within `patience_s`; RunError where W&B will not have it.
+    Errors: Busy; NoAnswer, also where some points have not arrived after `patience_s` seconds; RunError.
     """
     until, sent = time.monotonic() + patience_s, 0
     try:
@@ -207,7 +210,7 @@ def fill(path: Path, points: Sequence[LoggedRow], settings: WandbSettings, patie
                 raise NoAnswer(f"W&B did not take every row within {patience_s:g} s; the same command sends the rest.")
     except RunError:
         raise
-    except Exception as error:  # whatever W&B's library raises
+    except Exception as error:  # W&B's library raises many kinds of errors
         forget()
         told = one_line(redaction.text(f"{type(error).__name__}: {error}"))
         raise NoAnswer(f"W&B does not answer ({told[:200]}); the same command tries again.") from error
@@ -221,7 +224,7 @@ def _connected(path: Path, settings: WandbSettings, until: float) -> Connection:
 
 
 def confirmed(path: Path, settings: WandbSettings, last: int, until: float) -> bool:
-    """Asks the server whether it has a run up to the position `last`; `until`: by `time.monotonic`."""
+    """Asks the server whether it has all points up to the position `last`. until: a deadline of `time.monotonic`."""
     left = until - time.monotonic()
     if left <= 0:
         return False
@@ -231,7 +234,7 @@ def confirmed(path: Path, settings: WandbSettings, last: int, until: float) -> b
 
 
 def forget() -> None:
-    """Ends what W&B's library runs for this process: after a failure it takes none of its runs a second time."""
+    """Shuts down W&B's library in this process. Without this, a run that failed once cannot be opened again."""
     import wandb
 
     with contextlib.suppress(Exception):
@@ -239,7 +242,7 @@ def forget() -> None:
 
 
 def has_all(path: Path, settings: WandbSettings, last: int) -> bool:
-    """Whether the run directory says that W&B has it up to the position `last`."""
+    """Returns whether, according to the run directory, W&B has all points up to the position `last`."""
     told = marked(path, "wandb")
     same = (told.get("project"), told.get("mode")) == (settings.project, settings.mode)
     same = same and settings.entity in (None, told.get("entity"))
@@ -248,7 +251,7 @@ def has_all(path: Path, settings: WandbSettings, last: int) -> bool:
 
 
 def _group(record: Mapping[str, Any]) -> str | None:
-    """The runs of a sweep stand together under its name, the members of a population under the first one's."""
+    """Returns the group in W&B: the sweep's name, or the name of the first member of a population, or None."""
     sweep = (record.get("sweep") or {}).get("directory")
     if isinstance(sweep, str):
         return Path(sweep).name
@@ -262,14 +265,14 @@ def _configuration(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _server(wandb: Any) -> str:
-    """Where W&B is, by the environment or its own settings files."""
+    """Returns W&B's URL, from the environment or from W&B's own settings files."""
     return os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url
 
 
 def _ask(server: str) -> None:
-    """Whether somebody answers there in a sensible way. NoAnswer if not.
+    """Tests whether a W&B server answers. Errors: NoAnswer.
 
-    W&B's own library tries for minutes, and a run that it has given up it does not take again.
+    W&B's own library would try for minutes, and then refuse to open the same run again.
     """
     try:
         asked = {"query": "query Viewer { viewer { id } }"}
@@ -278,13 +281,13 @@ def _ask(server: str) -> None:
             raise NoAnswer(f"its server answers {answer.status_code} {answer.reason}")
         answer.json()
     except requests.exceptions.SSLError:
-        return  # the library has settings of its own for that
+        return  # W&B's library has its own settings for certificates
     except (requests.exceptions.RequestException, ValueError) as error:
         raise NoAnswer(f"its server {_failing(error)}") from error
 
 
 def _failing(error: Exception) -> str:
-    """What a server does that does not answer; addresses, which may hold secrets, left out."""
+    """Returns the reason without any address, because an address may contain a secret."""
     if isinstance(error, requests.exceptions.Timeout):
         return f"does not answer within {CONNECT_S:g} s"
     if isinstance(error, requests.exceptions.ConnectionError):

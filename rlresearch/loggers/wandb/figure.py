@@ -1,4 +1,4 @@
-"""A run's learning curve as a picture, for mirrors that show pictures."""
+"""Draws the learning curve of a run as a picture, for W&B."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from rlresearch.loggers.tail import LoggedRow
 
 
 def learning_curve(points: Sequence[LoggedRow], path: Path) -> bool:
-    """Draws mean return and its standard deviation over evaluation episodes into a PNG file; whether there was
-    anything to draw, and to draw it with: matplotlib may have been taken away. Errors: OSError.
+    """Draws the mean return and its standard deviation over evaluation episodes into a PNG file at `path`.
+
+    Returns False where the points have no evaluation, or where matplotlib is not installed. Errors: OSError.
     """
     evaluated = [point for point in points if "eval/return" in point.values]
     if not evaluated or find_spec("matplotlib") is None:

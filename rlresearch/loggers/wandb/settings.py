@@ -1,7 +1,8 @@
-"""Mirrors of run directories: W&B and TensorBoard. The directory is the truth, a mirror can be filled later.
+"""Settings of W&B, and the marker file that says how much of a run a mirror (W&B, TensorBoard) has.
 
-`loggers/tail.py` reads a directory's rows while they are written. W&B's part runs in a process of its own, uploader.py,
-which supervisor.py starts and ends: whatever a server does, training knows nothing of it.
+`loggers/tail.py` reads the rows of a run while they are written; `client.py` sends them to W&B. This happens in a
+separate process (`uploader.py`), which `supervisor.py` starts and ends, so a slow or broken server cannot disturb
+training. A mirror can also be filled later, because the run directory has all rows.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from rlresearch.errors import ConfigError, allowed_hint, command_line, format_va
 from rlresearch.storage.atomic import read_file
 from rlresearch.storage.run_directory import atomic_write
 
-MARKER = "mirrors.json"  # what of a run directory stands in which mirror
-FOLDERS = ("wandb", "tensorboard")  # in a run directory, for what mirrors keep; never the only copy of anything
-_NO_NAME = re.compile(r"[\\/#?%:]")  # what W&B takes in no project's and no run's name
+MARKER = "mirrors.json"  # in a run directory: how much of the run each mirror has
+FOLDERS = ("wandb", "tensorboard")  # in a run directory: files of the mirrors, which can be made again from the rows
+_NO_NAME = re.compile(r"[\\/#?%:]")  # characters that W&B forbids in names of projects and runs
 _LONGEST = 128
-_LARGEST = 1 << 20  # bytes of a file that is read here
+_LARGEST = 1 << 20  # bytes; no file that is read here should be larger
 # What W&B's own switches ask for, the least that is sent first.
 _DISABLED, _OFFLINE, _ONLINE = "disabled", "offline", "online"
 _MODES = {_DISABLED: _DISABLED, _OFFLINE: _OFFLINE, "dryrun": _OFFLINE, _ONLINE: _ONLINE, "run": _ONLINE}
@@ -39,8 +40,8 @@ _NO = ("", "0", "false", "f", "no", "n", "off")
 @dataclass(frozen=True)
 class WandbSettings:
     """mode: online, or offline for files that W&B's own tools read; W&B's own switches may allow less, see `allowed`.
-    group: by default the sweep, or a population's first member.
-    exit_wait_s: how long a run that has ended waits for its last rows to be sent.
+    group: by default the name of the sweep, or of the first member of a population.
+    exit_wait_s: how many seconds a finished run waits until its last rows are sent.
     """
 
     mode: Literal["online", "offline"] = "online"
@@ -125,13 +126,13 @@ def sync_command(runs: Sequence[Path]) -> str:
 
 
 def run_id(path: Path) -> str:
-    """What a run is called in W&B: its directory's name."""
+    """Returns the id of a run in W&B: the name of its directory, without forbidden characters."""
     name = _NO_NAME.sub("-", path.name)
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 7]}{name[-7:]}"
 
 
 def configuration(path: Path) -> dict[str, Any]:
-    """A run's stored configuration; empty where there is none that can be read."""
+    """Returns the stored configuration of a run; {} where config.yaml cannot be read."""
     try:
         config = yaml.safe_load(read_file(path / "config.yaml", _LARGEST))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
@@ -140,7 +141,7 @@ def configuration(path: Path) -> dict[str, Any]:
 
 
 def marked(path: Path, mirror: str) -> dict[str, Any]:
-    """What a run directory says of its mirror; empty where it says nothing that can be read."""
+    """Returns what `mark` stored about a mirror; {} where there is nothing, or it cannot be read."""
     try:
         found = json.loads(read_file(path / MARKER, _LARGEST)).get(mirror)
     except (OSError, ValueError, AttributeError, RecursionError):
@@ -149,6 +150,6 @@ def marked(path: Path, mirror: str) -> dict[str, Any]:
 
 
 def mark(path: Path, mirror: str, about: Mapping[str, Any]) -> None:
-    """Writes down what stands in a mirror. Errors: RunError where it cannot be written."""
+    """Stores in the run directory how much of it a mirror has. Errors: RunError where it cannot be written."""
     every = {name: found for name in FOLDERS if (found := marked(path, name))} | {mirror: dict(about)}
     atomic_write(path / MARKER, json.dumps(every, indent=2) + "\n")

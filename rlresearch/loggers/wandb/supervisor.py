@@ -1,4 +1,4 @@
-"""The process beside a run that sends it to W&B: started, listened to, and ended in time."""
+"""Starts the process that sends a run to W&B, shows its messages, and ends it in time."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def start_wandb(runs: Sequence[Path], settings: WandbSettings, show: Callable[[s
 
 
 class WandbProcess:
-    """Mirrors the directories `runs` until `close`; whatever happens to it, or to W&B, is a warning and no error.
+    """Sends the run directories `runs` to W&B until `close`. Problems of the process or of W&B are only warnings.
 
-    show: prints a line for the person in front of the terminal.
+    show: a function that prints a line in the terminal.
     """
 
     def __init__(self, runs: Sequence[Path], settings: WandbSettings, show: Callable[[str], None]) -> None:
@@ -45,7 +45,7 @@ class WandbProcess:
         command = [sys.executable, "-m", "rlresearch.loggers.wandb.uploader"]
         self._process: subprocess.Popen | None = None
         try:
-            # A session of its own: Ctrl-C and what else is sent to the run's group is not for it.
+            # A new session, so that Ctrl-C and other signals to the run's process group do not reach this process.
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -64,7 +64,7 @@ class WandbProcess:
             self._warn(_GONE, error.strerror or error, self._sync)
 
     def close(self) -> None:
-        """Waits until all is sent, at most `exit_wait_s`; may be called again."""
+        """Waits at most `exit_wait_s` seconds until all rows are sent; a second call does nothing."""
         ending, self._process = self._process, None
         if ending is None:
             return
@@ -75,7 +75,7 @@ class WandbProcess:
             ending.wait(self._settings.exit_wait_s)
         except subprocess.TimeoutExpired:
             self._warn(_LACKS, self._sync)
-        finally:  # also where Ctrl-C ends the waiting
+        finally:  # also when Ctrl-C interrupts the wait
             with contextlib.suppress(OSError):
                 os.killpg(ending.pid, signal.SIGKILL)
             ending.wait()
@@ -104,13 +104,13 @@ class WandbProcess:
             self._show(f"W&B: {told['page']}")
 
     def _warn(self, message: str, *about: object) -> None:
-        """Once, until it is better again."""
+        """Logs a warning, unless there was one since W&B last answered."""
         if not self._warned:
             self._warned = True
             _log.warning(message, *about)
 
 
 def _environment() -> dict[str, str]:
-    """Where this package is found there too, also in a checkout that is not installed."""
+    """Returns an environment in which Python finds this package, also from a checkout that is not installed."""
     own = str(Path(rlresearch.__file__).parents[1])
     return os.environ | {"PYTHONPATH": os.pathsep.join([own, *filter(None, [os.environ.get("PYTHONPATH")])])}

@@ -1,8 +1,9 @@
-"""`python -m rlresearch.loggers.wandb.uploader`: sends runs to W&B while they are trained, from a process of its own.
+"""`python -m rlresearch.loggers.wandb.uploader`: sends runs to W&B during training, in a separate process.
 
-Its first line of standard input says what to mirror; when that input ends, so has the run, however it did. What there
-is to tell a person goes to standard output, a line of JSON each. It reads files, so a server that is slow, or gone, or
-answers nonsense costs training nothing; rows wait in the files until it is back, or for `rlresearch-review sync`.
+The first line of standard input says which runs to send. The end of standard input means that the run has ended, also
+after a crash. Messages for the user go to standard output, one line of JSON each. The process reads the rows from
+files, so a slow or broken server does not slow training. Unsent rows stay in the files until the server answers again,
+or until the user runs `rlresearch-review sync`.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from rlresearch.loggers.wandb.settings import WandbSettings, sync_command
 from rlresearch.storage import redaction
 
 POLL_S = 1.0
-RETRY_S = 30.0  # after a server did not answer
-_BEHIND = 5  # how much lower its priority is than training's
+RETRY_S = 30.0  # the wait after a server did not answer
+_BEHIND = 5  # added to the nice value, so that training has priority
 
 Tell = Callable[..., None]
 
 
 def main() -> int:
-    """Mirrors until the input ends, and at most `exit_wait_s` longer."""
+    """Sends rows until standard input ends, and then for at most `exit_wait_s` seconds."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # they are for the run, whose end is heard of
+        signal.signal(number, signal.SIG_IGN)  # signals are for the run; its end closes the input of this process
     os.nice(_BEHIND)
     remove_lazy_module("tensorflow")
     asked = json.loads(sys.stdin.readline())
@@ -46,22 +47,22 @@ def main() -> int:
     threading.Thread(target=_listen, args=[ended, settings.exit_wait_s], daemon=True).start()
     client.prepare()
     mirror([Path(run) for run in asked["runs"]], settings, ended, _tell)
-    os._exit(0)  # what W&B's library would still wait for at exit is sent, or will be by `sync`
+    os._exit(0)  # skips the wait of W&B's library at exit: all rows are sent, or `sync` will send them
 
 
 def mirror(runs: Sequence[Path], settings: WandbSettings, ended: threading.Event, tell: Tell) -> None:
-    """Sends what comes until `ended`, then the rest. tell(kind, **about) says what a person should know."""
+    """Sends new rows until `ended` is set, then the remaining rows. tell(kind, **about): a function for messages."""
     members = [_Member(run, settings) for run in runs]
     server = _Server(tell, members)
     while not ended.wait(POLL_S):
         for member in members:
             if ended.is_set():
                 break
-            server.tries(member.go_on)
+            server.tries(member.send_new)
     end = time.monotonic() + settings.exit_wait_s
     server.last_chance()
     for member in members:
-        # A run that goes on may find the process beside its earlier part still at work.
+        # After a resume, the process that was started before the interruption may still be sending rows.
         while server.tries(partial(member.end, end)) == "busy" and time.monotonic() < end:
             time.sleep(POLL_S)
     if not all(member.complete for member in members):
@@ -69,7 +70,7 @@ def mirror(runs: Sequence[Path], settings: WandbSettings, ended: threading.Event
 
 
 class _Member:
-    """One run directory on its way."""
+    """One run directory, its connection to W&B, and the rows that are not sent yet."""
 
     def __init__(self, path: Path, settings: WandbSettings) -> None:
         self.path, self._settings = path, settings
@@ -77,15 +78,15 @@ class _Member:
         self._following = RowFollower(path)
         self.complete = False
 
-    def go_on(self) -> str | None:
-        """Sends what is new. Returns the run's page where it has just been opened."""
+    def send_new(self) -> str | None:
+        """Sends the new rows. Returns the URL of the run's page where this call opened the connection, else None."""
         opened = self._connection is None
         connection = self._connected()
         connection.send(self._following.so_far())
         return connection.page if opened else None
 
     def end(self, until: float) -> str | None:
-        """Sends the rest, waits for it, and makes sure that the server has it."""
+        """Sends the remaining rows, waits for them, and asks the server whether they have arrived. Returns the URL."""
         connection = self._connected()
         connection.send_last(self._following.rest(), RowFollower(self.path).rest())
         connection.finish()
@@ -95,7 +96,7 @@ class _Member:
         return page
 
     def lose(self) -> None:
-        """The connection is no more."""
+        """Forgets the connection and releases its lock, after W&B's library was shut down."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.release()
@@ -108,7 +109,7 @@ class _Member:
 
 
 class _Server:
-    """Whether W&B answers, and what was said about that."""
+    """Remembers whether W&B answers, and which messages the user has got about that."""
 
     def __init__(self, tell: Tell, members: Sequence[_Member]) -> None:
         self._tell, self._members = tell, members
@@ -117,18 +118,21 @@ class _Server:
         self._said_gone = False
 
     def last_chance(self) -> None:
-        """The next try does not wait for its time."""
+        """Allows the next try at once, without the wait after a failure."""
         self._not_before = 0.0
 
     def tries(self, send: Callable[[], str | None]) -> str:
-        """Calls `send`, unless the server failed a moment ago. Returns sent, gone, or busy where another mirrors it."""
+        """Calls `send`, unless the server failed less than RETRY_S ago.
+
+        Returns "sent", "gone" (no answer), or "busy" (another process is sending this run).
+        """
         if time.monotonic() < self._not_before:
             return "gone"
         try:
             page = send()
         except client.Busy:
             return "busy"
-        except Exception as error:  # noqa: BLE001 (whatever W&B's library does, it is no reason to stop)
+        except Exception as error:  # noqa: BLE001 (an error of W&B's library is no reason to stop)
             self._not_before = time.monotonic() + RETRY_S
             if not isinstance(error, client.NoAnswer):
                 self.forget()
@@ -147,13 +151,13 @@ class _Server:
         return "sent"
 
     def forget(self) -> None:
-        """Begins anew with W&B's library, for all members."""
+        """Shuts down W&B's library and forgets the connections of all members; later calls open new ones."""
         client.forget()
         for member in self._members:
             member.lose()
 
     def lacks_rows(self) -> None:
-        """Says so, where it was not said before."""
+        """Tells the user that W&B lacks rows, unless a message already said that W&B does not answer."""
         if not self._said_gone:
             self._tell("lacks", sync=_sync(self._members))
 
@@ -163,8 +167,9 @@ def _sync(members: Sequence[_Member]) -> str:
 
 
 def _listen(ended: threading.Event, exit_wait_s: float) -> None:
-    """Waits for the end of the input, or of the parent, whose children may hold the input open; and then for no longer
-    than was agreed.
+    """Waits for the end of standard input or of the parent process, then ends this process after `exit_wait_s`.
+
+    Other children of the parent may keep the input open, so its end alone is not enough.
     """
     parent = os.getppid()
     while os.getppid() == parent:
@@ -181,7 +186,7 @@ def _tell(kind: str, **about: Any) -> None:
         assert sys.__stdout__ is not None  # the supervisor started this process with a pipe
         os.write(sys.__stdout__.fileno(), line.encode())
     except OSError:
-        pass  # nobody listens any more
+        pass  # the reader has gone
 
 
 if __name__ == "__main__":

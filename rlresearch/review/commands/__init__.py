@@ -1,1 +1,1 @@
-"""The commands of `rlresearch-review`, a module each."""
+"""The commands of `rlresearch-review`."""

@@ -1,4 +1,4 @@
-"""`compare` and `table`: groups of runs over their seeds, how sure one may be, and who is better."""
+"""`compare` and `table`: statistics of groups of runs over their seeds, with intervals and comparisons."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _VERDICTS = {1: "better", -1: "worse", 0: "no claim", None: "too few seeds"}
 
 
 class Row(NamedTuple):
-    """What is known of a group. reached: (steps, seconds) of each run to the threshold, or None."""
+    """The statistics of one group. reached: arrays of steps and of seconds to the threshold, one number per run."""
 
     group: Group
     sample: Sample
@@ -40,15 +40,15 @@ class Row(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A group beside the baseline of its environment, by their labels."""
+    """The comparison of a group with a baseline. label, baseline: the labels of the two groups."""
 
     label: str
     baseline: str
-    made: Comparison
+    comparison: Comparison
 
 
 class Result(NamedTuple):
-    """notes: what a reader has to know, a line each."""
+    """All groups and comparisons. notes: warnings for the reader, one line each."""
 
     rows: list[Row]
     claims: list[Claim]
@@ -56,7 +56,7 @@ class Result(NamedTuple):
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    """Prints the groups, the claims, and the notes."""
+    """Prints the groups, the comparisons, and the notes."""
     result = _result(arguments)
     if arguments.format == "json":
         sys.stdout.write(tables.to_json(as_plain(result, arguments.statistic)))
@@ -75,7 +75,7 @@ def compare(arguments: argparse.Namespace) -> int:
 
 
 def table(arguments: argparse.Namespace) -> int:
-    """The groups alone; notes go to standard error, so that they are not pasted."""
+    """Prints only the groups. Notes go to standard error, so that they do not end up in a paper."""
     result = _result(arguments)
     tables.write(grid(result, arguments), arguments.format)
     for note in result.notes:
@@ -84,7 +84,7 @@ def table(arguments: argparse.Namespace) -> int:
 
 
 def summarize(index: Index, runs: Sequence[Run], arguments: argparse.Namespace) -> Result:
-    """Groups, estimates and claims, as the arguments of `compare` ask for them."""
+    """Returns groups, estimates and comparisons of the runs, according to the arguments of `compare`."""
     task = query.known_key(arguments.across, runs) if arguments.across else None
     grouped = groups.group(runs, arguments.by, arguments.all, task)
     notes = list(grouped.notes)
@@ -111,7 +111,7 @@ def summarize(index: Index, runs: Sequence[Run], arguments: argparse.Namespace) 
 
 
 def grid(result: Result, arguments: argparse.Namespace) -> Grid:
-    """The groups, best first."""
+    """Returns a table of the groups; in each environment, the best group is first."""
     interval = f"{100 * stats.LEVEL:.0f} % interval"
     columns = [
         *(Column("group"), Column("seeds", tables.count, right=True)),
@@ -126,7 +126,7 @@ def grid(result: Result, arguments: argparse.Namespace) -> Grid:
 
 
 def claims(result: Result, baseline: str, statistic: str) -> Grid:
-    """Every group beside its baseline."""
+    """Returns a table that compares every group with the baseline."""
     columns = [
         Column(f"beside {baseline}"),
         Column(f"difference of {_name(statistic)}", number, right=True),
@@ -136,14 +136,14 @@ def claims(result: Result, baseline: str, statistic: str) -> Grid:
         Column("claim"),
     ]
     rows = []
-    for label, made in ((claim.label, claim.made) for claim in result.claims if claim.baseline == baseline):
+    for label, made in ((claim.label, claim.comparison) for claim in result.claims if claim.baseline == baseline):
         apart, share = made.difference, made.probability
         rows.append([label, apart.value, tuple(apart[1:3]), share.value, tuple(share[1:3]), _VERDICTS[made.better]])
     return Grid(columns, rows)
 
 
 def profiles(result: Result) -> Grid:
-    """The share of each group's runs above ten scores between the worst and the best."""
+    """Returns a table with the share of each group's runs above ten scores, from the worst score to the best."""
     everything = np.concatenate([scores for row in result.rows for scores in row.sample.strata])
     thresholds = np.linspace(everything.min(), everything.max(), _THRESHOLDS + 1)[:-1]
     columns = [Column("runs above"), *(Column(number(each), _percent, right=True) for each in thresholds)]
@@ -151,7 +151,7 @@ def profiles(result: Result) -> Grid:
 
 
 def as_plain(result: Result, statistic: str) -> dict[str, Any]:
-    """Everything as dicts and lists."""
+    """Returns the whole result as dicts and lists."""
     made = []
     for row in result.rows:
         each = {"group": row.group.label, "by": row.group.values, "runs": [run.key for run in row.group.runs]}
@@ -164,9 +164,9 @@ def as_plain(result: Result, statistic: str) -> dict[str, Any]:
         {
             "group": each.label,
             "baseline": each.baseline,
-            "difference": _estimate(each.made.difference),
-            "probability_of_improvement": _estimate(each.made.probability),
-            "claim": _VERDICTS[each.made.better],
+            "difference": _estimate(each.comparison.difference),
+            "probability_of_improvement": _estimate(each.comparison.probability),
+            "claim": _VERDICTS[each.comparison.better],
         }
         for each in result.claims
     ]
@@ -184,7 +184,7 @@ def _result(arguments: argparse.Namespace) -> Result:
 
 
 def _scores(index: Index, runs: Sequence[Run], metric: str | None, at: float | None) -> dict[str, float]:
-    """One score for each run, by key; NaN where there is none."""
+    """Returns one score for each run, by the run's key; NaN where a run has none."""
     if metric is None and at is None:
         return {run.key: _number(run.values.get("final")) for run in runs}
     name = metric or EVALUATED
@@ -197,7 +197,7 @@ def _scores(index: Index, runs: Sequence[Run], metric: str | None, at: float | N
 
 
 def _strata(group: Group, scores: Mapping[str, float], task: str | None, notes: list[str]) -> dict[str, np.ndarray]:
-    """Scores by task; a note where runs have none."""
+    """Returns the scores of a group by task; adds a note where runs have no score."""
     found: dict[str, list[float]] = {}
     for run in group.runs:
         found.setdefault(query.written(run.values.get(task)) if task else "", []).append(scores[run.key])
@@ -210,7 +210,7 @@ def _strata(group: Group, scores: Mapping[str, float], task: str | None, notes: 
 def _on_one_scale(
     strata: Mapping[str, dict[str, np.ndarray]], arguments: argparse.Namespace, notes: list[str]
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Scores of the tasks that all groups have, with 0 and 1 where the references are."""
+    """Returns the scores of the tasks that all groups have, scaled so that the references become 0 and 1."""
     tasks = [task for task in next(iter(strata.values()), {}) if all(task in each for each in strata.values())]
     others = sorted({task for each in strata.values() for task in each} - set(tasks))
     if others:
@@ -248,7 +248,7 @@ def _reached(
 
 
 def _on_seeds(row: Row) -> str:
-    """Why an interval does not cover what it should."""
+    """Returns a note that says why an interval covers less than 95 %: there are too few seeds."""
     covers = row.estimate.covers
     in_a_task = " in a task" if len(row.sample.strata) > 1 else ""
     told = f"{row.seeds} seed{'s' if row.seeds > 1 else ''}{in_a_task}: too few"
@@ -261,7 +261,7 @@ def _on_seeds(row: Row) -> str:
 
 
 def _claims(rows: Sequence[Row], arguments: argparse.Namespace, sign: float, notes: list[str]) -> list[Claim]:
-    """Every group beside the best one of its environment, or all beside the baseline that was named."""
+    """Compares every group with --baseline, or with the best group of its environment."""
     if arguments.baseline:
         base = groups.find([row.group for row in rows], arguments.baseline)
         pairs = [(row, next(r for r in rows if r.group is base)) for row in rows if row.group is not base]

@@ -1,6 +1,6 @@
-"""`export`: runs and their rows as one table, Parquet or CSV, for pandas, polars, R or a spreadsheet.
+"""`export`: writes runs or their rows as one table, Parquet or CSV, for pandas, polars, R or a spreadsheet.
 
-A row of metrics, evaluations or episodes names its run by `run`, the key of the table of runs.
+In tables of metrics, evaluations and episodes, the column `run` is the key of the run in the table of runs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def export(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"{arguments.runs_dir}: no run is meant, so there is nothing to export.")
     kinds = {"runs": _runs, "metrics": _metrics, "evaluations": _evaluations, "episodes": _episodes}
     names, blocks = kinds[arguments.rows](runs)
-    with files.whole(arguments.output) as fresh:
+    with files.atomic_path(arguments.output) as fresh:
         count = (_parquet if suffix == ".parquet" else _csv)(fresh, names, blocks)
     print(f"wrote {arguments.output} ({count:,} rows, {len(names)} columns)")
     return 0
@@ -102,7 +102,7 @@ def _named(run: Run, count: int) -> Block:
 
 
 def _one_kind(values: Sequence[Any]) -> list[Any]:
-    """A column of numbers, of true and false, or else of text."""
+    """Returns a column with one type: numbers, booleans, or otherwise text."""
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {int, float} or kinds == {bool}:
         return list(values)
@@ -148,7 +148,7 @@ def _arrow_table(arrow: Any, names: Sequence[str], block: Block) -> Any:
         values = block[name]
         kind = {"run": arrow.string(), "algo": arrow.string(), "env": arrow.string(), "seed": arrow.int64()}.get(name)
         if isinstance(values, np.ndarray):
-            columns.append(arrow.array(values, from_pandas=True))  # NaN: no value
+            columns.append(arrow.array(values, from_pandas=True))  # NaN becomes null
         else:
             columns.append(arrow.array(values, type=kind))
     return arrow.table(columns, names=list(names))

@@ -1,8 +1,8 @@
-"""`import`: runs made elsewhere become run directories, to be listed and compared beside one's own.
+"""`import`: makes run directories from runs of other programs, so that they can be listed and compared.
 
-Read are Stable-Baselines3's monitor.csv and evaluations.npz, TensorBoard's event files and W&B's offline files; what
-lies in one folder is one run, whose environments have a monitor.csv each. Only files with `seed` and a number in their
-names are runs of their own. Names that mean the same as one of ours are changed to it, others are kept.
+It reads monitor.csv and evaluations.npz of Stable-Baselines3, event files of TensorBoard, and offline files of W&B.
+The files of one folder are one run, whose environments have a monitor.csv each; only files with `seed` and a number in
+their names are separate runs. Known metric names are changed to ours; other names are kept.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from rlresearch.review.runs import query, sb3_monitor, tfevents, wandb_files
 from rlresearch.review.runs.index import Index
 from rlresearch.storage.jsonl import JsonLines
 from rlresearch.storage.redaction import redacted
-from rlresearch.storage.run_directory import RunDirectory, timestamp
+from rlresearch.storage.run_directory import RunDirectory, atomic_write, timestamp
 
-# Stable-Baselines3's and CleanRL's names for what we also have.
+# Names of Stable-Baselines3 and CleanRL for metrics that our runs have too.
 _SAME = {
     "rollout/ep_rew_mean": "train/return",
     "rollout/ep_len_mean": "train/length",
@@ -47,8 +47,8 @@ _EVALUATED = {"eval/mean_reward": "returns", "eval/mean_ep_length": "lengths"}
 
 @dataclass
 class Foreign:
-    """One run as it was found. metrics: {step: row}; evaluations: {step: row}; began: seconds since 1970; notes: on
-    what of it could not be read.
+    """A run of another program. metrics, evaluations: {step: row}. began: its start, in seconds since 1970. notes: what
+    of it could not be read.
     """
 
     files: list[Path]
@@ -60,9 +60,9 @@ class Foreign:
 
 
 def import_(arguments: argparse.Namespace) -> int:
-    """Makes a run directory for each run that is found; what is there already is not made again.
+    """Makes a run directory for each run that is found. Files that were imported before are skipped.
 
-    Exit code 1 where there is nothing to read of one; the others are made all the same.
+    Returns the exit code: 1 where a run has nothing that can be read; the others are imported.
     """
     settings = _settings(arguments.set)
     os.makedirs(arguments.runs_dir, exist_ok=True)
@@ -118,7 +118,7 @@ def _named_seed(files: Sequence[Path]) -> int | None:
 
 
 def read(files: Sequence[Path]) -> Foreign:
-    """The files of one run together. RunError where none of them can be read, naming the first."""
+    """Reads the files of one run. Errors: RunError where none of them can be read; it names the first."""
     run, monitors, why = Foreign(list(files)), [], list[str]()
     for file in files:
         try:
@@ -172,7 +172,7 @@ def _is_known(path: Path) -> bool:
 
 
 def _add_episodes(run: Foreign, monitors: Sequence[sb3_monitor.Monitor]) -> None:
-    """What the environments of one run wrote, each into a file of its own."""
+    """Adds the episodes of one run, whose environments wrote a file each."""
     began, episodes = sb3_monitor.together(monitors)
     run.env = next((each.env for each in monitors if each.env is not None), run.env)
     run.began = min((each for each in (run.began, began) if each is not None), default=None)
@@ -181,7 +181,7 @@ def _add_episodes(run: Foreign, monitors: Sequence[sb3_monitor.Monitor]) -> None
 
 
 def _read_evaluations(run: Foreign, path: Path) -> None:
-    """timesteps [n], results [n, episodes], ep_lengths [n, episodes]."""
+    """Reads evaluations.npz: timesteps [n], results [n, episodes], ep_lengths [n, episodes]."""
     try:
         with np.load(path, allow_pickle=False) as found:
             lengths = found["ep_lengths"] if "ep_lengths" in found else np.full(found["results"].shape, np.nan)
@@ -194,13 +194,13 @@ def _read_evaluations(run: Foreign, path: Path) -> None:
 
 
 def _read_events(run: Foreign, path: Path) -> None:
-    """A scalar a tag and step; of a mean over evaluation episodes that mean is all there is."""
+    """Reads an event file. A mean over evaluation episodes becomes an evaluation with one return."""
     for each in tfevents.scalars(path):
         run.began = each.wall_time if run.began is None else min(run.began, each.wall_time)
         elapsed = round(each.wall_time - run.began, 3)
         if each.tag in _EVALUATED:
             row = run.evaluations.setdefault(each.step, {"time": elapsed})
-            row.setdefault(_EVALUATED[each.tag], [each.value])  # where evaluations.npz has more, that stays
+            row.setdefault(_EVALUATED[each.tag], [each.value])  # evaluations.npz has every episode, so its row stays
             row["time"] = row["time"] if row.get("time") is not None else elapsed
             continue
         name = _SAME.get(each.tag, each.tag if "/" in each.tag else f"imported/{each.tag}")
@@ -208,7 +208,7 @@ def _read_events(run: Foreign, path: Path) -> None:
 
 
 def _read_wandb(run: Foreign, path: Path) -> None:
-    """Rows under their step; of a run of ours every evaluation with its episodes, as it was."""
+    """Reads the rows of a .wandb file. An evaluation of one of our own runs keeps all its episodes."""
     config, rows = wandb_files.read(path)
     env = config.get("env")
     own = env.get("id") if isinstance(env, dict) else env
@@ -233,7 +233,7 @@ def _read_wandb(run: Foreign, path: Path) -> None:
 def _write(run: Foreign, arguments: argparse.Namespace, settings: dict[str, Any], env: str, digest: str) -> Path:
     rows = {"metrics.jsonl": run.metrics, "evaluations.jsonl": run.evaluations}
     with RunDirectory.create(arguments.runs_dir, arguments.algo, env, settings["seed"]) as made:
-        made.write_config(yaml.safe_dump(settings, sort_keys=False))
+        atomic_write(made.path / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
         for name, found in rows.items():
             file = JsonLines(made.path / name)
             for step in sorted(found):
@@ -265,7 +265,7 @@ def _final(run: Foreign) -> dict[str, Any] | None:
 
 
 def _settings(words: Sequence[str]) -> dict[str, Any]:
-    """--set algo.gamma=0.9 as nested dicts."""
+    """Returns the values of `--set algo.gamma=0.9` as nested dicts. Errors: ConfigError."""
     made: dict[str, Any] = {}
     for word in words:
         key, equals, value = word.partition("=")

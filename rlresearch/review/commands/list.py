@@ -1,4 +1,4 @@
-"""`ls`: the runs of a folder, one line each."""
+"""`ls`: lists the runs of a folder, one line each."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rlresearch.review.runs.index import Index
 from rlresearch.review.runs.reader import Run
 from rlresearch.review.tables import Column, Grid
 
-SHOWN = ("name", "status", "steps", "final", "best", "duration")
+DEFAULT_COLUMNS = ("name", "status", "steps", "final", "best", "duration")
 SHOWN_RUNS = 50
 
 
 def ls(arguments: argparse.Namespace) -> int:
-    """Lists, newest first, and numbers the runs for later commands."""
+    """Lists the runs, newest first, and stores their numbers for later commands."""
     with Index(arguments.runs_dir, arguments.cache) as index:
         runs = query.choose(index, arguments.runs, arguments.since, arguments.status).runs
         runs = query.sort(runs, arguments.sort)
@@ -40,7 +40,7 @@ def ls(arguments: argparse.Namespace) -> int:
 def _names(arguments: argparse.Namespace, runs: Sequence[Run]) -> list[str]:
     asked = [key for word in arguments.columns for key in word.split(",") if key]
     known = [query.known_key(key.lstrip("+"), runs) for key in asked]
-    names = [*SHOWN, *known] if not asked or asked[0].startswith("+") else ["name", *known]
+    names = [*DEFAULT_COLUMNS, *known] if not asked or asked[0].startswith("+") else ["name", *known]
     if arguments.varying:
         names += keys.differing(runs)
     return list(dict.fromkeys(names))

@@ -1,4 +1,4 @@
-"""`verify`, `archive` and `rm`: whether run directories are whole, and what happens to those that are done with."""
+"""`verify`, `archive` and `rm`: checks run directories for damage, packs them into a file, and deletes them."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from rlresearch.review.runs.reader import Run
 from rlresearch.review.tables import Column, Grid
 from rlresearch.storage.run_directory import STATUSES
 
-SEAL = "SHA256SUMS"  # as the program sha256sum writes it and checks it with -c
+SEAL = "SHA256SUMS"  # the format of the program sha256sum, which checks it with -c
 _BLOCK = 1 << 20
-_SUMS = 1e-9  # how far a mean may be from what its returns give
+_SUMS = 1e-9  # tolerance, absolute and relative, between a stored mean and the mean of the returns
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    """Prints what is wrong with each run; exit code 1 where anything is."""
+    """Prints the damage of each run. Returns exit code 1 where any run is damaged."""
     runs = _chosen(arguments)
     rows, sealed = [], 0
     for run in runs:
@@ -49,7 +49,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
 
 def damages(path: Path, running: bool = False) -> list[str]:
-    """What is wrong with a run directory, a line each. running: what is still missing may come."""
+    """Returns the faults of a run directory, one line each. running: missing files are then no fault."""
     found: list[str] = []
     try:
         record = reader.read_record(path)
@@ -72,17 +72,17 @@ def damages(path: Path, running: bool = False) -> list[str]:
 
 
 def seal(path: Path) -> bool:
-    """Writes SHA256SUMS where there is none; whether it did."""
+    """Writes SHA256SUMS where there is none. Returns whether it has written it."""
     if (path / SEAL).exists():
         return False
     lines = [f"{_sum(file)}  {file.relative_to(path).as_posix()}\n" for file in _files(path)]
-    with files.whole(path / SEAL) as fresh:
+    with files.atomic_path(path / SEAL) as fresh:
         fresh.write_text("".join(lines), encoding="utf-8")
     return True
 
 
 def archive(arguments: argparse.Namespace) -> int:
-    """Packs the runs, sealed, into a new file; with --remove deletes them once it has been read back."""
+    """Seals the runs and packs them into a new file; with --remove, reads the file back and then deletes the runs."""
     output: Path = arguments.output
     if not output.name.endswith((".tar.gz", ".tgz")):
         raise ConfigError(f"--output={output}: must end in .tar.gz.")
@@ -93,7 +93,7 @@ def archive(arguments: argparse.Namespace) -> int:
         _confirm(f"Pack {_counted(runs)} into {output} and delete them from {arguments.runs_dir}?", runs, arguments.yes)
     for run in runs:
         seal(run.path)
-    with files.whole(output) as fresh, tarfile.open(fresh, "w:gz", compresslevel=6) as packed:
+    with files.atomic_path(output) as fresh, tarfile.open(fresh, "w:gz", compresslevel=6) as packed:
         for run in runs:
             for file in _files(run.path, sealed=True):
                 packed.add(file, arcname=_packed_name(run, file), recursive=False)
@@ -106,7 +106,7 @@ def archive(arguments: argparse.Namespace) -> int:
 
 
 def rm(arguments: argparse.Namespace) -> int:
-    """Deletes the runs, after asking."""
+    """Asks for confirmation and deletes the runs."""
     runs = _to_act_on(arguments, "rm", running=arguments.force)
     _confirm(f"Delete {_counted(runs)} from {arguments.runs_dir}?", runs, arguments.yes)
     for run in runs:
@@ -121,7 +121,7 @@ def _chosen(arguments: argparse.Namespace) -> list[Run]:
 
 
 def _to_act_on(arguments: argparse.Namespace, command: str, running: bool = False) -> list[Run]:
-    """The runs named; never all of them by leaving the name away."""
+    """Returns the chosen runs. Errors: ConfigError without any name or filter, so that it never means all runs."""
     if not arguments.runs and not arguments.since and not arguments.status:
         raise ConfigError(f"{command}: name the runs, by name, number or filter; all of them are 'name~.'")
     runs = _chosen(arguments)
@@ -148,7 +148,7 @@ def _confirm(question: str, runs: Sequence[Run], yes: bool) -> None:
 
 
 def _delete(run: Run, root: Path) -> None:
-    """Only what is a run directory itself, inside `root`; links in it are removed, and not what they lead to."""
+    """Deletes a run directory inside `root`; removes links in it, but not their targets. Errors: RunError."""
     inside = run.path.resolve()
     if run.path.is_symlink() or root.resolve() not in inside.parents or not (inside / "run.json").exists():
         raise RunError(f"{run.path} is no run directory inside {root}: it was left alone.")
@@ -158,7 +158,7 @@ def _delete(run: Run, root: Path) -> None:
         raise RunError(f"{run.path} cannot be deleted: {error.strerror or error}") from error
     if inside.parent != root.resolve() and not any(inside.parent.iterdir()):
         with contextlib.suppress(OSError):
-            inside.parent.rmdir()  # an empty date
+            inside.parent.rmdir()  # the folder of the date is empty now
 
 
 def _config(path: Path) -> list[str]:
@@ -167,7 +167,7 @@ def _config(path: Path) -> list[str]:
 
 
 def _rows(path: Path) -> list[str]:
-    """Rows that are not rows, steps that fall, and a last line that is torn."""
+    """Returns the faults of a file of rows: a row without a step, a step that decreases, an incomplete last line."""
     before = -math.inf
     for number, row in enumerate((row for rows in reader.pieces(path) for row in rows), start=1):
         step = row.get("step")
@@ -183,7 +183,7 @@ def _rows(path: Path) -> list[str]:
 
 
 def _against_record(path: Path, record: dict) -> list[str]:
-    """What run.json says of a finished run, and its rows do not."""
+    """Returns the differences between run.json of a finished run and its rows."""
     found = []
     evaluated, final = reader.evaluations(path), record.get("final_evaluation")
     if isinstance(final, dict) and len(evaluated.get("step", ())):
@@ -195,7 +195,7 @@ def _against_record(path: Path, record: dict) -> list[str]:
     elif isinstance(final, dict):
         found.append("evaluations.jsonl: has no evaluation, but run.json has the final one")
     steps, rows = record.get("total_steps"), reader.metrics(path, ())
-    ours = "imported" not in record  # others write a row when an episode ends
+    ours = "imported" not in record  # an imported run may have its last row before its last step
     if ours and isinstance(steps, int) and len(rows.get("step", ())) and rows["step"][-1] != steps:
         found.append(f"metrics.jsonl: ends at step {rows['step'][-1]:,.0f}, but run.json says {steps:,}")
     return found
@@ -218,7 +218,7 @@ def _against_seal(path: Path) -> list[str]:
 
 
 def check_archive(path: Path, runs: Sequence[Run]) -> None:
-    """Reads it back: every file, byte for byte, before anything may be deleted."""
+    """Reads an archive back and compares every file. Errors: RunError where one differs or is missing."""
     wanted = {_packed_name(run, file): file for run in runs for file in _files(run.path, sealed=True)}
     with tarfile.open(path) as packed:
         for member in packed:
@@ -236,7 +236,10 @@ def _packed_name(run: Run, file: Path) -> str:
 
 
 def _files(path: Path, sealed: bool = False) -> list[Path]:
-    """A run's files by name, the seal only if asked for; links, pipes and what mirrors keep are no part of a run."""
+    """Returns the files of a run, sorted. sealed: whether to include SHA256SUMS.
+
+    Links, pipes and the files of mirrors are not part of a run.
+    """
     found = []
     for folder, folders, names in os.walk(path):
         if folder == str(path):

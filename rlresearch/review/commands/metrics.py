@@ -1,7 +1,7 @@
-"""`metrics`: what every metric means and its unit, from where the algorithms say so.
+"""`metrics`: prints the meaning and the unit of every metric, from the source of the algorithms.
 
-The package's source is parsed, not imported: an algorithm cannot be imported without its libraries. Of somebody's own
-algorithm the runs themselves say it, in run.json. A line of documentation ends with its unit: "mean squared TD error
+The package's source is parsed and not imported, because importing an algorithm would import its libraries. For an
+algorithm of the user, its runs say it in run.json. A line of documentation ends with its unit: "mean squared TD error
 over the batch, in squared units of return".
 """
 
@@ -33,14 +33,14 @@ _EVERYWHERE = {"runners/metrics.py": "EPISODE_METRICS", "training/loop.py": "SPE
 
 
 class Metric(NamedTuple):
-    """unit: what 1 is one of; meaning: a line."""
+    """The documentation of a metric. unit: of its values. meaning: one line."""
 
     unit: str
     meaning: str
 
 
 def metrics(arguments: argparse.Namespace) -> int:
-    """Prints a line for each metric; where algorithms mean different things by a name, a line for each meaning."""
+    """Prints a line for each metric; a name with several meanings has a line for each meaning."""
     known = list(algorithms())
     runs = _runs_by_algorithm(arguments) if set(arguments.algorithms) - set(known) else {}
     for name in arguments.algorithms:
@@ -62,8 +62,8 @@ def metrics(arguments: argparse.Namespace) -> int:
 
 
 def documented(algorithm: str | None, run: Path | None = None) -> dict[str, Metric]:
-    """Every metric of an algorithm's runs, by name. run: one of them, which says it of an algorithm that is not the
-    package's; None: of such a one those of all runs are known.
+    """Returns the metrics of an algorithm by name. run: one of its runs, which says it of an algorithm that is not the
+    package's; without one, such an algorithm has those of all runs.
     """
     own = algorithms().get(algorithm or "")
     return everywhere() | (_parsed(own, "METRICS") if own else _recorded(run) if run is not None else {})
@@ -90,7 +90,7 @@ def _runs_by_algorithm(arguments: argparse.Namespace) -> dict[str, Path]:
 
 @cache
 def everywhere() -> dict[str, Metric]:
-    """The metrics that every run has."""
+    """Returns the metrics that every run has, by name."""
     found = {name: _split(line) for name, line in EVALUATION_METRICS.items()}
     for file, name in _EVERYWHERE.items():
         found |= _parsed(_PACKAGE / file, name)
@@ -99,7 +99,7 @@ def everywhere() -> dict[str, Metric]:
 
 @cache
 def algorithms() -> dict[str, Path]:
-    """The source file of every option of algo=."""
+    """Returns the source file of each option of the group `algo`."""
     folder = next(each for each in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if each.is_dir())
     found = {}
     for option in sorted((folder / "algo").glob("*.yaml")):
@@ -112,7 +112,7 @@ def algorithms() -> dict[str, Path]:
 
 @cache
 def _parsed(file: Path, name: str) -> dict[str, Metric]:
-    """The dictionary of this name in a source file, at its top or in a class. KeyError where there is none."""
+    """Returns the dictionary `name` in a source file, in the module or in a class. Errors: KeyError without one."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         targets: Sequence[ast.expr] = ()
         value: ast.expr | None = None
@@ -126,6 +126,6 @@ def _parsed(file: Path, name: str) -> dict[str, Metric]:
 
 
 def _split(line: str) -> Metric:
-    """A line of documentation as its meaning and its unit, `-` where it names none."""
+    """Splits a line of documentation into meaning and unit; the unit is `-` where the line has none."""
     meaning, found, unit = line.rpartition(", in ")
     return Metric(unit, meaning) if found else Metric("-", line)

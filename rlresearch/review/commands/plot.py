@@ -1,4 +1,4 @@
-"""`plot`: learning curves with bands, scores with intervals, performance profiles; into a file or the terminal."""
+"""`plot`: draws learning curves, scores with intervals, or performance profiles, into a file or the terminal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rlresearch.review.runs.groups import Group
 from rlresearch.review.runs.index import Index
 
 SUFFIXES = (".png", ".svg", ".pdf")
-# Okabe and Ito's, which people with any colour vision tell apart; from the ninth group on they repeat with dashes.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; from the ninth group on, lines are dashed.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
 _NAMED_COLOURS = ("bright_blue", "bright_red", "green", "magenta", "yellow", "cyan", "white", "bright_green")
 _DASHES = ("-", "--", ":", "-.")
@@ -34,7 +34,7 @@ _PANELS_ACROSS = 3
 
 
 class Line(NamedTuple):
-    """A group as it is drawn: x, centre, low, high: float64 of one length; runs: each of them by itself."""
+    """The curve of a group. x, centre, low, high: float64[points]. runs: the curves of its single runs."""
 
     group: Group
     x: np.ndarray
@@ -49,14 +49,14 @@ class Line(NamedTuple):
 
 
 def plot(arguments: argparse.Namespace) -> int:
-    """Draws the groups."""
+    """Draws the groups into a file or the terminal."""
     if arguments.output and arguments.output.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"--output={arguments.output}: must end in {', '.join(SUFFIXES)}.")
     with Index(arguments.runs_dir, arguments.cache) as index:
         runs = query.choose(index, arguments.runs, arguments.since, arguments.status).runs
         metric = metric_of(index, runs, arguments.metric)
         grouped = groups.group(_unfinished_too(runs, arguments), arguments.by, unfinished=True)
-        lines, notes = drawn(index, grouped.groups, metric, arguments)
+        lines, notes = group_curves(index, grouped.groups, metric, arguments)
     notes = [*grouped.notes, *notes]
     if not lines:
         raise ConfigError(f"{arguments.runs_dir}: no run has {metric} to plot{allowed_hint(metric, [])[1:]}")
@@ -74,7 +74,7 @@ def plot(arguments: argparse.Namespace) -> int:
 
 
 def metric_of(index: Index, runs: Sequence[Any], asked: str | None) -> str:
-    """The metric that a person means; evaluated returns by default. ConfigError where no run has it."""
+    """Returns the full name of the metric `asked`; by default, evaluated returns. Errors: ConfigError."""
     known = index.metric_names(runs)
     if asked is None:
         return EVALUATED if EVALUATED in known or not known else known[0]
@@ -86,10 +86,10 @@ def metric_of(index: Index, runs: Sequence[Any], asked: str | None) -> str:
     raise ConfigError(f"--metric={asked}: no run has such a metric{allowed_hint(asked, known)}")
 
 
-def drawn(
+def group_curves(
     index: Index, made: Sequence[Group], metric: str, arguments: argparse.Namespace
 ) -> tuple[list[Line], list[str]]:
-    """Each group's curve and band, and notes on runs that have none or end early."""
+    """Returns the curve and band of each group, and notes about runs without the metric or with an early end."""
     lines, notes = [], []
     found = iter(index.columns([run for group in made for run in group.runs], [metric], drawn=True))
     for group in made:
@@ -114,7 +114,7 @@ def drawn(
 
 
 def by_env(lines: Sequence[Line]) -> dict[str, list[Line]]:
-    """Returns of two environments say nothing beside each other: a panel for each."""
+    """Groups lines by environment, one panel each, because returns of two environments cannot be compared."""
     panels: dict[str, list[Line]] = {}
     for line in lines:
         panels.setdefault(query.written(line.group.values.get("env")), []).append(line)
@@ -122,7 +122,7 @@ def by_env(lines: Sequence[Line]) -> dict[str, list[Line]]:
 
 
 def _unfinished_too(runs: Sequence[Any], arguments: argparse.Namespace) -> list[Any]:
-    """A run that goes on is drawn as well: one plots to see how it does."""
+    """Returns the finished and the running runs; a single run always; with --all, every run."""
     wanted = ("finished", "running")
     return [run for run in runs if arguments.all or run.values.get("status") in wanted or len(runs) == 1]
 
@@ -148,8 +148,8 @@ def _save(lines: Sequence[Line], metric: str, arguments: argparse.Namespace) -> 
     path: Path = arguments.output
     date = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
     settings = import_optional("matplotlib", "plot --output").rc_context({"svg.hashsalt": "rlresearch"})
-    with settings, files.whole(path) as fresh:
-        figure.savefig(fresh, dpi=150, metadata=date)  # the same runs give the same file
+    with settings, files.atomic_path(path) as fresh:
+        figure.savefig(fresh, dpi=150, metadata=date)  # without a date, the same runs give the same file
 
 
 def _draw_curves(axes: Any, lines: Sequence[Line], metric: str, arguments: argparse.Namespace) -> None:
@@ -172,7 +172,7 @@ def _draw_curves(axes: Any, lines: Sequence[Line], metric: str, arguments: argpa
 
 
 def _draw_scores(axes: Any, lines: Sequence[Line], metric: str, arguments: argparse.Namespace) -> None:
-    """Each group's estimate with its interval, and every run as a dot."""
+    """Draws the estimate of each group with its interval, and a dot for every run."""
     for place, line in enumerate(reversed(lines)):
         scores = _last(line)
         made = stats.estimate(stats.sample([scores], arguments.statistic))
@@ -200,7 +200,7 @@ def _draw_profile(axes: Any, lines: Sequence[Line], metric: str, arguments: argp
 
 
 def _print(lines: Sequence[Line], metric: str, arguments: argparse.Namespace) -> None:
-    """In the terminal, with dots of braille. ConfigError where it has none."""
+    """Draws curves in the terminal, with braille characters. Errors: ConfigError where the terminal has none."""
     try:
         "⠿".encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
@@ -247,7 +247,7 @@ def _last(line: Line) -> np.ndarray:
 
 
 def _of_seeds(lines: Sequence[Line], arguments: argparse.Namespace) -> str:
-    """What line and band are; of few seeds the band is another one, see `stats.band`."""
+    """Returns a label that says what line and band mean; with few seeds the band is different, see `stats.band`."""
     statistic = "IQM" if arguments.statistic == "iqm" else arguments.statistic
     several = [len(line.runs) for line in lines if len(line.runs) > 1]
     if not several or arguments.band == "none":
@@ -259,7 +259,7 @@ def _of_seeds(lines: Sequence[Line], arguments: argparse.Namespace) -> str:
 
 
 def _plain(text: str) -> str:
-    """Without the dollar signs that matplotlib reads as mathematics."""
+    """Escapes dollar signs, which matplotlib would read as mathematics."""
     return tables.text(text).replace("$", r"\$")
 
 

@@ -1,8 +1,8 @@
-"""`report`: everything about a set of runs in one HTML file, which needs no network and no server.
+"""`report`: writes everything about a set of runs into one HTML file, which needs no network and no server.
 
-The page's own script, its style and plotly's script (from the installed package) stand in the file; a content security
-policy allows these and nothing else. What comes from runs is JSON in a block that is never executed, and the page's
-script puts it on the screen as text only.
+The file contains the page's script and style, and plotly's script from the installed package. A content security
+policy allows only these scripts. The data of the runs is JSON in a block that the browser never executes; the page's
+script shows it only as text.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from rlresearch.review.runs.reader import Run
 from rlresearch.review.web import payload, videos
 
 _PAGE = Path(__file__).parents[1] / "page"
-_SCRIPTS = ("text.js", "charts.js", "groups.js", "runs.js", "page.js")  # in this order, in one scope
-LARGEST_CLIPS = 100 << 20  # bytes of all videos in a file together
+_SCRIPTS = ("text.js", "charts.js", "groups.js", "runs.js", "page.js")  # joined in this order into one function
+LARGEST_CLIPS = 100 << 20  # bytes of all videos together in one report
 _MARKERS = re.compile(r"@(TITLE|POLICY|STYLE|DATA|PLOTLY|SCRIPT)@")
 
 
 def report(arguments: argparse.Namespace) -> int:
-    """Writes the file."""
+    """Writes the report."""
     with Index(arguments.runs_dir, arguments.cache) as index:
         runs = query.choose(index, arguments.runs, arguments.since, arguments.status).runs
         if not runs:
@@ -42,14 +42,14 @@ def report(arguments: argparse.Namespace) -> int:
         if arguments.videos:
             data["clips"] = _clips(runs, data["videos"])
         page = render(data, arguments.title)
-    with files.whole(arguments.output) as fresh:
+    with files.atomic_path(arguments.output) as fresh:
         fresh.write_bytes(page)
     print(f"wrote {arguments.output} ({len(page) / 1e6:.1f} MB, {len(runs):,} runs)")
     return 0
 
 
 def everything(index: Index, runs: Sequence[Run], arguments: argparse.Namespace) -> dict[str, Any]:
-    """All that the page shows, videos apart."""
+    """Returns all data of the page, except the videos."""
     result = compare.summarize(index, runs, arguments)
     names = payload.metric_names(index, runs)
     made = payload.overview(result, runs, arguments)
@@ -61,7 +61,7 @@ def everything(index: Index, runs: Sequence[Run], arguments: argparse.Namespace)
 
 
 def render(data: Mapping[str, Any] | None, title: str, sources: str = "") -> bytes:
-    """The whole page. sources: what its policy lets it fetch from, nothing by default."""
+    """Returns the complete page as bytes. sources: from where it may fetch data; by default, from nowhere."""
     parts = {
         "TITLE": html.escape(title),
         "STYLE": (_PAGE / "page.css").read_text(encoding="utf-8"),
@@ -70,16 +70,16 @@ def render(data: Mapping[str, Any] | None, title: str, sources: str = "") -> byt
         "SCRIPT": closed(_script()),
     }
     parts["POLICY"] = policy(parts["PLOTLY"], parts["SCRIPT"], sources=sources)
-    # In one pass, so that nothing of what is put in can be taken for a marker.
+    # In one pass, so that no inserted text can be read as a marker.
     frame = (_PAGE / "page.html").read_text(encoding="utf-8")
     return _MARKERS.sub(lambda match: parts[match[1]], frame).encode()
 
 
 def policy(*scripts: str, sources: str = "") -> str:
-    """A content security policy that runs these scripts alone, and loads nothing but from `sources`."""
+    """Returns a content security policy that allows only these scripts, and loads only from `sources`."""
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     allowed = " ".join(f"'sha256-{each}'" for each in hashes)
-    # plotly writes style attributes; a style alone can fetch nothing, as every source of images and fonts is shut.
+    # plotly needs inline styles. They are harmless: the policy forbids loading images or fonts from other sources.
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
         f"media-src {sources or 'data:'}; base-uri 'none'; form-action 'none'"
@@ -88,7 +88,7 @@ def policy(*scripts: str, sources: str = "") -> str:
 
 
 def plotly_script() -> str:
-    """plotly.js as the installed package ships it. ConfigError where it is not installed."""
+    """Returns plotly.js from the installed package. Errors: ConfigError where plotly is not installed."""
     found = importlib.util.find_spec("plotly")
     path = Path(found.origin).parent / "package_data" / "plotly.min.js" if found and found.origin else None
     if path is None or not path.is_file():
@@ -97,16 +97,16 @@ def plotly_script() -> str:
 
 
 def _script() -> str:
-    """The page's own scripts as one function, so that they share their names with each other and with nobody else."""
+    """Returns the page's scripts as one function, so that their names are not global."""
     parts = [(_PAGE / name).read_text(encoding="utf-8") for name in _SCRIPTS]
     return "\n".join(['"use strict";', "(() => {", *parts, "})();"])
 
 
 def _clips(runs: Sequence[Run], listed: Mapping[int, Sequence[str]]) -> dict[int, str]:
-    """The newest video of each run by its place, as text; ConfigError where they are too large for a page."""
+    """Returns the newest video of each run as base64, by the run's index. Errors: ConfigError for too many bytes."""
     found, left = {}, LARGEST_CLIPS
     for at, names in listed.items():
-        file, size = videos.opened(runs[at].path, names[-1])
+        file, size = videos.open_video(runs[at].path, names[-1])
         with os.fdopen(file, "rb") as clip:
             left -= size
             if left < 0:
@@ -116,10 +116,10 @@ def _clips(runs: Sequence[Run], listed: Mapping[int, Sequence[str]]) -> dict[int
 
 
 def _inert(text: str) -> str:
-    """JSON that ends no block of HTML."""
+    """Escapes JSON so that it cannot end the HTML block that contains it."""
     return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
 
 
 def closed(script: str) -> str:
-    """A script that does not end its own block; in JavaScript both spellings are the same text."""
+    """Escapes a script so that it cannot end its own HTML block; its meaning in JavaScript does not change."""
     return re.sub(r"</(script)", r"<\\/\1", script, flags=re.IGNORECASE).replace("<!--", r"<\!--")

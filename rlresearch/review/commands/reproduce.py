@@ -1,4 +1,4 @@
-"""`reproduce`: trains a run again from what it stored, says what is not as it was, and compares the numbers."""
+"""`reproduce`: trains a run again from its stored configuration, and compares the environment and the numbers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rlresearch.storage.provenance import provenance
 
 
 def reproduce(arguments: argparse.Namespace) -> int:
-    """Prints what differs here, trains, compares; exit code 0 where the numbers are the same, 1 where not."""
+    """Prints differences of versions and machine, trains, and compares. Returns 0 for equal numbers, else 1."""
     with Index(arguments.runs_dir, arguments.cache) as index:
         run = query.one(index, index.runs(), arguments.run)
     record = reader.read_record(run.path)
@@ -43,7 +43,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[list[Any]]:
-    """[what, then, now] of Python, packages, commits and machine, where they are not alike."""
+    """Returns [name, then, now] for Python, packages, commits and machine, where the two differ."""
     rows = [[key, then.get(key), now.get(key)] for key in ("python", "host")]
     packages = [_mapping(each.get("packages")) for each in (then, now)]
     rows += [[name, *(each.get(name) for each in packages)] for name in dict.fromkeys([*packages[0], *packages[1]])]
@@ -60,7 +60,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def differing(then: Columns, now: Columns) -> tuple[int, int, str]:
-    """How many numbers are the same bit for bit, of how many, and where and how far they first are not."""
+    """Returns (equal numbers, all numbers, text). The text gives the first difference and the largest one."""
     names = [name for name in then if name not in ("step", "time") and not name.startswith("speed/")]
     total = sum(len(then[name]) for name in names)
     if len(then.get("step", ())) != len(now.get("step", ())) or any(name not in now for name in names):
@@ -86,7 +86,7 @@ _SOURCES = (("metrics", reader.metrics), ("evaluations", reader.evaluations))
 
 
 def _train(run: Run, arguments: argparse.Namespace) -> Path:
-    """Trains in a process of its own, and returns the run directory that it made."""
+    """Trains in a separate process, and returns the new run directory. Errors: RunError where training fails."""
     command = [sys.executable, "-m", "rlresearch.rerun", str(run.path), "--runs-dir", arguments.runs_dir]
     command += [f"--package={name}" for name in arguments.packages]
     command += [f"--config-dir={arguments.config_dir}"] if arguments.config_dir else []
@@ -94,7 +94,7 @@ def _train(run: Run, arguments: argparse.Namespace) -> Path:
     with subprocess.Popen(command) as process:
         try:
             code = process.wait()
-        except KeyboardInterrupt:  # it was heard there too, and is written down
+        except KeyboardInterrupt:  # the process gets Ctrl-C too; wait until it has recorded that
             process.wait()
             raise
     with Index(arguments.runs_dir, cache=False) as index:

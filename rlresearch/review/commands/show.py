@@ -1,9 +1,10 @@
-"""`show`, `diff` and `tail`: a run closely, runs side by side, a run while it goes on."""
+"""`show`, `diff` and `tail`: shows one run, compares runs, and follows a run during training."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rlresearch.errors import ConfigError, RunError
+from rlresearch.errors import ConfigError, RunError, command_line
 from rlresearch.loggers.formatting import duration, number
 from rlresearch.review import tables
 from rlresearch.review.runs import keys, query, reader
@@ -23,13 +24,14 @@ from rlresearch.review.tables import Column, Grid
 
 _LOG_LINES = 40
 _LONGEST_VALUE = 60
+_LONGEST_COMMAND = 100_000  # characters
 _POLL_S = 0.5
-_MOST_READ = 1 << 20  # bytes at once: who follows a run does not want its whole past
+_MOST_READ = 1 << 20  # bytes read at once; `tail` does not show the whole history of a run
 _BARS = "▁▂▃▄▅▆▇█"
 
 
 def show(arguments: argparse.Namespace) -> int:
-    """Prints one run: what it was, how it ended, its numbers; the end of its log where it did not finish."""
+    """Prints one run: its settings, how it ended, its numbers; also the end of its log if it did not finish."""
     with Index(arguments.runs_dir, arguments.cache) as index:
         run = query.one(index, index.runs(), arguments.run)
         evaluated = _quietly(reader.evaluations, run.path)
@@ -42,11 +44,21 @@ def show(arguments: argparse.Namespace) -> int:
     if run.values.get("status") in ("failed", "killed", "interrupted"):
         parts += _log(run.path / "log.txt")
     tables.display(*parts)
+    print(f"command\n  {_command(record.get('command'))}")  # of a table on a terminal nothing can be pasted
     return 0
 
 
+def _command(recorded: object) -> str:
+    """Returns a run's command as it can be pasted; shortened where it is none."""
+    try:
+        words = shlex.split(str(recorded)) if len(str(recorded)) < _LONGEST_COMMAND else []
+    except ValueError:
+        words = []
+    return command_line(words) if words and recorded is not None else tables.text(recorded)
+
+
 def diff(arguments: argparse.Namespace) -> int:
-    """Prints the keys whose values are not the same in all runs: configuration, code, machine, results."""
+    """Prints the keys whose values differ between the runs: configuration, code, machine, results."""
     with Index(arguments.runs_dir, arguments.cache) as index:
         everything = index.runs()
         runs = [query.one(index, everything, word) for word in arguments.runs]
@@ -67,19 +79,19 @@ def diff(arguments: argparse.Namespace) -> int:
 
 
 def _brief(value: Any) -> str:
-    """So that the runs stay side by side."""
+    """Shortens a value, so that the columns of all runs fit next to each other."""
     line = tables.text(value)
     return line if len(line) <= _LONGEST_VALUE else f"{line[: _LONGEST_VALUE - 1]}…"
 
 
 def tail(arguments: argparse.Namespace) -> int:
-    """Prints the newest rows and log lines of a run, then new ones until it ends or Ctrl-C."""
+    """Prints the newest rows and log lines of a run, then new ones until the run ends or Ctrl-C."""
     with Index(arguments.runs_dir, arguments.cache) as index:
         run = query.one(index, index.runs(), arguments.run)
     wanted = arguments.columns.split(",") if arguments.columns else None
     began = reader.moment(run.values.get("started_at"))
     files = [_Growing(run.path / name, began) for name in ("metrics.jsonl", "evaluations.jsonl", "log.txt")]
-    most: int | None = arguments.rows  # of what was there before
+    most: int | None = arguments.rows  # limits the lines that were already in the files
     while True:
         status = reader.status(_quietly(reader.read_record, run.path))
         lines = sorted((line for file in files for line in file.lines()), key=lambda line: line[0])
@@ -93,13 +105,13 @@ def tail(arguments: argparse.Namespace) -> int:
 
 
 class _Growing:
-    """A file that another process appends to; `lines` gives the whole lines that are new."""
+    """A file to which another process appends; `lines` returns the new complete lines."""
 
     def __init__(self, path: Path, began: datetime | None) -> None:
         self._path, self._began, self._at, self._time = path, began, 0, 0.0
 
     def lines(self) -> list[tuple[float, str, Any]]:
-        """(seconds since the run's start, the file's name, row or text) of each new line; at first only of the last."""
+        """Returns (seconds since the run's start, file name, row or text) for each new line, of the last 1 MiB."""
         if not reader.is_file(self._path):
             return []
         with open(self._path, "rb") as file:
@@ -146,7 +158,6 @@ def _sections(
             ("status", tables.text(values.get("status"))),
             *([("why", tables.text(keys.note(run)))] if keys.note(run) else []),
             *_told(values, ("algo", "env", "seed")),
-            ("command", tables.text(record.get("command"))),
             ("began", f"{tables.column_of('started_at').show(values.get('started_at'))} UTC"),
             ("took", f"{tables.duration_or_none(values.get('duration'))}, {tables.count(values.get('steps'))} steps"),
             *_told(values, ("device", "host", "python")),
@@ -175,7 +186,7 @@ def _evaluations(values: Mapping[str, Any], returns: np.ndarray) -> list[tuple[s
 
 
 def sparkline(values: np.ndarray, width: int = 40) -> str:
-    """Values as bars, the newest last; each bar is the mean of its stretch where there are more than `width`."""
+    """Draws values as bars, the newest last; more than `width` values are averaged in equal parts."""
     values = values[np.isfinite(values)]
     if len(values) == 0:
         return ""
@@ -203,7 +214,7 @@ def _section(title: str, rows: Sequence[tuple[str, str]]) -> Any:
 
 
 def _log(path: Path) -> list[Any]:
-    """The last lines of a log, as they stand there."""
+    """Returns the last lines of a log, with their indentation."""
     from rich.text import Text
 
     lines = reader.end_of(path, reader.TAIL).splitlines()[-_LOG_LINES:]
@@ -212,7 +223,7 @@ def _log(path: Path) -> list[Any]:
 
 
 def _quietly(read: Any, path: Path) -> Any:
-    """What is read, or nothing where it is damaged: `show` says so in the line `why`."""
+    """Calls `read(path)`; returns {} where the file is damaged, which `show` reports in the line `why`."""
     try:
         return read(path)
     except RunError:

@@ -1,4 +1,4 @@
-"""`sync`: stored runs into W&B or TensorBoard, each row once, however often it is asked for and where it is stopped."""
+"""`sync`: copies stored runs to W&B or TensorBoard; each row arrives once, also after an interruption or a repeat."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rlresearch.review.runs.reader import Run
 
 
 def sync(arguments: argparse.Namespace) -> int:
-    """Brings each run to where it is asked for; prints a line a run. Exit code 1 where one could not be brought."""
+    """Copies each run to the mirror `--to` and prints a line for it. Returns exit code 1 where a run failed."""
     runs = _chosen(arguments)
     into = {"wandb": _to_wandb, "tensorboard": _to_tensorboard}[arguments.to]
     if arguments.to == "wandb":
@@ -45,7 +45,7 @@ def sync(arguments: argparse.Namespace) -> int:
         except (ConfigError, RunError) as error:
             print(tables.text(f"{run.name}: {one_line(str(error))}"), file=sys.stderr, flush=True)
             failed += 1
-            if isinstance(error, client.NoAnswer):  # nor will it for the others
+            if isinstance(error, client.NoAnswer):  # then W&B will not answer for the other runs either
                 break
     return 1 if failed else 0
 
@@ -54,7 +54,7 @@ def _chosen(arguments: argparse.Namespace) -> list[Run]:
     if not arguments.runs and not arguments.since and not arguments.status:
         raise ConfigError("sync: name the runs, by name, number or filter; all of them are 'name~.'")
     paths = [Path(word) for word in arguments.runs]
-    if all((path / "run.json").is_file() for path in paths):  # as a run that ended says it, wherever one stands
+    if all((path / "run.json").is_file() for path in paths):  # paths, as a run prints them at its end
         return [_run(path) for path in paths]
     with Index(arguments.runs_dir, arguments.cache) as index:
         runs = query.choose(index, arguments.runs, arguments.since, arguments.status).runs
@@ -78,7 +78,7 @@ def _to_wandb(run: Run, arguments: argparse.Namespace) -> str:
 
 
 def _settings(run: Run, arguments: argparse.Namespace) -> WandbSettings:
-    """As the run was configured; what the command line says wins."""
+    """Returns the W&B settings of the run's configuration; the command line has priority."""
     logger = reader.read_config(run.path).get("logger")
     stored = logger.get("wandb") if isinstance(logger, dict) else None
     settings = make(WandbSettings, stored if isinstance(stored, dict) else {}, "logger.wandb")
@@ -91,7 +91,7 @@ def _to_tensorboard(run: Run, _: argparse.Namespace) -> str:
     there = any(folder.glob("events.out.tfevents.*")) if folder.is_dir() else False
     if there and points and marked(run.path, "tensorboard").get("position") == points[-1].position:
         return f"was there already ({len(points):,} rows)"
-    # TensorFlow writes these files, and is not loaded here.
+    # A separate process, because TensorFlow writes these files and this process does not load it.
     command = [sys.executable, "-m", "rlresearch.loggers.tensorboard", str(run.path)]
     answer = subprocess.run(command, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if answer.returncode:

@@ -1,4 +1,5 @@
-/* The charts. Each is drawn when it comes near the screen, so that a page of thousands of runs is there at once. */
+/* The charts. Each is drawn when it comes near the visible part of the page, so that a page with thousands of runs
+   opens fast. */
 const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#A6761D"];
 const SCALE = ["#3b528b", "#2c6f8e", "#21908d", "#35b779", "#7ad151", "#d8c421", "#f89540"]; // from low to high
 const DASHES = ["solid", "dash", "dot", "dashdot"];
@@ -8,7 +9,7 @@ const colour = (at) => COLOURS[at % COLOURS.length];
 const dash = (at) => DASHES[Math.floor(at / COLOURS.length) % DASHES.length];
 const clear = (hex, alpha) => `rgba(${[1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)).join(",")},${alpha})`;
 
-/* place -> what draws it, until it is drawn */
+/* element -> the function that draws its chart, until it is drawn */
 const waiting = new Map();
 const near = new IntersectionObserver((entries) => entries.forEach((entry) => {
   entry.target.near = entry.isIntersecting;
@@ -63,7 +64,7 @@ function curveTraces(course, env) {
   });
   return [...traces, ...runningTraces(course, env)];
 }
-/* Runs that go on are in no group yet: each is a line of its own. */
+/* Running runs are in no group yet, so each is a separate line. */
 function runningTraces(course, env) {
   const going = rows.filter((run) => value(run, "status") === "running" && !groupOf.has(run) && course.runs[run]);
   const here = going.filter((run) => env === "" || envs.length < 2 || written(value(run, "env")) === env);
@@ -126,7 +127,7 @@ function drawScatter() {
   });
   draw($("scatter"), traces, { xaxis: { title: { text: plain(across) }, type: wide(drawn.map((run) => value(run, across))) ? "log" : undefined }, yaxis: { title: { text: plain(up) } } });
 }
-/* plotly's own parallel coordinates make code of text, which the page's policy forbids: here they are lines. */
+/* Parallel coordinates as lines: plotly's own chart type evaluates text as code, which the page's policy forbids. */
 function drawParallel() {
   const up = $("up").value, keys = [...axes().filter((key) => key !== up), up];
   const drawn = rows.filter((run) => typeof value(run, up) === "number").slice(0, MOST_LINES);
@@ -140,7 +141,7 @@ function drawParallel() {
     xaxis: { tickvals: keys.map((_, at) => at), ticktext: keys.map((key) => plain(short(key))), showgrid: true, zeroline: false, range: [-0.15, keys.length - 0.85] } });
 }
 const axes = () => data.varying.filter((key) => new Set(rows.map((run) => written(value(run, key)))).size > 1).slice(0, MOST_AXES);
-/* Where values stand on an axis from 0 to 1, and what is written beside it. */
+/* Returns the positions of values on an axis from 0 to 1, and the labels of the axis. */
 function axisOf(values) {
   const numbers = values.filter((each) => typeof each === "number");
   if (numbers.length && numbers.length === values.filter(known).length) {

@@ -1,7 +1,8 @@
-/* What is shown: the runs, in columns, and their groups. A live page asks its server for other groups, with intervals and
-   claims; a file makes them itself, and then says no more of a group than its middle, its worst and its best run. */
-let data = null; // as it was given
-let view = null; // groups, table, claims, notes, scores, intervals, profile: as they are shown
+/* The shown data: the runs, in columns, and their groups. A live page requests other groups from its server, with
+   intervals and claims. A file computes them itself, and then shows only the middle, the worst and the best run of a
+   group. */
+let data = null; // as received
+let view = null; // the shown groups, table, claims, notes, scores, intervals and profile
 let rows = []; // the runs that the filter leaves, by place
 let groupOf = new Map();
 let envs = [];
@@ -44,7 +45,7 @@ function filtered() {
   return places().filter((run) => tests.every((each) => each(run)));
 }
 
-/* ---- other groups, made here ---- */
+/* ---- other groups, computed in the browser ---- */
 const STATISTICS = new Map([["IQM", middle], ["mean", average], ["median", median]]);
 function average(values) { return values.reduce((sum, each) => sum + each, 0) / values.length; }
 function middle(values) {
@@ -99,7 +100,7 @@ function profiles(groups) {
   });
   return made;
 }
-/* Several runs' curves at the same places, from where the last begins to where the first ends. */
+/* Interpolates the curves of several runs at the same x, from where the last begins to where the first ends. */
 function aligned(lines) {
   const there = lines.filter((line) => line && line[0].length);
   if (!there.length) return [[], [], [], []];
@@ -130,7 +131,7 @@ function look() {
   groupOf = new Map();
   view.groups.forEach((group, at) => group.runs.forEach((run) => groupOf.set(run, at)));
 }
-/* The curves of a metric: in the file, or from the server. Null where runs have come or gone in the meantime. */
+/* Returns the curves of a metric, from the file or the server; null where the set of runs has changed meanwhile. */
 async function courseOf(name) {
   if (!data.mark) {
     const metric = data.metrics.find((each) => each.name === name);
@@ -140,7 +141,7 @@ async function courseOf(name) {
   const found = await courses.get(name);
   return found.shape === data.shape ? found : null;
 }
-/* Of a live page: what its server knows, with the filter and the groups as they are now. */
+/* On a live page, sends a request to the server, with the current filter and groups. */
 function ask(what, words = {}) {
   const wish = { by: state.get("by") || "", filter: state.get("filter") || "", all: state.get("all") || "", ...words };
   return fetch(`${what}?${new URLSearchParams(wish)}`, { credentials: "same-origin" });

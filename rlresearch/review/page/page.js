@@ -1,7 +1,7 @@
-/* The page: its controls, the address, the keyboard, and what is new on a live page. */
-const EVERY_MS = 5000; // or ten times what an answer takes
+/* The page: its controls, the URL, the keyboard, and updates of a live page. */
+const EVERY_MS = 5000; // or ten times the time of an answer
 const CHECKS = ["band", "each", "log"];
-let timer = null, wishes = 0, stale = true; // stale: what is shown is not what was wished
+let timer = null, wishes = 0, stale = true; // stale: the shown data does not fit the last choices yet
 
 function build() {
   look();
@@ -40,7 +40,7 @@ function buildGroups() {
   $("notes").replaceChildren(...(view.groups.length ? [] : [el("li", {}, rows.length ? "no run of these has finished: tick “unfinished too” to compare them as they are" : "no run is meant")]),
     ...view.notes.map((note) => el("li", {}, note)));
 }
-/* A place for each environment's charts; those that are there stay, so that the page does not jump. */
+/* Makes a panel for each environment's charts; existing panels stay, so that the page does not jump. */
 function buildPanels() {
   const shownEnvs = envs.length ? envs : [""];
   if ($("panels").dataset.envs === JSON.stringify(shownEnvs)) return;
@@ -75,7 +75,7 @@ function drawAll() {
   document.querySelectorAll("main > section").forEach((section, at) => { $("nav").children[at].hidden = section.hidden; });
 }
 
-/* ---- what a person wishes ---- */
+/* ---- the user's choices ---- */
 function wish(key, what) {
   keep(key, what);
   showing = ROWS;
@@ -135,7 +135,7 @@ function press(event) {
   else if (/^[1-9]$/.test(event.key)) [...$("nav").children].filter((button) => !button.hidden)[Number(event.key) - 1]?.click();
 }
 
-/* ---- a live page asks for what is new; a file has nobody to ask ---- */
+/* ---- a live page requests updates; a file has no server ---- */
 async function follow() {
   clearTimeout(timer);
   const mine = ++wishes, began = performance.now();
@@ -162,7 +162,7 @@ async function taken(answer) {
   if (opened && run >= 0 && value(run, "status") === "running" && !$("dialog").querySelector("video")) openRun(run);
 }
 
-/* This stands before plotly's script, which takes a second to load: the first answer is asked for in the meantime. */
+/* This comes before plotly's script, which takes a second to load; the first request runs meanwhile. */
 fromAddress();
 const given = JSON.parse($("data").textContent);
 let early = given ? null : ask("data.json");

@@ -1,4 +1,4 @@
-/* The table of runs, one run closely, and several side by side. */
+/* The table of runs, the details of one run, and the comparison of several runs. */
 const ROWS = 200;
 const HEADS = ["name", "status", "algo", "env", "seed", "steps", "final", "best", "duration", "note"];
 const FACTS = ["status", "note", "algo", "env", "seed", "steps", "final", "best", "duration", "started_at", "steps_per_second", "device", "host", "key"];
@@ -110,7 +110,7 @@ function drawEvaluations(rows, place) {
     { x: rows.map(([step]) => step), y: rows.map(([, , returns]) => average(returns.filter(known))), mode: "lines+markers", name: "mean", line: { color: COLOURS[0] }, marker: { size: 5 } },
   ], { xaxis: { title: { text: "environment steps" } }, yaxis: { title: { text: "return of an episode" } } });
 }
-/* Its curves and its evaluations' episodes: a live page asks, a file has curves with fewer points. */
+/* Returns the curves and the evaluations of a run. A live page requests them; a file has curves with fewer points. */
 async function closely(run) {
   if (data.mark) {
     const answer = await ask("run.json", { run: value(run, "id") });
@@ -140,7 +140,7 @@ function openDifferences() {
   openDialog(`Differences of ${runs.length} runs`, table(["key", ...runs.map((run) => written(value(run, "name")))], [...results, ...others].map((key) => [key, ...runs.map((run) => shown(key, value(run, key)))])));
   keep("run", "differences", true);
 }
-/* From one run to the next as they stand in the table. */
+/* Opens the next run in the order of the table. */
 function openNext(by) {
   const ordered = sorted(), at = ordered.indexOf(placeOf(opened));
   if (at >= 0 && ordered[at + by] !== undefined) openRun(ordered[at + by]);

@@ -1,5 +1,5 @@
-/* Text, numbers and elements. Whatever comes from runs is put on the page as text, never as HTML; plotly, which reads a
-   little HTML in its labels, is given text whose < and & are written out. */
+/* Text, numbers and elements. Data of runs is put on the page as text, never as HTML. Plotly reads some HTML in its
+   labels, so it gets text in which < and & are escaped. */
 const $ = (id) => document.getElementById(id);
 const own = (object, key) => Object.hasOwn(object, key);
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
@@ -54,7 +54,7 @@ function fill(select, names, chosen) {
   if (names.includes(chosen)) select.value = chosen;
 }
 
-/* What a person chose stands in the address, so that it can be sent on: #metric=...&filter=...&run=... */
+/* The user's choices are in the URL, so that it can be shared: #metric=...&filter=...&run=... */
 let state = new URLSearchParams(location.hash.slice(1));
 function keep(key, what, step = false) {
   if (known(what)) state.set(key, what); else state.delete(key);

@@ -1,1 +1,1 @@
-"""Reading run directories: index, filters, curves, other people's files."""
+"""Reads run directories: index, filters, groups, curves, and files of other programs."""

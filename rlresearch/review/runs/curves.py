@@ -1,4 +1,4 @@
-"""A metric over the course of training: of one run, and of several put on the same steps."""
+"""Curves of a metric during training: of one run, and of several runs at the same steps."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 
 from rlresearch.review.runs.reader import Columns
 
-POINTS = 400  # of one run's curve; a screen shows no more
+POINTS = 400  # points of one curve; a screen cannot show more
 
 
 class Curve(NamedTuple):
-    """x: steps or seconds, rising; y: a metric, finite; float64 of one length."""
+    """x: increasing steps or seconds. y: finite values of a metric. Both are float64[points]."""
 
     x: np.ndarray
     y: np.ndarray
 
 
 class Aligned(NamedTuple):
-    """x: float64[points]; y: float64[runs, points] without NaN. cut: how many runs end before the longest does."""
+    """x: float64[points]. y: float64[runs, points] without NaN. cut: how many runs end before the longest run."""
 
     x: np.ndarray
     y: np.ndarray
@@ -29,7 +29,7 @@ class Aligned(NamedTuple):
 
 
 def curve(columns: Columns, metric: str, axis: str = "step") -> Curve:
-    """The rows of a run that have the metric. axis: step, or time in seconds."""
+    """Returns a curve from those rows of a run that have the metric. axis: "step", or "time" in seconds."""
     if metric not in columns or axis not in columns:
         return Curve(np.empty(0), np.empty(0))
     x, y = columns[axis], columns[metric]
@@ -38,8 +38,9 @@ def curve(columns: Columns, metric: str, axis: str = "step") -> Curve:
 
 
 def smooth(line: Curve, by: float) -> Curve:
-    """Each point as the mean of the last `by` points; with `by` below 1 the exponential average that keeps `by` of
-    the past at each point, corrected for its start as Adam's moments are. 0 and 1 change nothing.
+    """Smooths a curve. by: each point becomes the mean of the last `by` points; 0 and 1 change nothing.
+
+    Below 1, `by` is the weight of the past in an exponential average, with the bias correction of Adam's moments.
     """
     if by in (0.0, 1.0) or len(line.y) < 2:
         return line
@@ -52,9 +53,9 @@ def smooth(line: Curve, by: float) -> Curve:
 
 
 def align(lines: Sequence[Curve], points: int = POINTS) -> Aligned:
-    """Several runs at the same places: at those of all of them, thinned to `points`, linearly in between.
+    """Interpolates several curves linearly at the same x. These are all x of all runs, thinned to `points`.
 
-    Places go from where the last run begins to where the first one ends, so that every run counts at every place.
+    They start where the last run begins and stop where the first run ends, so that every run has a value at every x.
     """
     lines = [line for line in lines if len(line.x)]
     if not lines:
@@ -72,7 +73,7 @@ def align(lines: Sequence[Curve], points: int = POINTS) -> Aligned:
 
 
 def thin(line: Curve, points: int = POINTS) -> Curve:
-    """At most about `points`: the lowest and the highest of each stretch, so that no peak is lost."""
+    """Thins a curve to about `points` points: the lowest and the highest of each part, so that no peak is lost."""
     if len(line.x) <= points:
         return line
     kept = {0, len(line.x) - 1}
@@ -83,7 +84,7 @@ def thin(line: Curve, points: int = POINTS) -> Curve:
 
 
 def value_at(line: Curve, place: float | None) -> float:
-    """The newest value at `place` or before; the last one for None; NaN where the run did not get there."""
+    """Returns the last value at or before x = `place`; for None, the last one; NaN where the run ends before."""
     if not len(line.x):
         return math.nan
     if place is None:
@@ -95,13 +96,16 @@ def value_at(line: Curve, place: float | None) -> float:
 
 
 def reached(line: Curve, threshold: float, lower: bool = False) -> float:
-    """Where the metric first is at the threshold or beyond; infinity where it never is."""
+    """Returns the first x at which the metric reaches the threshold; infinity where it never does.
+
+    lower: whether to reach means to be at most, not at least, the threshold.
+    """
     there = np.flatnonzero(line.y <= threshold if lower else line.y >= threshold)
     return float(line.x[there[0]]) if len(there) else math.inf
 
 
 def _slack(line: Curve) -> float:
-    """Less than one of its own gaps is no early end."""
+    """Returns how much earlier a run may end without counting as cut: less than its own largest gap."""
     return float(np.diff(line.x).max()) * 0.999 if len(line.x) > 1 else 0.0
 
 

@@ -1,4 +1,4 @@
-"""Runs that differ in their seed only, put together: by the keys named, or by whatever else differs among them."""
+"""Groups runs that differ only in their seed: by given keys, or by all settings that differ among the runs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rlresearch.review.runs import keys, query
 from rlresearch.review.runs.reader import Run
 
 _FIRST = ("algo", "env")
-_NAMED = 8  # settings of a label; more of them are counted
+_NAMED = 8  # settings that a label shows; of further ones it gives only the number
 
 
 class Group(NamedTuple):
-    """label: what tells it from the others; values: the keys that it was made by; runs: one for each seed."""
+    """label: a unique name. values: the values of the keys that define the group. runs: one for each seed."""
 
     label: str
     values: dict[str, object]
@@ -23,18 +23,19 @@ class Group(NamedTuple):
 
 
 class Grouped(NamedTuple):
-    """The groups, and notes on what was left out or mixed, a line each."""
+    """The groups, and notes about runs that were left out or mixed, one line each."""
 
     groups: list[Group]
     notes: list[str]
 
 
 def group(runs: Sequence[Run], by: str | None = None, unfinished: bool = False, task: str | None = None) -> Grouped:
-    """Groups of runs, in the order of their labels.
+    """Returns groups of runs, sorted by label.
 
-    by: comma-separated keys; None: algo, env and every setting that differs among the runs of an algorithm in an
-    environment. unfinished: also runs that did not finish. task: a key that never makes a group (compare --across).
-    Of several runs of one seed in a group only the newest counts: it would be one result counted twice.
+    by: comma-separated keys; None means algo, env, and every setting that differs among the runs of one algorithm in
+    one environment. unfinished: whether to include runs that did not finish. task: a key that never separates groups
+    (compare --across). If a group has several runs with one seed, only the newest counts, so that no result counts
+    twice.
     """
     notes: list[str] = []
     if not unfinished:
@@ -56,7 +57,7 @@ def group(runs: Sequence[Run], by: str | None = None, unfinished: bool = False, 
 
 
 def find(groups: Iterable[Group], label: str) -> Group:
-    """The group of a label, or the only one that begins so. ConfigError where there is none."""
+    """Returns the group with this label, or the only one whose label begins so. Errors: ConfigError without one."""
     groups = list(groups)
     exact = [each for each in groups if each.label == label]
     begins = [each for each in groups if each.label.startswith(label)]
@@ -68,7 +69,7 @@ def find(groups: Iterable[Group], label: str) -> Group:
 
 
 def _finished(runs: Sequence[Run], notes: list[str]) -> list[Run]:
-    """Those that finished; the note counts the others, since leaving out failures flatters."""
+    """Returns the finished runs. A note counts the others, because results without failures look too good."""
     others: dict[str, int] = defaultdict(int)
     for run in runs:
         others[str(run.values.get("status"))] += 1
@@ -88,19 +89,19 @@ def _by_keys(runs: Sequence[Run], names: Sequence[str]) -> list[tuple[dict[str, 
 
 
 def _by_differences(runs: Sequence[Run], task: str | None) -> list[tuple[dict[str, object], list[Run]]]:
-    """By algo and env, and within these by what else differs."""
+    """Groups by algo and env, and within these by all other settings that differ."""
     first = [key for key in _FIRST if key != task]
     made = []
     for _, together in _by_keys(runs, _FIRST):
         made += _by_keys(together, [*first, *_telling(together, keys.differing(together))])
     merged: dict[tuple, tuple[dict[str, object], list[Run]]] = {}
-    for values, members in made:  # the same group in several tasks
+    for values, members in made:  # a group may occur in several tasks
         merged.setdefault(tuple(values.items()), (values, []))[1].extend(members)
     return list(merged.values())
 
 
 def _telling(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
-    """Of keys that divide the runs, as few as divide them as finely; of two that divide alike the shorter."""
+    """Returns as few of these keys as possible that separate the runs as finely as all do; short keys first."""
     kept: list[str] = []
     parts = 1
     for name in sorted(names, key=lambda name: (name.count("_target_"), name.count("."), len(name))):
@@ -112,7 +113,7 @@ def _telling(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
 
 
 def _one_for_each_seed(runs: Sequence[Run], task: str | None) -> list[Run]:
-    """The newest of each seed (and task); runs without a seed all stay."""
+    """Returns the newest run of each seed (and task), and all runs without a seed."""
     newest: dict[object, Run] = {}
     for run in runs:  # newest first, as an index lists them
         seed = run.values.get("seed")
@@ -129,7 +130,7 @@ def _label(values: dict[str, object]) -> str:
 
 
 def _short(key: str) -> str:
-    """The last part of a key, with the part above it where that alone says nothing."""
+    """Returns the last part of a key, or the last two where the last one is too general."""
     parts = key.split(".")
     return ".".join(parts[-2:]) if parts[-1] in ("_target_", "id", "over", "hidden") else parts[-1]
 

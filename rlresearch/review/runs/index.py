@@ -1,8 +1,8 @@
-"""All runs below a folder, with a cache that makes the second look fast and may be deleted at any time.
+"""Lists all runs below a folder. A cache makes later calls fast; it may be deleted at any time.
 
-The cache is one SQLite file for each folder of runs, in the user's cache folder. What it says of a run holds as long as
-size and time of change of the run's files do; a new or changed run is read again, and only that one. A cache that
-cannot be used (a full disk, another version, a damaged file) costs time and nothing else.
+The cache is one SQLite file for each folder of runs, in the user's cache folder. An entry is valid as long as size and
+modification time of the run's files do not change; only new and changed runs are read again. If the cache cannot be
+used (a full disk, another version, a damaged file), commands are slower but still correct.
 """
 
 from __future__ import annotations
@@ -25,20 +25,23 @@ from rlresearch.errors import ConfigError, RunError
 from rlresearch.review.runs import reader
 from rlresearch.review.runs.reader import Columns, Run
 
-VERSION = 2  # of the cache's tables and of what `reader.read` returns; another one is built anew
+VERSION = 2  # of the tables and of the result of `reader.read`; a cache of another version is replaced
 _TABLES = """
 CREATE TABLE runs (key TEXT PRIMARY KEY, stamps TEXT, vals BLOB) WITHOUT ROWID;
 CREATE TABLE columns (name TEXT, key TEXT, stamps TEXT, vals BLOB, PRIMARY KEY (name, key));
 CREATE TABLE listing (number INTEGER PRIMARY KEY, key TEXT);
 """
-PARALLEL = 300  # so many runs to read are worth starting processes for
-_AT_ONCE = 100  # runs handed to a process together
-_FEW = 500  # runs that are asked for one by one
+PARALLEL = 300  # from this number of runs on, several processes read them
+_AT_ONCE = 100  # runs per task of such a process, and per write to the cache
+_FEW = 500  # up to this number of runs, a query names each of them
 _ENDED = ("finished", "pruned", "failed", "interrupted", "killed")
 
 
 class Index:
-    """The runs below `root`. Close it, or use it in a `with`. Errors: ConfigError where there is no such folder."""
+    """The runs below `root`. Call `close`, or use it in a `with`. Errors: ConfigError where `root` is not a folder.
+
+    stamps: for each run's key, `reader.stamps`. samples: for each long run that was sampled, its number of rows.
+    """
 
     def __init__(self, root: str | os.PathLike[str], cache: bool = True, folder: Path | None = None) -> None:
         self.root = Path(root)
@@ -56,12 +59,12 @@ class Index:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the cache; may be called again."""
+        """Closes the cache; a second call does nothing."""
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
 
     def runs(self) -> list[Run]:
-        """Every run, the newest first; reads what is new or has changed."""
+        """Returns all runs, the newest first; reads only new and changed runs."""
         with _without_collection():
             known = {key: (old, values) for key, old, values in self.ask("SELECT key, stamps, vals FROM runs")}
             self.stamps = dict(_found(str(self.root), known))
@@ -75,10 +78,11 @@ class Index:
         return sorted(runs, key=_age, reverse=True)
 
     def columns(self, runs: Sequence[Run], names: Sequence[str], drawn: bool = False) -> list[Columns]:
-        """For each run its `step`, `time` and the named metrics, of one length; {} for a run that has none of them.
+        """Returns for each run the columns `step`, `time` and `names`, of one length; {} where it has none of `names`.
 
-        eval/... comes from the evaluations, everything else from the metrics rows; all of `names` from one of the two.
-        drawn: of files longer than `reader.LONG` a sample will do; `samples` then says how many rows they hold.
+        names: either all eval/..., from the evaluations, or all other metrics, from the metrics rows. drawn: whether a
+        sample is enough for files larger than `reader.LONG`; `samples` then has the number of their rows. Errors:
+        ValueError for names of both kinds.
         """
         evaluated = {name.startswith("eval/") for name in names}
         if len(evaluated) > 1:
@@ -96,22 +100,22 @@ class Index:
         ]
 
     def metric_names(self, runs: Iterable[Run]) -> list[str]:
-        """The metrics that any of the runs has, evaluations first."""
+        """Returns the metrics that at least one of the runs has, evaluations first."""
         names = dict.fromkeys(name for run in runs for name in run.values if "/" in name)
         first = ("eval/return", "train/return", "eval/", "train/")
         return sorted(names, key=lambda name: (*(not name.startswith(each) for each in first), name))
 
     def remember(self, runs: Sequence[Run]) -> None:
-        """Keeps this order: `number` 1 is its first."""
+        """Stores a listing, so that later commands can name its runs by number, from 1."""
         self._tell("DELETE FROM listing", [()])
         self._tell("INSERT INTO listing VALUES (?, ?)", list(enumerate((run.key for run in runs), start=1)))
 
     def remembered(self) -> list[str]:
-        """The keys of the last listing, in its order."""
+        """Returns the keys of the last listing, in its order."""
         return [key for (key,) in self.ask("SELECT key FROM listing ORDER BY number")]
 
     def _read(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """What `reader.read` finds in the runs named, into the cache and into what is returned."""
+        """Reads runs with `reader.read`, stores the results in the cache, and returns their values by key."""
         read = iter(_spread(reader.read, [self.root / key for key in keys], "reading runs"))
         found: dict[str, dict[str, Any]] = {}
         for at in range(0, len(keys), _AT_ONCE):
@@ -129,7 +133,7 @@ class Index:
             self._tell("DELETE FROM columns WHERE key = ?", gone)
 
     def _kept(self, runs: Sequence[Run], wanted: Sequence[str], source: str) -> list[Columns]:
-        """Columns from the cache where it has them; the others' files are read as a whole, and kept, once."""
+        """Returns columns from the cache. If a run is not there, its file is read completely and cached."""
         known = self._from_cache({run.key for run in runs}, [source + name for name in (*wanted, "")])
         fresh = [run for run in runs if run.key not in known]
         read = iter(_spread(partial(_read_columns, source), [run.path for run in fresh], "reading rows"))
@@ -140,7 +144,7 @@ class Index:
         return [known[run.key] for run in runs]
 
     def _of_long(self, run: Run, names: Sequence[str], drawn: bool) -> Columns:
-        """Of a run that is too long to be kept: what is asked for, and no more."""
+        """Reads only the wanted columns of a run that is too long for the cache."""
         try:
             if not drawn:
                 return reader.metrics(run.path, names)
@@ -165,7 +169,7 @@ class Index:
         return known
 
     def _keep(self, batch: Sequence[tuple[Run, Columns]], source: str) -> None:
-        """Columns of runs that have ended; the empty name says that the run was read, even if it has none."""
+        """Caches the columns of runs that have ended. The column "" marks a run as read, also if it has no columns."""
         rows = []
         for run, columns in batch:
             if run.values.get("status") in _ENDED:
@@ -187,7 +191,7 @@ class Index:
 
 
 def cache_folder() -> Path | None:
-    """`rlresearch/review` in the user's cache folder; None for a user without a home."""
+    """Returns `rlresearch/review` in the user's cache folder; None for a user without a home."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlresearch" / "review"
     except RuntimeError:
@@ -195,8 +199,8 @@ def cache_folder() -> Path | None:
 
 
 def _found(root: str, known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(key, stamps) of every run below `root`. A run's own folders are not entered, links are not followed, and a name
-    that is no UTF-8 is nobody's run.
+    """Yields (key, stamps) for every run below `root`. It does not enter the folders of a run, does not follow links,
+    and skips names that are not UTF-8.
     """
     ahead = [""]
     while ahead:
@@ -226,7 +230,7 @@ def _is_utf8(name: str) -> bool:
 def _read_columns(source: str, path: Path) -> Columns:
     try:
         return reader.evaluations(path) if source == "e" else reader.metrics(path)
-    except RunError:  # damaged: `ls` and `verify` say so
+    except RunError:  # the file is damaged; `ls` and `verify` report it
         return {}
 
 
@@ -236,7 +240,7 @@ def _is_long(run: Run) -> bool:
 
 
 def _spread(read: Any, things: Sequence[Path], what: str) -> Iterable[Any]:
-    """`read` of each thing, in order; by several processes where there are many."""
+    """Returns `read(path)` for each path, in order; uses several processes where there are many."""
     if len(things) < PARALLEL:
         return map(read, things)
     return _by_processes(read, things, what)
@@ -263,15 +267,15 @@ def _digest(root: Path) -> str:
 
 
 def _opened(file: Path | None) -> sqlite3.Connection:
-    """The cache at `file`, made anew where it is damaged or of another version; None: one that is never kept."""
+    """Opens the cache at `file`; replaces it where it is damaged or of another version. None: a cache in memory."""
     if file is not None:
         for _ in range(2):
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 return _prepared(sqlite3.connect(file, timeout=5.0))
-            except (OSError, sqlite3.OperationalError):  # locked, or not to be written
+            except (OSError, sqlite3.OperationalError):  # locked or read-only: use a cache in memory
                 break
-            except sqlite3.DatabaseError:  # damaged, or of another version
+            except sqlite3.DatabaseError:  # damaged or of another version: delete it and try again
                 with contextlib.suppress(OSError):
                     file.unlink()
     return _prepared(sqlite3.connect(":memory:"))
@@ -284,13 +288,13 @@ def _prepared(db: sqlite3.Connection) -> sqlite3.Connection:
     elif version != VERSION:
         db.close()
         raise sqlite3.DatabaseError("of another version")
-    db.execute("PRAGMA synchronous = OFF")  # what a power loss damages is made anew
+    db.execute("PRAGMA synchronous = OFF")  # faster; a cache that a power loss damages is replaced
     return db
 
 
 @contextlib.contextmanager
 def _without_collection() -> Iterator[None]:
-    """Ten thousand dictionaries are made at once: looking for garbage among them takes longer than making them."""
+    """Disables garbage collection: with ten thousand new dictionaries it takes longer than reading them."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""What the keys of a run are about: which are choices of a person, and which only follow."""
+"""Classifies the keys of a run: settings that the user chose, and facts that only follow from a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rlresearch.review.runs.query import keys
 from rlresearch.review.runs.reader import Run
 
 ABOUT = ("configuration", "code", "machine", "result", "origin", "time", "metrics")
-# An entry stands for its key and for all below it.
+# An entry means its key and all keys below it.
 _NOT_CONFIGURATION = {
     "code": ("git", "package_git", "packages", "python", "schema_version", "imported", "nondeterminism"),
     "machine": ("host", "device"),
@@ -16,32 +16,32 @@ _NOT_CONFIGURATION = {
     "origin": ("pid", "command", "overrides", "choices", "population", "sweep", "trial", "resumes", "state_digest"),
     "time": ("started_at", "finished_at", "wall_time_s", "training_time_s", "steps_per_second"),
 }
-# Settings that decide where and how a run is made, not what is learned in it.
+# Settings that decide where and how a run is made, but do not define a different experiment.
 _INDIFFERENT: tuple[str, ...] = ("seed", "runs_dir", "threads", "compile_cache", "deterministic", "logger")
 _INDIFFERENT += ("runner", "eval", "checkpoint")
 
 
 def about(key: str) -> str:
-    """One of ABOUT."""
+    """Returns the class of a key, one of ABOUT."""
     if "/" in key:
         return "metrics"
     return next((name for name, keys in _NOT_CONFIGURATION.items() if _below(key, keys)), "configuration")
 
 
 def is_choice(key: str) -> bool:
-    """Whether two runs that differ in this are runs of different things."""
+    """Returns whether two runs that differ in this key are different experiments."""
     return about(key) == "configuration" and not _below(key, _INDIFFERENT)
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """The choices of which these runs have more than one value."""
+    """Returns the keys of choices that differ among these runs."""
     values = [run.values for run in runs]
     chosen = [key for key in keys(runs) if is_choice(key)]
     return [key for key in chosen if len({each.get(key) for each in values}) > 1]
 
 
 def note(run: Run) -> str | None:
-    """Why a run did not finish, or what is wrong with its directory."""
+    """Returns why a run did not finish, or the fault of its directory; None where all is well."""
     values = run.values
     if values.get("problem"):
         return values["problem"]

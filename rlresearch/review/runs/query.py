@@ -1,4 +1,4 @@
-"""Which runs are meant: filters such as `algo.gamma>0.9`, names by prefix, numbers of the last listing."""
+"""Chooses runs by filters such as `algo.gamma>0.9`, by parts of names, or by numbers of the last listing."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _LATEST = "latest"
 
 
 class Filter(NamedTuple):
-    """`key sign value` as typed: = and != compare with any of comma-separated values, ~ searches a pattern."""
+    """A filter `key sign value`: = and != compare with comma-separated values, ~ searches a regular expression."""
 
     key: str
     sign: str
     value: str
 
     def holds(self, values: Mapping[str, Any]) -> bool:
-        """Whether a run with these values is meant. What a run does not have is null."""
+        """Returns whether a run with these values passes the filter. A key that a run lacks has the value null."""
         there = values.get(self.key)
         if self.sign == "~":
             return there is not None and re.search(self.value, written(there), re.IGNORECASE) is not None
@@ -48,7 +48,7 @@ class Filter(NamedTuple):
 
 
 def filters(words: Sequence[str], runs: Sequence[Run]) -> list[Filter]:
-    """Parsed filters. ConfigError where a key is of no run, with the nearest one that is."""
+    """Parses filters. Errors: ConfigError where no run has a key, with the nearest existing key."""
     parsed = []
     for word in words:
         match = _FILTER.fullmatch(word)
@@ -62,7 +62,7 @@ def filters(words: Sequence[str], runs: Sequence[Run]) -> list[Filter]:
 
 
 def known_key(key: str, runs: Sequence[Run]) -> str:
-    """The key itself, or the only one that ends with it: lr for optimizer.lr. ConfigError where no run has it."""
+    """Returns the full key: itself, or the only key that ends with it (lr: optimizer.lr). Errors: ConfigError."""
     if not runs or any(key in run.values for run in runs):
         return key
     known = keys(runs)
@@ -75,7 +75,7 @@ def known_key(key: str, runs: Sequence[Run]) -> str:
 
 
 def keys(runs: Iterable[Run]) -> list[str]:
-    """All keys of all runs, what is asked for most at first."""
+    """Returns all keys of all runs, the most important ones first."""
     first = ("name", "status", "algo", "env", "seed", "final", "best", "steps", "duration")
     found: dict[str, Any] = {}
     for run in runs:
@@ -83,17 +83,17 @@ def keys(runs: Iterable[Run]) -> list[str]:
     return [*(name for name in first if name in found), *(name for name in found if name not in first)]
 
 
-class Chosen(NamedTuple):
-    """The runs that a command line means, and whether it named any by itself (and did not only filter)."""
+class Selection(NamedTuple):
+    """The chosen runs. named: whether the command line named runs, and did not only filter."""
 
     runs: list[Run]
     named: bool
 
 
-def choose(index: Index, words: Sequence[str], since: str | None = None, status: str | None = None) -> Chosen:
-    """Runs by reference (a union), less those that a filter, `since` or `status` leaves out.
+def choose(index: Index, words: Sequence[str], since: str | None = None, status: str | None = None) -> Selection:
+    """Returns all runs that the words name, if they pass every filter, `since` and `status`.
 
-    Without a reference all runs are taken. ConfigError where a reference names none, or more than one.
+    Without names, all runs are candidates. Errors: ConfigError where a name fits no run, or more than one.
     """
     everything = index.runs()
     tests = [word for word in words if _is_filter(word)]
@@ -113,12 +113,14 @@ def choose(index: Index, words: Sequence[str], since: str | None = None, status:
     if since:
         earliest = parse_moment(since)
         runs = [run for run in runs if (began := moment(run.values.get("started_at"))) and began >= earliest]
-    return Chosen(runs, bool(named))
+    return Selection(runs, bool(named))
 
 
 def one(index: Index, runs: Sequence[Run], word: str) -> Run:
-    """The run that `word` means: a number of the last listing, `latest`, a path, the beginning of a name or of a path
-    below the folder of runs, any other part of a name, or a filter; of the last three one that a single run has.
+    """Returns the run that `word` names. Errors: ConfigError where it fits no run, or several.
+
+    The word may be `latest`, a filter, a number of the last listing, or a path. It may also be the beginning of a name
+    or of a path below the folder of runs, or another part of a name.
     """
     if not runs:
         raise ConfigError(f"{index.root} holds no runs; --runs-dir=PATH names another folder.")
@@ -145,7 +147,7 @@ def one(index: Index, runs: Sequence[Run], word: str) -> Run:
 
 
 def sort(runs: Sequence[Run], key: str | None) -> list[Run]:
-    """By a key, smallest first, or with a leading - largest first; runs without it come last."""
+    """Sorts by a key, smallest first, or largest first where the key begins with -; runs without it come last."""
     if not key:
         return list(runs)
     name = known_key(key.lstrip("-"), runs)
@@ -157,7 +159,7 @@ def sort(runs: Sequence[Run], key: str | None) -> list[Run]:
 
 
 def typed(text: str) -> Any:
-    """What a value on the command line means: null, true, false, a number, or the text itself."""
+    """Converts a value of the command line to None, a boolean, a number, or else text."""
     plain = {"null": None, "none": None, "true": True, "false": False}
     if text.lower() in plain:
         return plain[text.lower()]
@@ -170,14 +172,14 @@ def typed(text: str) -> Any:
 
 
 def written(value: Any) -> str:
-    """A value as one types it in a filter."""
+    """Returns a value as text, in the form that a filter uses."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)
 
 
 def is_filter(word: str) -> bool:
-    """Whether a word has the form of a filter, whatever its key."""
+    """Returns whether a word has the form of a filter; its key need not exist."""
     return _FILTER.fullmatch(word) is not None
 
 
@@ -186,7 +188,7 @@ def _is_filter(word: str) -> bool:
 
 
 def _numbered(index: Index, runs: Sequence[Run], word: str) -> Run | None:
-    """By number in the last listing; None where this is no number of it."""
+    """Returns the run with this number in the last listing; None where the word is not such a number."""
     if not word.isdecimal() or word.startswith("0"):
         return None
     listing = index.remembered()
@@ -227,7 +229,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _listed(text: str) -> list[str]:
-    """Comma-separated values; a list in brackets is one value."""
+    """Splits comma-separated values; a list in brackets is one value."""
     return [text] if text.startswith("[") else text.split(",")
 
 
@@ -239,7 +241,7 @@ def _check_pattern(word: str, pattern: str) -> None:
 
 
 def parse_moment(text: str) -> datetime:
-    """The moment that 2h, 30m, 7d or 2026-11-21[T10:00] means; dates are in UTC, as in the runs' names."""
+    """Converts 2h, 30m, 7d (ago) or 2026-11-21[T10:00] (in UTC, as in the names of runs) to a time."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
     if match:
         seconds = min(float(match[1]) * _SECONDS[match[2]], 1e9)

@@ -1,7 +1,7 @@
-"""One run directory as plain values and NumPy columns, whatever state it is in.
+"""Reads one run directory as plain values and NumPy columns, also where it is damaged.
 
-A directory may be damaged, half written, or somebody else's: reading one never raises for what it holds, never
-follows a link and never waits on a pipe. What is wrong with it stands in its values under `problem`.
+A directory may be damaged, incomplete, or from an unknown person. So `read` raises no error for its content, follows
+no link, and waits for no pipe. The value `problem` describes any fault.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from rlresearch.storage.run_directory import RunDirectory
 FILES = ("run.json", "config.yaml", "metrics.jsonl", "evaluations.jsonl")
 LARGEST_TEXT = 16 << 20  # bytes of a run.json or config.yaml; a real one has some 2,000
 TAIL = 1 << 16
-LONG = 64 << 20  # bytes of rows from which on a drawing is made of a sample, some 300,000 rows
-_STRETCH, _STRETCHES = 4_096, 4_000  # bytes of the sample's parts, and their number
+LONG = 64 << 20  # bytes, some 300,000 rows; of a longer file a plot uses a sample
+_STRETCH, _STRETCHES = 4_096, 4_000  # bytes of each part of the sample, and the number of parts
 PIECE = 32 << 20  # bytes of a JSON lines file that are parsed at once
 _NOT_NUMBERS = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
 
@@ -39,7 +39,7 @@ _NO_VALUES = ("overrides", "command", "metrics")  # fields of run.json that are 
 
 
 class Run(NamedTuple):
-    """path: the run's directory; key: its path below the folder of runs; values: all that `read` found."""
+    """path: the run's directory. key: its path below the folder of runs. values: the result of `read`."""
 
     path: Path
     key: str
@@ -51,7 +51,7 @@ class Run(NamedTuple):
 
 
 def stamps(path: str) -> str | None:
-    """Size and time of change of each file of the run at `path`; None where no run is. Changes as they do."""
+    """Returns size and modification time of each file of the run at `path` as text; None where there is no run."""
     found = []
     for name in FILES:
         try:
@@ -65,16 +65,16 @@ def stamps(path: str) -> str | None:
 
 
 def read(path: Path) -> tuple[dict[str, Any], Columns]:
-    """All that can be asked about a run, by key; and its `evaluations`.
+    """Returns all facts about a run by key, and its `evaluations`.
 
-    run.json's fields (status, algo, env, seed, git.commit, reason.error, ...), the configuration's (algo.gamma), the
-    newest value of every metric (loss/critic), and:
+    The facts are the fields of run.json (status, algo, env, seed, git.commit, reason.error, ...), the settings
+    (algo.gamma), the newest value of every metric (loss/critic), and:
 
-        final      mean return of the final evaluation; of the newest one where there is none
-        best       the highest mean return of an evaluation
-        steps      transitions made; total_steps is how many were asked for
+        final      mean return of the final evaluation; without one, of the newest evaluation
+        best       highest mean return of an evaluation
+        steps      transitions made; total_steps is the planned number
         duration   seconds from the start to the end, or to the newest row
-        problem    what is wrong with the directory; absent where nothing is
+        problem    the fault of the directory; absent where there is none
     """
     problems: list[str] = []
     record = _try(problems, lambda: read_record(path)) or {}
@@ -82,7 +82,7 @@ def read(path: Path) -> tuple[dict[str, Any], Columns]:
     newest = _try(problems, lambda: _newest_row(path / "metrics.jsonl")) or {}
     evaluated = _try(problems, lambda: evaluations(path)) or {}
     values = _flat({name: part for name, part in record.items() if name not in _NO_VALUES})
-    values |= _flat(config)  # of `total_steps`: how many were asked for; `steps` is how many there were
+    values |= _flat(config)  # so `total_steps` is the planned number; `steps` is the number made
     values |= {"device": record["device"]} if record.get("device") else {}
     values |= {name: value for name, value in newest.items() if "/" in name}
     values |= {name: float(column[-1]) for name, column in evaluated.items() if "/" in name}
@@ -93,7 +93,7 @@ def read(path: Path) -> tuple[dict[str, Any], Columns]:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """run.json. RunError where it is missing, is no file, or does not hold an object."""
+    """Reads run.json. Errors: RunError where it is missing, not a plain file, or not a JSON object."""
     file = path / "run.json"
     if not is_file(file) or file.stat().st_size > LARGEST_TEXT:
         raise RunError(f"{file} is missing, or is no such file")
@@ -104,24 +104,24 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """config.yaml as nested dicts; empty where there is none. RunError where it is not a mapping."""
+    """Reads config.yaml as nested dicts; {} where it is missing. Errors: RunError where it is not a mapping."""
     file = path / "config.yaml"
     if not is_file(file):
         return {}
     try:
         config = safe_yaml.load(read_file(file, safe_yaml.LARGEST + 1))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RunError(f"{file} cannot be read: {safe_yaml.why(error)}") from error
+        raise RunError(f"{file} cannot be read: {safe_yaml.reason(error)}") from error
     if not isinstance(config, dict):
         raise RunError(f"{file} is not a mapping")
     return config
 
 
 def evaluations(path: Path) -> Columns:
-    """Every evaluation of a run, float64 columns of one length; empty where there is none.
+    """Returns the evaluations of a run as float64 columns of one length; {} where there is none.
 
-    step, time (s), eval/return and eval/return_std (mean and standard deviation over its episodes), eval/length (mean
-    steps of an episode), eval/episodes.
+    The columns are step, time (s), eval/return and eval/return_std (mean and standard deviation over episodes),
+    eval/length (mean steps of an episode), and eval/episodes.
     """
     rows = [row for row in json_rows(path / "evaluations.jsonl") if are_numbers(row.get("returns"))]
     if not rows:
@@ -140,9 +140,9 @@ def evaluations(path: Path) -> Columns:
 
 
 def metrics(path: Path, names: Iterable[str] | None = None) -> Columns:
-    """The rows of metrics.jsonl as float64 columns of one length, NaN where a row has no such number.
+    """Returns the rows of metrics.jsonl as float64 columns of one length; NaN where a row has no such number.
 
-    names: only these, beside step and time. Errors: RunError where the file is damaged before its last row.
+    names: the wanted columns, in addition to step and time. Errors: RunError where a row before the last is damaged.
     """
     wanted = None if names is None else {"step", "time", *names}
     parts = [_columns(rows, wanted) for rows in pieces(path / "metrics.jsonl")]
@@ -157,9 +157,9 @@ def metrics(path: Path, names: Iterable[str] | None = None) -> Columns:
 
 
 def sampled(path: Path, names: Iterable[str]) -> tuple[Columns, int]:
-    """As `metrics` for a file too long to be read for a drawing: rows of stretches all over it, and how many it holds.
+    """Returns a sample of the rows of a long file, from parts all over it, and an estimate of its number of rows.
 
-    The number of all rows is estimated from the length of those read.
+    The columns are as in `metrics`. The estimate follows from the mean length of the sampled rows.
     """
     file, rows, read = path / "metrics.jsonl", [], 0
     size = file.stat().st_size
@@ -176,12 +176,12 @@ def sampled(path: Path, names: Iterable[str]) -> tuple[Columns, int]:
 
 
 def json_rows(path: Path) -> list[dict[str, Any]]:
-    """All rows of a JSON lines file, [] where there is none: as `storage.jsonl.read_rows`, five times as fast."""
+    """Returns all rows of a JSON lines file, or []; five times as fast as `storage.jsonl.read_rows`."""
     return [row for rows in pieces(path) for row in rows]
 
 
 def pieces(path: Path) -> Iterable[list[dict[str, Any]]]:
-    """The rows of a JSON lines file, some ten thousand at a time; a torn last line is left out."""
+    """Yields the rows of a JSON lines file, several thousand at a time; skips an incomplete last line."""
     if not is_file(path):
         return
     count = 0
@@ -196,14 +196,14 @@ def pieces(path: Path) -> Iterable[list[dict[str, Any]]]:
                     yield rows
         if left:
             yield _parsed(left)
-    except orjson.JSONDecodeError:  # torn, or damaged: that is for the slower reader to say
+    except orjson.JSONDecodeError:  # incomplete or damaged: the slower reader finds out which
         yield list(itertools.islice(read_rows(path), count, None))
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def end_of(path: Path, size: int) -> str:
-    """The last whole lines of a text, at most `size` bytes; nothing where there is no file."""
+    """Returns the last complete lines of a text file, at most `size` bytes; "" where it is missing."""
     if not is_file(path):
         return ""
     with open(path, "rb") as file:
@@ -214,7 +214,7 @@ def end_of(path: Path, size: int) -> str:
 
 
 def is_file(path: Path) -> bool:
-    """Whether `path` is a file itself: no link, no pipe, no device."""
+    """Returns whether `path` is a plain file: not a link, a pipe or a device."""
     try:
         return stat.S_ISREG(os.lstat(path).st_mode)
     except OSError:
@@ -222,7 +222,7 @@ def is_file(path: Path) -> bool:
 
 
 def moment(text: Any) -> datetime | None:
-    """A timestamp of run.json, in UTC; None for anything else."""
+    """Converts a timestamp of run.json to a time in UTC; returns None for anything else."""
     try:
         when = datetime.fromisoformat(text)
     except (TypeError, ValueError):
@@ -231,21 +231,21 @@ def moment(text: Any) -> datetime | None:
 
 
 def real(value: Any, otherwise: float) -> float:
-    """A finite number as it stands in a row; anything else is `otherwise`."""
+    """Returns a finite number of a row as a float, and `otherwise` for anything else."""
     number = _real(value)
     return number if np.isfinite(number) else otherwise
 
 
 def status(values: Mapping[str, Any]) -> str:
-    """As run.json has it; `killed` where that says running, but was written here by a process that is gone."""
+    """Returns the status in run.json; `killed` where it is running, but its process on this machine has ended."""
     recorded = str(values.get("status", "damaged"))
     if recorded != "running" or values.get("host") != socket.gethostname() or not os.path.isdir("/proc/self"):
         return recorded
     began = moment(values.get("started_at"))
     try:
         process = Path(f"/proc/{int(values['pid'])}")
-        is_gone = process.joinpath("stat").read_text().rpartition(")")[2].split()[0] in "ZX"  # nobody waited for it yet
-        # Numbers are given again: a process younger than the run is another one.
+        is_gone = process.joinpath("stat").read_text().rpartition(")")[2].split()[0] in "ZX"  # not waited for yet
+        # The system reuses process ids: a process younger than the run is another one.
         is_gone |= began is not None and process.stat().st_ctime > began.timestamp() + 5.0
     except (OSError, KeyError, TypeError, ValueError):
         is_gone = True
@@ -253,7 +253,7 @@ def status(values: Mapping[str, Any]) -> str:
 
 
 def one_row(line: bytes) -> dict[str, Any] | None:
-    """A line of a JSON lines file; None where it is no row."""
+    """Parses a line of a JSON lines file; returns None where it is not a row."""
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -279,7 +279,7 @@ def _derived(record: Mapping[str, Any], newest: Mapping[str, Any], evaluated: Co
 
 
 def _parsed(lines: bytes) -> list[dict[str, Any]]:
-    """Rows of whole lines. A line break inside a string is written as two other characters, so each one ends a row."""
+    """Parses complete lines. In JSON a line break inside a string is a backslash and n, so each newline ends a row."""
     rows = orjson.loads(b"[" + lines.replace(b"\n", b",") + b"]")
     if not all(isinstance(row, dict) for row in rows):
         raise orjson.JSONDecodeError("not an object", "", 0)
@@ -308,7 +308,7 @@ def _differ(rows: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _in_order(columns: Columns) -> Columns:
-    """Without the rows that a resumed run made again: of two, the later one holds."""
+    """Removes rows that a resumed run wrote again; of two rows with one step, the later one stays."""
     step = columns["step"]
     if len(step) < 2 or np.all(step[1:] > step[:-1]):
         return columns
@@ -318,7 +318,7 @@ def _in_order(columns: Columns) -> Columns:
 
 
 def _newest_row(path: Path) -> dict[str, Any]:
-    """The last whole row, from the file's end."""
+    """Returns the last complete row, which it reads from the end of the file."""
     if not is_file(path):
         return {}
     with open(path, "rb") as file:
@@ -340,7 +340,7 @@ def _try(problems: list[str], what: Any) -> Any:
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and plain values; a list is written as on the command line, a date as text."""
+    """Returns plain values by dotted key; a list becomes text as on the command line, a date becomes text."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
@@ -353,7 +353,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _kept(value: Any) -> Any:
-    """A plain value as the cache can hold it: whole numbers of 64 bits, text that UTF-8 can say."""
+    """Returns a value that the cache can store: integers of 64 bits, and text that UTF-8 can encode."""
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         return str(value) if value.bit_length() < 4_000 else "a number of many digits"
     return _utf8(value) if isinstance(value, str) else value
@@ -370,7 +370,7 @@ def _decoded(value: Any) -> Any:
 
 
 def _moments(stretches: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each, as NumPy takes them of one alone; NaN for an empty one."""
+    """Returns mean and standard deviation of each list, equal to NumPy's for one list; NaN for an empty list."""
     mean, std = np.full(len(stretches), np.nan), np.full(len(stretches), np.nan)
     for length in {len(each) for each in stretches} - {0}:
         at = [place for place, each in enumerate(stretches) if len(each) == length]
@@ -380,7 +380,7 @@ def _moments(stretches: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarr
 
 
 def are_numbers(values: Any) -> bool:
-    """Whether this is a list of numbers, and not an empty one."""
+    """Returns whether `values` is a list of numbers, and not empty."""
     return isinstance(values, list) and bool(values) and set(map(type, values)) <= {int, float}
 
 

@@ -1,7 +1,7 @@
-"""Scalars in TensorBoard's event files, without TensorBoard or TensorFlow.
+"""Reads the scalars in TensorBoard's event files, without TensorBoard or TensorFlow.
 
-A file is a chain of records: length (8 bytes), its masked CRC-32C (4), content (length), its CRC (4). The content is a
-protocol buffer `Event`, of which only what a scalar needs is described here; protobuf skips the other fields.
+A file is a sequence of records: length (8 bytes), its masked CRC-32C (4), content (length), its CRC (4). The content is
+a protocol buffer `Event`. This module describes only the fields of scalars; protobuf skips the others.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 from rlresearch.errors import RunError
 from rlresearch.optional import import_optional
 
-_LARGEST = 1 << 28  # bytes of a record; one of a scalar has some 50
+_LARGEST = 1 << 28  # bytes of a record; a scalar needs some 50
 _KINDS = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8"}  # TensorFlow's DataType
-# name: {field: (number, type)}; a type is one of protobuf's or another message of these.
+# name: {field: (number, type)}; a type is one of protobuf's types or another message of this table.
 _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "Tensor": {
         **{"dtype": (1, "int32"), "tensor_content": (4, "bytes"), "float_val": (5, "float*")},
@@ -32,7 +32,7 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
 
 
 class Scalar(NamedTuple):
-    """wall_time: seconds since 1970."""
+    """One number of an event file. wall_time: seconds since 1970."""
 
     tag: str
     step: int
@@ -41,7 +41,7 @@ class Scalar(NamedTuple):
 
 
 def scalars(path: Path) -> Iterator[Scalar]:
-    """Every scalar of a file, in its order; a torn last record ends it. RunError where it is no event file."""
+    """Yields the scalars of a file in order, up to an incomplete last record. Errors: RunError for a wrong file."""
     event_of, errors = _event(), import_optional("google.protobuf.message", "import of event files")
     for number, content in enumerate(_records(path), start=1):
         try:
@@ -70,7 +70,7 @@ def _records(path: Path) -> Iterator[bytes]:
 
 
 def _number(tensor: Any) -> float | None:
-    """The number in a tensor that holds a single one."""
+    """Returns the number in a tensor with exactly one number, else None."""
     kind = _KINDS.get(tensor.dtype)
     if kind and len(tensor.tensor_content) == np.dtype(kind).itemsize:
         return float(np.frombuffer(tensor.tensor_content, kind)[0])
@@ -82,7 +82,7 @@ def _number(tensor: Any) -> float | None:
 
 @cache
 def _event() -> Any:
-    """The class of `Event`, made from the table above."""
+    """Returns the class of the message `Event`, made from the table above."""
     kinds = import_optional("google.protobuf.descriptor_pb2", "import of event files")
     file = kinds.FileDescriptorProto(name="rlresearch_events.proto", package="rlresearch_events", syntax="proto2")
     for name, fields in _MESSAGES.items():
@@ -108,7 +108,7 @@ def masked_crc32c(crc: int) -> int:
 
 
 def crc32c(content: bytes) -> int:
-    """Castagnoli's, of the eight bytes of a length."""
+    """Returns the CRC-32C (Castagnoli) of `content`; slow, for the eight bytes of a length only."""
     crc = 0xFFFFFFFF
     for byte in content:
         crc ^= byte

@@ -1,4 +1,4 @@
-"""Rows in the .wandb files that W&B writes offline, by W&B's own reader: `wandb leet inspect`."""
+"""Reads the rows of W&B's offline files (.wandb) with W&B's own command `wandb leet inspect`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 from rlresearch.errors import RunError, one_line
 
-_STEPS = ("step", "global_step", "_step")  # ours, that of Stable-Baselines3 through TensorBoard, W&B's own count
-_INCOMPLETE = "incomplete .wandb file"  # the end of a run that was killed
+_STEPS = ("step", "global_step", "_step")  # of our runs, of Stable-Baselines3 through TensorBoard, of W&B itself
+_INCOMPLETE = "incomplete .wandb file"  # W&B's message about the file of a killed run; its rows are still usable
 
 
 class History(NamedTuple):
-    """A row. wall_time: seconds since 1970, None where it does not say; values: numbers and lists of them by name."""
+    """One row. wall_time: seconds since 1970, or None. values: numbers and lists of numbers, by name."""
 
     step: int
     wall_time: float | None
@@ -25,7 +25,7 @@ class History(NamedTuple):
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[History]]:
-    """The configuration and the rows of a file. RunError where W&B cannot read it."""
+    """Returns the configuration and the rows of a file. Errors: RunError where W&B cannot read it."""
     config: dict[str, Any] = {}
     rows = []
     for record in _records(path):
@@ -55,7 +55,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _values(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers, and lists of them; what is nested has dots in its name; pictures and the like left out."""
+    """Returns numbers and lists of numbers by name; nested names have dots; pictures and other media are left out."""
     media = {name.removesuffix("._type") for name in item if name.endswith("._type")}
     found: dict[str, Any] = {}
     for name, value in item.items():
@@ -68,7 +68,7 @@ def _values(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    """JSON's numbers, and NaN and infinity as W&B writes them."""
+    """Returns a number, also for W&B's texts for NaN and infinity; None for anything else."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
     return {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}.get(str(value))

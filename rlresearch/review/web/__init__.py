@@ -1,1 +1,1 @@
-"""The page: what it serves and how."""
+"""The web page of `report` and `serve`: its data, and the server."""

@@ -1,4 +1,4 @@
-"""What a live page asks of the runs: answered from the index as it is now, and kept for as long as no run changes."""
+"""Answers the requests of the live page as JSON, from the current index; answers are kept until a run changes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from rlresearch.review.runs.index import Index
 from rlresearch.review.runs.reader import Run
 from rlresearch.review.web import payload, videos
 
-_VIEWS, _BANDS = 8, 500  # how many are kept
-_LONGEST = 500  # letters of a filter, and of the keys to group by
+_VIEWS, _BANDS = 8, 500  # the numbers of views and bands that are kept
+_LONGEST = 500  # characters of a filter, and of the keys to group by
 
 
 class PageQuery(NamedTuple):
-    """by: keys to group by, comma-separated, "" for those of the command line; words: filters and parts of names;
-    unfinished: whether runs that did not finish count, too.
+    """The choices of a user on the page. by: comma-separated keys to group by, "" for those of the command line.
+    words: filters and parts of names. unfinished: whether runs that did not finish count too.
     """
 
     by: str = ""
@@ -33,7 +33,9 @@ class PageQuery(NamedTuple):
 
 
 class View(NamedTuple):
-    """mark: changes whenever what is seen may; shape: only when runs come, go or change their group; overview: JSON."""
+    """The data for one query. mark: changes whenever the overview may change. shape: changes only when runs come, go
+    or change their group. overview: JSON.
+    """
 
     mark: str
     shape: str
@@ -43,7 +45,7 @@ class View(NamedTuple):
 
 
 class Bounded(OrderedDict):
-    """A dictionary of a bounded size, out of which falls what was put in first."""
+    """A dictionary with at most `most` entries; a new entry removes the oldest one."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
@@ -56,7 +58,7 @@ class Bounded(OrderedDict):
 
 
 class Source:
-    """Answers, as JSON. One at a time: two that ask for the same wait for one answer."""
+    """Returns answers as JSON. A lock makes them one at a time, so that equal requests do the work only once."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._arguments = arguments
@@ -65,7 +67,7 @@ class Source:
         self._bands: Bounded = Bounded(_BANDS)
 
     def prepare(self) -> None:
-        """Makes what a page asks for first."""
+        """Computes the first answers that a page needs, so that it opens fast."""
         with self._lock, self._index() as index:
             view = self._view(index, PageQuery())
             names = payload.metric_names(index, view.runs)
@@ -73,13 +75,13 @@ class Source:
             self.metric_curve(PageQuery(), names[0])
 
     def overview(self, wanted: PageQuery, have: str = "") -> bytes | None:
-        """As `payload.overview`; None where it is still what has the mark `have`. ConfigError for a wrong wish."""
+        """Returns `payload.overview`, or None where its mark is still `have`. Errors: ConfigError for a wrong query."""
         with self._lock, self._index() as index:
             view = self._view(index, wanted)
         return None if view.mark == have else view.overview
 
     def metric_curve(self, wanted: PageQuery, name: str) -> bytes | None:
-        """As `payload.metric_curve`; None for a metric that no run has."""
+        """Returns `payload.metric_curve`, or None for a metric that no run has."""
         with self._lock, self._index() as index:
             view = self._view(index, wanted)
             if name not in payload.metric_names(index, view.runs):
@@ -89,20 +91,20 @@ class Source:
         return _json(made | {"shape": view.shape})
 
     def run_detail(self, identity: str) -> bytes | None:
-        """As `payload.run_detail`; None where there is no such run."""
+        """Returns `payload.run_detail`, or None where there is no such run."""
         with self._lock, self._index() as index:
             run = _named(index, identity)
             return None if run is None else _json(payload.run_detail(index, run))
 
     def video(self, identity: str, number: str) -> tuple[int, int] | None:
-        """A descriptor and the size of one of a run's videos; None where there is none."""
+        """Opens a video of a run. Returns its file number and its size in bytes, or None where there is none."""
         with self._lock, self._index() as index:
             run = _named(index, identity)
         listed = videos.names(run.path) if run else []
         if run is None or not (number.isascii() and number.isdecimal() and int(number[:9]) < len(listed)):
             return None
         try:
-            return videos.opened(run.path, listed[int(number[:9])])
+            return videos.open_video(run.path, listed[int(number[:9])])
         except OSError:
             return None
 
@@ -131,14 +133,14 @@ class Source:
 
 
 def page_query(by: str, words: str, unfinished: str) -> PageQuery:
-    """What an address says. ConfigError where it says too much."""
+    """Makes a query from the parameters of a URL. Errors: ConfigError where one is too long."""
     if len(by) > _LONGEST or len(words) > _LONGEST:
         raise ConfigError(f"a filter of more than {_LONGEST} letters.")
     return PageQuery(by, tuple(words.split()), unfinished == "1")
 
 
 def _meant(runs: list[Run], words: tuple[str, ...]) -> list[Run]:
-    """The runs that every word holds of: a filter, or a part of the name."""
+    """Returns the runs that fit every word, which is a filter or a part of a name."""
     tests = [word for word in words if query.is_filter(word)]
     for each in query.filters(tests, runs):
         runs = [run for run in runs if each.holds(run.values)]
@@ -150,7 +152,9 @@ def _named(index: Index, identity: str) -> Run | None:
 
 
 def _digest(index: Index, runs: list[Run]) -> str:
-    """Of the files' sizes and times, and of the statuses, which change when a process dies, too."""
+    """Returns a digest of the sizes and times of all files, and of all statuses: a status changes without a file when
+    a process dies.
+    """
     return _hashed([(run.key, index.stamps.get(run.key), run.values.get("status")) for run in runs])
 
 

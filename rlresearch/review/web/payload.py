@@ -1,6 +1,7 @@
-"""What a page shows of a set of runs, as dicts, lists, text and numbers: of `report` at once, of `serve` as asked for.
+"""The data of the page as dicts, lists, text and numbers: for `report` all at once, for `serve` request by request.
 
-Runs stand in columns, a list for each key that differs among them, and are named by their place in these lists.
+The values of the runs are columns: a list for each key that differs among the runs. Other data names a run by its index
+in these lists.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from rlresearch.review.runs.index import Index
 from rlresearch.review.runs.reader import Run
 from rlresearch.review.web import videos
 
-_POINTS = 120  # of a group's curve
-_SINGLE_POINTS = 120_000  # of all runs' own curves together: some 2 MB
-_MOST_SINGLE, _FEWEST_SINGLE = 200, 10
-_MOST_OWN = 600  # runs whose own curves a live page draws
+_POINTS = 120  # points of a group's curve
+_SINGLE_POINTS = 120_000  # points of all single runs' curves in a report: some 2 MB
+_MOST_SINGLE, _FEWEST_SINGLE = 200, 10  # points of one run's curve; with fewer, a report leaves these curves out
+_MOST_OWN = 600  # runs whose single curves a live page draws
 _MOST_METRICS = 40
-_MOST_LOOKED_AT = 100  # runs, for a metric that has a curve
-_EVALUATIONS, _EPISODES = 200, 1_000  # the newest, and of each the first
-_MOST_EPISODES = 200_000  # in a file: some 2 MB
+_MOST_LOOKED_AT = 100  # runs that are asked whether a metric has a curve
+_EVALUATIONS, _EPISODES = 200, 1_000  # the newest evaluations of a run, and the first episodes of each
+_MOST_EPISODES = 200_000  # episodes in a report: some 2 MB
 _LOGS, _LOG_BYTES = 100, 8_192
 _SHOWN_FIRST = ("id", "key", "name", "status", "note")
 _LEFT_OUT = {"name", "status", "problem", "runs_dir"}
@@ -42,7 +43,7 @@ Memory = MutableMapping[Any, Any]
 
 
 def overview(result: Result, runs: Sequence[Run], arguments: argparse.Namespace) -> dict[str, Any]:
-    """Everything but curves: groups, scores, claims, and for each run what `ls` and `show` know of it."""
+    """Returns all data except curves: groups, scores, comparisons, and the values of each run."""
     place = {run.key: at for at, run in enumerate(runs)}
     shared, own = _columns(runs)
     return {
@@ -60,7 +61,7 @@ def overview(result: Result, runs: Sequence[Run], arguments: argparse.Namespace)
         "profile": _profiles(result),
         "count": len(runs),
         "total": len(runs),
-        "regroups": not (arguments.metric or arguments.at or arguments.across),  # by `final`, in the page itself
+        "regroups": not (arguments.metric or arguments.at or arguments.across),  # by `final`, in the browser
         "shared": shared,
         "own": own,
         "varying": [key for key in keys.differing(runs) if not key.endswith("_target_")],
@@ -70,7 +71,7 @@ def overview(result: Result, runs: Sequence[Run], arguments: argparse.Namespace)
 
 
 def metric_names(index: Index, runs: Sequence[Run]) -> list[str]:
-    """Those that a page offers. The first, with which it begins, has a curve, if any of them has one."""
+    """Returns the metrics that the page offers. It shows the first at the start, which has a curve if any has one."""
     names = index.metric_names(runs)[:_MOST_METRICS]
     first = next((name for name in names if _has_a_curve(index, name, runs[:_MOST_LOOKED_AT])), None)
     return names if first is None else [first, *(name for name in names if name != first)]
@@ -82,7 +83,7 @@ def _has_a_curve(index: Index, name: str, runs: Sequence[Run]) -> bool:
 
 
 def meaning(name: str, runs: Sequence[Run]) -> dict[str, str]:
-    """The documentation of a metric; where the runs' algorithms mean different things by it, all of them."""
+    """Returns {name, unit, meaning} of a metric; with all meanings, where it has several in these runs' algorithms."""
     algorithms: dict[metrics.Metric, list[str]] = {}
     newest = {str(run.values.get("algo")): run.path for run in reversed(runs) if name in run.values}
     for algo, path in reversed(newest.items()):
@@ -97,9 +98,9 @@ def meaning(name: str, runs: Sequence[Run]) -> dict[str, str]:
 def metric_curve(
     index: Index, name: str, result: Result, runs: Sequence[Run], statistic: str, memory: Memory
 ) -> dict[str, Any]:
-    """A metric by steps: each group's centre and band, and the own curves of the newest runs, finished or not.
+    """Returns a metric by step: centre and band of each group, and the single curves of the newest runs.
 
-    memory: keeps bands, which are dear, for as long as no run of their group changes.
+    memory: a cache for bands, which take long to compute; a band stays valid until a run of its group changes.
     """
     groups = [row.group for row in result.rows]
     marks = [(name, statistic, tuple((run.key, index.stamps.get(run.key)) for run in each.runs)) for each in groups]
@@ -116,7 +117,7 @@ def metric_curve(
 def metric_curves(
     index: Index, names: Sequence[str], result: Result, runs: Sequence[Run], statistic: str
 ) -> Iterator[dict[str, Any]]:
-    """`course` of each metric with every run's own curve, as finely as a file has room for."""
+    """Yields what `metric_curve` returns for each metric, with the curves of all runs; sized for one file."""
     points = min(_MOST_SINGLE, _SINGLE_POINTS // max(1, len(runs) * len(names)))
     for name in names:
         lines = _lines(index, runs, name)
@@ -125,7 +126,7 @@ def metric_curves(
 
 
 def run_detail(index: Index, run: Run) -> dict[str, Any]:
-    """One run: all its metrics by step, and every episode of its evaluations."""
+    """Returns all metrics of one run by step, and the episodes of its evaluations."""
     made = {}
     for evaluated in (True, False):
         names = [name for name in metric_names(index, [run]) if name.startswith("eval/") is evaluated]
@@ -137,7 +138,7 @@ def run_detail(index: Index, run: Run) -> dict[str, Any]:
 
 
 def evaluations(run: Run) -> list[list[Any]]:
-    """The newest evaluations, [step, seconds, returns] each."""
+    """Returns the newest evaluations of a run, each as [step, seconds, returns]."""
     try:
         rows = reader.json_rows(run.path / "evaluations.jsonl")
     except (RunError, OSError):
@@ -150,7 +151,7 @@ def evaluations(run: Run) -> list[list[Any]]:
 
 
 def episodes(runs: Sequence[Run]) -> dict[int, list[list[Any]]]:
-    """The evaluations of as many runs as a file has room for, by their place."""
+    """Returns the evaluations of runs, by the run's index, up to _MOST_EPISODES episodes."""
     found: dict[int, list[list[Any]]] = {}
     left = _MOST_EPISODES
     for at, run in enumerate(runs):
@@ -164,12 +165,12 @@ def episodes(runs: Sequence[Run]) -> dict[int, list[list[Any]]]:
 
 
 def identity(key: str) -> str:
-    """A run's name in an address: tells nothing of its path, and leads nowhere but into a list of runs."""
+    """Returns a digest that names a run in a URL. It does not reveal the path, and cannot name another file."""
     return hashlib.blake2b(key.encode(errors="surrogateescape"), digest_size=8).hexdigest()
 
 
 def rounded(values: Sequence[float] | np.ndarray) -> list[float | None]:
-    """To six digits, which no screen shows; NaN becomes null."""
+    """Rounds to six significant digits, more than a screen shows; NaN and infinity become None."""
     return [float(f"{value:.6g}") if np.isfinite(value) else None for value in np.asarray(values, dtype=float).tolist()]
 
 
@@ -198,7 +199,7 @@ def _env(group: Group) -> str:
 
 
 def _table(grid: tables.Grid) -> dict[str, Any]:
-    """As it is shown."""
+    """Returns a table as text: headings, alignment and rows."""
     return {
         "head": [column.name for column in grid.columns],
         "right": [column.right for column in grid.columns],
@@ -212,7 +213,7 @@ def _claims(result: Result, arguments: argparse.Namespace) -> list[dict[str, Any
 
 
 def _profiles(result: Result) -> dict[str, Any]:
-    """For each environment scores from its worst to its best, and of every group the share of runs above them."""
+    """Returns for each environment a range of scores, and for each group the share of runs above each score."""
     made = {}
     for env in dict.fromkeys(_env(row.group) for row in result.rows):
         scores = {at: row.sample.strata for at, row in enumerate(result.rows) if _env(row.group) == env}
@@ -224,7 +225,7 @@ def _profiles(result: Result) -> dict[str, Any]:
 
 
 def _columns(runs: Sequence[Run]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-    """What all runs have alike, and columns of what each has for itself."""
+    """Returns the values that all runs share, and a column for each key that differs."""
     own: dict[str, list[Any]] = {
         "id": [identity(run.key) for run in runs],
         "key": [run.key for run in runs],
@@ -244,7 +245,7 @@ def _columns(runs: Sequence[Run]) -> tuple[dict[str, Any], dict[str, list[Any]]]
 
 
 def _logs(runs: Sequence[Run]) -> dict[int, str]:
-    """The end of the log of each run that did not finish, by its place."""
+    """Returns the end of the log of each run that did not finish, by the run's index."""
     found: dict[int, str] = {}
     for at, run in enumerate(runs):
         if run.values.get("status") in _UNFINISHED and len(found) < _LOGS:

@@ -1,10 +1,10 @@
-"""`serve`: the report as a live page.
+"""`serve`: shows the report as a live page.
 
-It listens on the loopback address (from another machine: `ssh -L`), or where `--bind` says. Whoever asks must name this
-machine in `Host`, so that no foreign name leads here, must not come from another page (`Origin`, `Sec-Fetch-Site`), and
-must have the token in the address that is printed at the start; the browser then keeps it as a cookie. There are five
-things to GET and nothing to send. No part of a request becomes a path: a run is asked for by a digest, a video by its
-number in the run's listing.
+The server listens on the loopback address (from another machine, use `ssh -L`), or on the address of `--bind`. It
+accepts a request only under three conditions. `Host` names this machine, so that another domain name cannot lead here.
+The request does not come from another web page (`Origin`, `Sec-Fetch-Site`). It has the token of the printed URL, which
+the browser then keeps as a cookie. The server has five resources for GET and accepts no data. No part of a request
+becomes a path: a request names a run by a digest, and a video by its number in the run's listing.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from rlresearch.review.web.json_answers import Source
 NAMES = ("127.0.0.1", "localhost", "[::1]")
 _LONGEST_TARGET = 2_048
 _AT_ONCE = 256  # connections; a browser makes a handful
-PATIENCE_S = 10.0  # for a request that does not come to its end
-_PIECE = 1 << 20  # bytes of a video sent at once
+PATIENCE_S = 10.0  # the time for a client to complete its request
+_PIECE = 1 << 20  # bytes of a video that are sent at once
 _HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    "content-security-policy": "frame-ancestors 'none'",  # beside the page's own, which no header can widen
+    "content-security-policy": "frame-ancestors 'none'",  # in addition to the page's own policy
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
     "cross-origin-opener-policy": "same-origin",
@@ -47,11 +47,11 @@ _HEADERS = {
 
 
 def serve(arguments: argparse.Namespace) -> int:
-    """Answers until Ctrl-C."""
+    """Runs the server until Ctrl-C."""
     import_optional("uvicorn", "serve")
     report.plotly_script()
     with Index(arguments.runs_dir, arguments.cache):
-        pass  # a folder that is not there is said before anything listens
+        pass  # a missing folder must be an error before the server listens
     address = _address(arguments.bind)
     with _listener(address, arguments.port) as listener:
         token, source = secrets.token_urlsafe(32), Source(arguments)
@@ -64,7 +64,7 @@ def serve(arguments: argparse.Namespace) -> int:
 
 
 def server(app: Any) -> Any:
-    """The server, which says nothing of itself, waits for nobody, and takes no more at once than is its share."""
+    """Returns a server with limits for connections, waiting times and headers; it does not reveal its software."""
     uvicorn = import_optional("uvicorn", "serve")
     quiet = {"log_level": "error", "server_header": False, "date_header": False, "access_log": False}
     limits = {"limit_concurrency": _AT_ONCE, "timeout_keep_alive": 5, "h11_max_incomplete_event_size": 16_384}
@@ -72,7 +72,7 @@ def server(app: Any) -> Any:
 
 
 def application(source: Source, title: str, token: str, names: Sequence[str] = NAMES) -> Any:
-    """The page and its answers behind the guard, as an ASGI application."""
+    """Returns an ASGI application: the page and its data, behind `AuthMiddleware`."""
     applications, routing = (
         import_optional("starlette.applications", "serve"),
         import_optional("starlette.routing", "serve"),
@@ -103,12 +103,12 @@ def application(source: Source, title: str, token: str, names: Sequence[str] = N
         "/video": lambda request: _video(source, request),
     }
     app = applications.Starlette(routes=[routing.Route(path, get, methods=["GET"]) for path, get in routes.items()])
-    app.router.redirect_slashes = False  # a redirection would repeat the address, token and all
+    app.router.redirect_slashes = False  # a redirect would repeat the URL with its token
     return AuthMiddleware(app, token, names)
 
 
 def _video(source: Source, request: Any) -> Any:
-    """A video, or the part of it that a player asks for, as players do before they let one skip."""
+    """Returns a video, or the range of it that a player requests; players need ranges to jump in a video."""
     responses = import_optional("starlette.responses", "serve")
     found = source.video(request.query_params.get("run", ""), request.query_params.get("at", ""))
     if found is None:
@@ -139,15 +139,15 @@ def _pieces(file: BinaryIO, begin: int, end: int) -> Iterator[bytes]:
 
 
 class AuthMiddleware:
-    """Lets through what is asked with the token, under one of `names` and by no foreign page; answers everything else
-    in a word.
+    """Passes on requests with the right token and host name that do not come from another web page. All other requests
+    get a short error. names: the host names of this machine.
     """
 
     def __init__(self, app: Any, token: str, names: Sequence[str] = NAMES) -> None:
         self._app, self._token, self._names = app, token, {name.lower() for name in names}
         self.cookie_name = (
             "rlresearch_" + hashlib.sha256(token.encode()).hexdigest()[:8]
-        )  # several servers, one browser
+        )  # unique, because one browser may use several servers
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         responses = import_optional("starlette.responses", "serve")
@@ -161,7 +161,7 @@ class AuthMiddleware:
         if refused:
             answer = responses.PlainTextResponse(refused[1], refused[0])
         elif request.query_params.get("token") and scope["path"] == "/":
-            answer = responses.RedirectResponse("/", 303)  # the token leaves the address, and with it the history
+            answer = responses.RedirectResponse("/", 303)  # so the token is not in the browser's history
             answer.set_cookie(self.cookie_name, self._token, httponly=True, samesite="strict", path="/")
         else:
             answer = self._app
@@ -187,13 +187,13 @@ class AuthMiddleware:
 
 
 def _reached(scope: Any) -> set[str]:
-    """The address that the connection was made to, which is this machine's by itself: no foreign name leads to it."""
+    """Returns the IP address that the client connected to. As a `Host` it is safe: it is not another domain name."""
     address = (scope.get("server") or ("",))[0]
     return {_in_an_address(address)} if address else set()
 
 
 def _name(host: str) -> str:
-    """The name in `name:port`; nothing where the port is none."""
+    """Returns the name in `name:port`; "" where the port is not a number."""
     name, colon, port = host.rpartition(":")
     if not colon or host.endswith("]"):
         return host.lower()
@@ -243,13 +243,13 @@ def _in_an_address(address: str) -> str:
 
 
 def _prepare(source: Source) -> None:
-    """So that the first look finds everything read."""
+    """Computes the first answers; an error is shown later, when the page asks for them."""
     with contextlib.suppress(ConfigError):
         source.prepare()
 
 
 def _impatient() -> Any:
-    """uvicorn's protocol, with an end to connections that send no whole request."""
+    """Returns uvicorn's protocol class, changed so that it closes connections without a complete request."""
     protocol: Any = import_optional("uvicorn.protocols.http.h11_impl", "serve")
 
     class Impatient(protocol.H11Protocol):
@@ -261,7 +261,7 @@ def _impatient() -> Any:
             if self.transport.is_closing():
                 return
             answered = self.cycle is None or self.cycle.response_complete
-            if answered and self.cycle is earlier:  # nothing has come since the last look
+            if answered and self.cycle is earlier:  # no new request since the last check
                 self.transport.close()
             else:
                 self.loop.call_later(PATIENCE_S, self._look, self.cycle)

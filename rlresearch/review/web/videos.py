@@ -1,4 +1,4 @@
-"""Videos of a run: the MP4 files in its folder `videos`, named from a listing and never from a request."""
+"""Videos of a run: the MP4 files in its folder `videos`. Names come from a listing, never from a request."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import stat
 from pathlib import Path
 
 FOLDER = "videos"
-_MOST = 100  # of a run, the newest
+_MOST = 100  # videos of a run; only the newest are listed
 _NUMBERS = re.compile(r"(\d+)")
 
 
 def names(run: Path) -> list[str]:
-    """The videos of a run by name, numbers in them in order of size. No links, pipes or devices."""
+    """Returns the names of a run's videos, sorted by the numbers in them; without links, pipes and devices."""
     folder = f"{run}/{FOLDER}"
     try:
         if not stat.S_ISDIR(os.lstat(folder).st_mode):
@@ -25,8 +25,11 @@ def names(run: Path) -> list[str]:
     return sorted(found, key=_in_order)[-_MOST:]
 
 
-def opened(run: Path, name: str) -> tuple[int, int]:
-    """A descriptor of one that `names` gave, and its size in bytes. OSError where it has become something else."""
+def open_video(run: Path, name: str) -> tuple[int, int]:
+    """Opens a video that `names` returned. Returns its file number and its size in bytes.
+
+    Errors: OSError, also where the name is no longer a plain file.
+    """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     folder = os.open(run / FOLDER, flags | os.O_DIRECTORY)
     try:

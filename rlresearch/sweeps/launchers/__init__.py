@@ -1,1 +1,1 @@
-"""How a sweep's jobs are started: here, in one program, in processes, on clusters."""
+"""Launchers, which start the jobs of a sweep: in this process, in one program, in other processes, on clusters."""

@@ -1,4 +1,4 @@
-"""The launchers by name, and the simplest of them."""
+"""The table of launchers by name, and the simplest launcher."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from rlresearch.sweeps.controller import Launcher, Sweep
     from rlresearch.sweeps.ledger import Job
 
-# Where each stands; a module that another library is needed for is imported only when it is asked for.
-PLACES = {
+# Module and class of each launcher. Only the chosen module is imported, because some need optional libraries.
+LAUNCHERS = {
     "basic": "basic.Basic",
     "fused": "fused.Fused",
     "local": "local.Local",
@@ -23,13 +23,16 @@ PLACES = {
     "submitit_local": "submitit_jobs.SubmititLocal",
     "submitit_slurm": "submitit_jobs.SubmititSlurm",
 }
-# Settings by which a sweep reaches other machines, or runs commands of its own. From a stored one they are not taken:
-# it may be somebody else's.
+# Settings with which a sweep reaches other machines or runs shell commands. They are not read from a stored sweep,
+# because another person may have written it.
 OUTWARD = {"ray": ("address", "working_dir", "environment"), "submitit_slurm": ("setup", "additional")}
 
 
 def check_outward(name: str, stored: Mapping[str, Any], said: Collection[str]) -> None:
-    """ConfigError where stored settings of a launcher need to be said again. said: those that were."""
+    """Checks stored settings of a launcher. said: the keys that the user has given again.
+
+    Errors: ConfigError where a stored setting is in OUTWARD and the user has not given it again.
+    """
     for key in OUTWARD.get(name, ()):
         if stored.get(key) is not None and key not in said:
             why = "reaches beyond the jobs, and is not taken from a stored sweep; if it is right, say it again"
@@ -37,19 +40,21 @@ def check_outward(name: str, stored: Mapping[str, Any], said: Collection[str]) -
 
 
 def create_launcher(name: str, settings: Mapping[str, Any]) -> Launcher:
-    """The launcher `hydra/launcher=name` with its settings. ConfigError, one line, on a wrong one."""
-    if name not in PLACES:
-        raise ConfigError(f"hydra/launcher={format_value(name)}: there is no such launcher{allowed_hint(name, PLACES)}")
-    module, _, kind = PLACES[name].rpartition(".")
+    """Returns the launcher `hydra/launcher=name` with its settings. Errors: ConfigError, one line."""
+    if name not in LAUNCHERS:
+        raise ConfigError(
+            f"hydra/launcher={format_value(name)}: there is no such launcher{allowed_hint(name, LAUNCHERS)}"
+        )
+    module, _, kind = LAUNCHERS[name].rpartition(".")
     return make(getattr(import_module(f"rlresearch.sweeps.launchers.{module}"), kind), dict(settings), "hydra.launcher")
 
 
 @dataclass(frozen=True)
 class Basic:
-    """One job after the other, in this process: TensorFlow is loaded once. What ends the process ends the sweep."""
+    """Runs one job after the other in this process, which loads TensorFlow once. If it dies, the sweep stops."""
 
     def check(self) -> None:
-        """Works everywhere."""
+        """Does nothing: this launcher works everywhere."""
 
     def describe(self, sweep: Sweep, jobs: Sequence[Job]) -> list[str]:
         return [f"{len(jobs)} jobs, one after the other in this process"]

@@ -1,12 +1,14 @@
-"""A small server that starts a process for each job by forking itself, which takes half a second where TensorFlow is
-loaded already and ten where it is not. It never runs anything itself, so that nothing runs when it forks.
+"""A small server that starts a process for each job by forking itself.
 
-Controller and server speak JSON lines over a socket. Whoever goes, the rest goes too: the server leaves when the
-controller's end of the socket closes, and takes every job's process group with it; a job is killed by the kernel when
+A fork takes half a second, because TensorFlow is already loaded; a new Python takes ten seconds. The server itself
+computes nothing, so no thread of TensorFlow runs when it forks.
+
+Controller and server exchange JSON lines over a socket. If one process dies, the others end too. The server ends when
+the controller's side of the socket closes, and kills the process group of every job. The kernel kills each job when
 the server dies.
 
-    {"start": 7, "jobs": [...], "environment": {...}, "log": "..."}     to the server
-    {"signal": 15, "to": 7}                                             the same, for its whole process group
+    {"start": 7, "jobs": [...], "environment": {...}, "log": "..."}     to the server: start job 7
+    {"signal": 15, "to": 7}                                             to the server: signal job 7's process group
     {"started": 7, "pid": 4711}   {"exited": 7, "code": -11}            from the server; a negative code is a signal
 """
 
@@ -39,7 +41,10 @@ COULD_NOT_WRITE = 74  # sysexits.h, EX_IOERR
 
 
 class Server:
-    """The controller's end. preload: whether TensorFlow is loaded once for all. Errors: RunError where it has gone."""
+    """The controller's side of the server. preload: whether the server loads TensorFlow before it forks.
+
+    Errors: RunError from `send` and `messages`, where the server has died.
+    """
 
     def __init__(self, preload: bool) -> None:
         ours, theirs = socket.socketpair()
@@ -60,14 +65,14 @@ class Server:
         self._socket, self._rest = ours, b""
 
     def send(self, **message: Any) -> None:
-        """One message to the server."""
+        """Sends one message to the server."""
         try:
             self._socket.sendall(json.dumps(message).encode() + b"\n")
         except OSError as error:
             raise RunError("the process that starts jobs has died") from error
 
     def messages(self, wait_s: float) -> list[dict[str, Any]]:
-        """What it said, after at most so many seconds."""
+        """Returns the server's new messages; waits at most `wait_s` seconds for the first."""
         if not select.select([self._socket], [], [], wait_s)[0]:
             return []
         received = self._socket.recv(1 << 16)
@@ -87,7 +92,7 @@ class Server:
 
 
 def serve(number: int, preload: bool) -> None:
-    """The server's whole life."""
+    """Runs the server until the controller closes the socket. number: the file number of the socket."""
     die_with_parent(signal.SIGTERM)
     if preload:
         _preload()
@@ -97,7 +102,7 @@ def serve(number: int, preload: bool) -> None:
     signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
     for each in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: None)
-    running: dict[int, int] = {}  # process by what it was started as
+    running: dict[int, int] = {}  # process id by the number in "start"
     try:
         for signals, messages in _heard(connection, woken):
             if signals & {signal.SIGTERM, signal.SIGINT}:
@@ -111,14 +116,14 @@ def serve(number: int, preload: bool) -> None:
                     _signal_group(running[message["to"]], message["signal"])
             _reap(connection, running)
     except (OSError, ValueError):
-        pass  # the controller has gone
+        pass  # the controller has ended
     finally:
         for pid in running.values():
             _signal_group(pid, signal.SIGKILL)
 
 
 def _heard(connection: socket.socket, woken: socket.socket) -> Iterator[tuple[set[int], list[dict]]]:
-    """Signals and messages, as they come, until the controller has gone."""
+    """Yields signals and messages as they arrive, until the controller closes the socket."""
     rest = b""
     while True:
         ready = select.select([connection, woken], [], [])[0]
@@ -133,7 +138,7 @@ def _heard(connection: socket.socket, woken: socket.socket) -> Iterator[tuple[se
 
 
 def _reap(connection: socket.socket, running: dict[int, int]) -> None:
-    """Tells of the processes that have ended, and ends what they left behind."""
+    """Reports the processes that have ended, and kills what is left of their process groups."""
     for name, pid in list(running.items()):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
@@ -152,7 +157,7 @@ def _signal_group(pid: int, number: int) -> None:
 
 
 def _preload() -> None:
-    """Loads everything that a job loads, and makes sure that nothing of it runs."""
+    """Imports every module that a job needs, but computes nothing: TensorFlow's threads would not survive a fork."""
     from rlresearch.runtime.devices import with_own_flags, without_noise
 
     os.environ["XLA_FLAGS"] = with_own_flags(os.environ.get("XLA_FLAGS", ""))
@@ -169,7 +174,7 @@ def _fork(message: Mapping[str, Any], preloaded: bool, sockets: Sequence[socket.
     pid = os.fork()
     if pid:
         with contextlib.suppress(OSError):
-            os.setpgid(pid, pid)  # by both, so that nobody signals a group that is not there yet
+            os.setpgid(pid, pid)  # parent and child both set it, so that the group exists before any signal
         return pid
     code = 70
     try:
@@ -201,7 +206,7 @@ def _fork(message: Mapping[str, Any], preloaded: bool, sockets: Sequence[socket.
 
 
 def _exec(message: Mapping[str, Any]) -> NoReturn:
-    """Begins a new program in this process' place."""
+    """Replaces this process by a new Python program that runs the jobs of `message`."""
     file = os.memfd_create("job", 0)
     os.write(file, json.dumps(message).encode())
     os.lseek(file, 0, os.SEEK_SET)
@@ -215,12 +220,12 @@ def _print_to(log: str) -> None:
         os.dup2(file, number)
     os.close(file)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
-    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]  # else the server's, to its terminal
+    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]  # not to the terminal of the server
     faulthandler.enable(sys.stderr)
 
 
 def run_job(message: Mapping[str, Any]) -> int:
-    """The jobs of a message, in this process; returns its exit code."""
+    """Runs the jobs of a message in this process. Returns the exit code."""
     from rlresearch.sweeps.attempt import AttemptTask, attempt
     from rlresearch.sweeps.ledger import Ledger
 
@@ -236,7 +241,7 @@ def run_job(message: Mapping[str, Any]) -> int:
 
 
 def die_with_parent(number: int) -> None:
-    """Has the kernel send this process a signal when the thread that started it is no more."""
+    """Asks the kernel to send this process signal `number` when its parent thread ends (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
 

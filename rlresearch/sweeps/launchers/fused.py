@@ -1,4 +1,4 @@
-"""Jobs that differ only in what members of a population may differ in, as one compiled program."""
+"""Runs jobs as members of a population, in one compiled program, where they differ only in seeds and numbers."""
 
 from __future__ import annotations
 
@@ -28,34 +28,37 @@ _SEED = "seed"
 
 
 class Group(NamedTuple):
-    """Jobs for one program, or one job alone. config: the population's, None alone; why: it is alone."""
+    """Jobs for one program, or a single job. config: the population's configuration, None for a single job. why: the
+    reason for a single job.
+    """
 
     jobs: list[Job]
     config: dict[str, Any] | None
-    why: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
 class Fused:
-    """Jobs that differ in their seed and in floating-point hyperparameters are members of one compiled program; the
-    others run one after the other. All in this process.
+    """Jobs that differ only in seed and floating-point hyperparameters become members of one compiled program. All
+    other jobs run one after the other. Everything runs in this process.
 
-    members: the most in one program. memory_gb: what all of them may take, None for what is free when they begin.
+    members: the most members in one program. memory_gb: the memory for all members together, None for what is free
+    at the start.
     """
 
     members: Annotated[int, at.Gt(0)] = 256
     memory_gb: Annotated[float, at.Gt(0)] | None = None
 
     def check(self) -> None:
-        """Works everywhere."""
+        """Does nothing: this launcher works everywhere."""
 
     def describe(self, sweep: Sweep, jobs: Sequence[Job]) -> list[str]:
-        """A line for each program, and why some jobs are alone."""
+        """Returns a line for each program, and the reasons why other jobs run alone."""
         lines = []
         alone: dict[str | None, list[int]] = {}
         for group in grouped(sweep, jobs):
             if group.config is None:
-                alone.setdefault(group.why, []).append(group.jobs[0].number)
+                alone.setdefault(group.reason, []).append(group.jobs[0].number)
                 continue
             runner = group.config["runner"]
             keys = [_SEED] * (len(set(runner["seeds"])) > 1) + list(runner["values"] or {})
@@ -78,7 +81,7 @@ class Fused:
             self._in_parts(sweep, group)
 
     def _together(self, sweep: Sweep, jobs: Sequence[Job]) -> None:
-        """Runs jobs as one program, and those that another one's failure took with it once more."""
+        """Runs jobs as one program. If some jobs make it fail, it runs the others again without them."""
         config = fused_config([sweep.config(job) for job in jobs])
         if len(jobs) == 1:
             sweep.attempt(jobs)
@@ -103,8 +106,9 @@ class Fused:
             self._together(sweep, part)
 
     def _in_parts(self, sweep: Sweep, group: Group) -> None:
-        """Runs a group as programs of nearly the same size, as large as memory allows: by what a member is predicted to
-        take, and once one has run, by what it took.
+        """Runs a group as programs of nearly equal size, as large as memory allows.
+
+        The size of the first program follows from the predicted memory per member. Later ones use the measured memory.
         """
         made = plan(sweep.config(group.jobs[0]), sweep.packages)
         settings = made.settings
@@ -128,7 +132,7 @@ class Fused:
 
 
 def grouped(sweep: Sweep, jobs: Sequence[Job]) -> list[Group]:
-    """Jobs by the program that they can be members of, in their order; each job in one group."""
+    """Returns groups of jobs that can be one program, in the order of the jobs; each job is in exactly one group."""
     paths: dict[tuple, Any] = {}
     groups: dict[str, list[Job]] = {}
     alone: list[Group] = []
@@ -146,9 +150,9 @@ def grouped(sweep: Sweep, jobs: Sequence[Job]) -> list[Group]:
 
 
 def fused_config(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The configuration of the population whose members have these: what differs between them becomes its values.
+    """Returns the configuration of a population; its members have the given configurations.
 
-    Which trials of a search they are is no part of it.
+    Settings that differ become `runner.values`. The settings of a search's trial are left out.
     """
     configs = [without_trial(config) for config in configs]
     flat = [flattened(config) for config in configs]
@@ -162,7 +166,7 @@ def fused_config(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _group(sweep: Sweep, jobs: list[Job]) -> list[Group]:
-    """One group, if each member of the population is to the letter the job that it stands for."""
+    """Returns one group, if each member's configuration equals the job's exactly; otherwise single jobs."""
     if len(jobs) == 1:
         return [Group(jobs, None, "no other has its shapes and settings")]
     configs = [without_trial(sweep.config(job)) for job in jobs]
@@ -176,7 +180,7 @@ def _group(sweep: Sweep, jobs: list[Job]) -> list[Group]:
 
 
 def _fusable(config: Mapping[str, Any], packages: Sequence[str] | None) -> frozenset[str] | str:
-    """The keys in which members may differ, or why a job cannot be a member."""
+    """Returns the keys in which members may differ, or the reason why this job cannot be a member."""
     from rlresearch.runners.population import float_paths
 
     made = plan(config, packages)
@@ -184,12 +188,12 @@ def _fusable(config: Mapping[str, Any], packages: Sequence[str] | None) -> froze
         return "it is a population already"
     if not isinstance(made.runner, Device):
         return f"runner={type(made.runner).__name__.lower()} steps its environment in Python"
-    groups = ("noise.", "optimizer.")  # the algorithm's other parts have their settings under `algo.`
+    groups = ("noise.", "optimizer.")  # these parts have their own groups; all other settings are below `algo.`
     return frozenset(path if path.startswith(groups) else f"algo.{path}" for path in float_paths(made.trainer.algo))
 
 
 def _signature(config: Mapping[str, Any], paths: frozenset[str]) -> str:
-    """The same for all jobs that differ in nothing but seed and numbers at `paths`."""
+    """Returns a text that is equal for jobs that differ only in their seed and in numbers at `paths`."""
     flat = flattened(without_trial(config))
     own = {key: value for key, value in flat.items() if key != _SEED and not (key in paths and _is_number(value))}
     return json.dumps([own, sorted(flat)], sort_keys=True, default=str)

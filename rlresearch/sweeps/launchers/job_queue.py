@@ -1,8 +1,8 @@
-"""Jobs in processes that somebody else starts, perhaps on other machines: a queue, or a cluster.
+"""Runs jobs in processes that another system starts, perhaps on other machines: a queue, or a cluster.
 
-All of them see the sweep directory, on a file system that they share. Each writes a ledger file of its own, and claims
-the number of its attempt by making a file: whoever starts a job once more gets another number and another directory.
-Nothing ever writes into the rows of an earlier attempt, which may still be at it on a machine that was thought lost.
+All processes see the sweep directory on a shared file system. Each writes its own ledger file, and claims an attempt
+number by making a file. If the system starts a job a second time, that process gets another number and another run
+directory. So it never writes into the rows of the earlier attempt, which may still run on a machine that seemed lost.
 """
 
 from __future__ import annotations
@@ -31,32 +31,33 @@ _TICK_S, _PATIENCE_S = 0.5, 40.0
 
 
 class Queue(Protocol):
-    """Whatever starts processes."""
+    """A system that starts processes, such as Ray or Slurm."""
 
     def submit(self, tasks: list[dict[str, Any]]) -> Any:
-        """Has `work(tasks)` called somewhere; returns what the following know it by."""
+        """Submits a call of `work(tasks)`. Returns a handle for the other methods."""
 
-    def over(self, handle: Any) -> str | None:
-        """None while it is waiting or running; then what `work` returned, or why it did not."""
+    def result(self, handle: Any) -> str | None:
+        """Returns None while the job waits or runs; afterwards the return value of `work`, or the error as text."""
 
     def cancel(self, handle: Any) -> None:
-        """Has it end."""
+        """Asks the job to end."""
 
     def close(self) -> None:
-        """Lets go of the queue."""
+        """Closes the connection to the queue."""
 
 
 def work(tasks: Sequence[Mapping[str, Any]], place: str = "", gone: Any = None) -> str:
-    """What the process does: claims the attempt, and carries it out. Returns nothing, or ANOTHER.
+    """Claims an attempt and runs it; called in the new process. Returns "", or ANOTHER where the claim fails.
 
-    place: where this is, as `gone(place)` knows it, which says whether that machine is lost. An attempt that began on
-    one that is not has died by its own doing and is not begun again. Without `gone` an attempt that somebody has
-    claimed is left to them: a queue may hold a job twice, of a controller that was killed and of the next one.
+    place: the id of this machine. gone(place): whether that machine is lost. An earlier process may have claimed the
+    attempt. If its machine still works, the job itself killed that process, so the job is not started again. If the
+    machine is lost, the job gets a new attempt. Without `gone`, a claimed attempt stays with its process: a queue may
+    hold a job twice, from a controller that was killed and from the next controller.
     """
     from rlresearch.sweeps.attempt import AttemptTask, attempt
 
     own = [AttemptTask(**task) for task in tasks]
-    book = ledger.Ledger.elsewhere(Path(own[0].sweep))
+    book = ledger.Ledger.for_process(Path(own[0].sweep))
     try:
         claimed = []
         for task in own:
@@ -74,7 +75,7 @@ def work(tasks: Sequence[Mapping[str, Any]], place: str = "", gone: Any = None) 
 
 
 def _claimed(sweep: Path, job: int, attempt: int, place: str) -> tuple[int, str | None]:
-    """The number of an attempt that nobody has, from `attempt` on, and where the one before it began."""
+    """Claims the first free attempt number from `attempt` on. Returns it, and the machine of the attempt before it."""
     (sweep / CLAIMS).mkdir(exist_ok=True)
     before = None
     while True:
@@ -92,7 +93,10 @@ def _claimed(sweep: Path, job: int, attempt: int, place: str) -> tuple[int, str 
 
 
 def run(sweep: Sweep, units: Sequence[Sequence[Job]], queue: Queue, at_once: int | None) -> None:
-    """Submits jobs, at most so many at once, and waits for their ends. Interrupted once all were told to stop."""
+    """Submits jobs, at most `at_once` at a time, and waits until all have ended.
+
+    Errors: Interrupted after a signal, once every job was asked to stop.
+    """
     waiting = deque(units)
     running: dict[int, tuple[Any, list[AttemptTask]]] = {}
     with SignalHandler() as watch:
@@ -120,10 +124,10 @@ def run(sweep: Sweep, units: Sequence[Sequence[Job]], queue: Queue, at_once: int
 
 
 def _collect(sweep: Sweep, queue: Queue, running: dict, otherwise: str = KILLED) -> None:
-    """Enters what became of jobs that are over and have not said so themselves."""
+    """Writes the end of jobs whose process has ended without writing it."""
     sweep.refresh()
     for name, (handle, tasks) in list(running.items()):
-        why = ANOTHER if handle is None else queue.over(handle)
+        why = ANOTHER if handle is None else queue.result(handle)
         if why == ANOTHER and any(sweep.jobs[task.job].status in (RUNNING, PENDING) for task in tasks):
             running[name] = None, tasks
             continue

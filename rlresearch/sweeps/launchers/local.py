@@ -1,6 +1,6 @@
-"""A process for each job, so many at a time: what one does, or has done to it, touches no other.
+"""Runs each job in its own process, several at a time, so that a crash of one job does not affect the others.
 
-This process only watches: it neither loads TensorFlow nor opens a GPU.
+The controller's process only watches them. It neither loads TensorFlow nor opens a GPU.
 """
 
 from __future__ import annotations
@@ -29,20 +29,23 @@ if TYPE_CHECKING:
     from rlresearch.sweeps.ledger import Job
 
 _TICK_S = 0.2
-_PATIENCE_S = 40.0  # to save a checkpoint, when told to stop
-_STARTS = 3  # of the server, with nothing done in between, before the sweep is given up
+_PATIENCE_S = 40.0  # time for a job to save a checkpoint after it was asked to stop
+_STARTS = 3  # the sweep stops if the server dies so often before any job has ended
 
 
 @dataclass
 class _Running:
-    """An attempt that has a process. slot: its place among the workers; verdict: why it was told to end."""
+    """An attempt that has a process. slot: the index of its worker. began: when, by `time.monotonic`.
+
+    verdict: the status and the reason, where the launcher ends it. told: when it was asked to end.
+    """
 
     tasks: list[AttemptTask]
     slot: int
     began: float
     pid: int | None = None
     verdict: tuple[str, str] | None = None
-    told: float | None = None
+    signalled_at: float | None = None
 
 
 class _Order(NamedTuple):
@@ -52,13 +55,14 @@ class _Order(NamedTuple):
 
 @dataclass(frozen=True)
 class Local:
-    """A process for each job.
+    """Runs each job in its own process.
 
-    workers: how many at a time, None for as many as there are GPUs' places or, without GPUs, half the CPU cores.
-    start: `forkserver` forks a process that has TensorFlow loaded; `plain` starts Python anew, which is safe with any
-    GPU; auto: plain where there is a GPU. threads: of each job, None for its share of the cores. gpus: which, by number
-    or identifier, None for none of our business, and jobs_per_gpu: at a time. timeout_minutes: of one attempt;
-    hang_minutes: without a sign of life in the run's directory. memory_gb: of a job's processes together.
+    workers: how many jobs run at a time, None for the number of GPUs times jobs_per_gpu or, without gpus, half the CPU
+    cores. start: `forkserver` forks a process that has TensorFlow loaded. `plain` starts a new Python, which is safe
+    with any GPU. `auto` means plain where there is a GPU. threads: CPU threads of each job, None for its share of the
+    cores. gpus: numbers or identifiers of the GPUs to use, None to leave CUDA_VISIBLE_DEVICES unchanged.
+    jobs_per_gpu: how many jobs share a GPU. timeout_minutes: the longest time for one attempt. hang_minutes: the
+    longest time without a write in the run's directory. memory_gb: the most memory of all processes of one job.
     """
 
     workers: Annotated[int, at.Gt(0)] | None = None
@@ -71,7 +75,7 @@ class Local:
     memory_gb: Annotated[float, at.Gt(0)] | None = None
 
     def check(self) -> None:
-        """ConfigError where there are more workers than places on the GPUs."""
+        """Errors: ConfigError where `workers` is larger than the number of GPUs times `jobs_per_gpu`."""
         if self.gpus is not None and self.workers is not None and self.workers > len(self.gpus) * self.jobs_per_gpu:
             places = len(self.gpus) * self.jobs_per_gpu
             raise ConfigError(
@@ -88,7 +92,7 @@ class Local:
         _Workers(self, sweep, [*going_on, *([job] for job in fresh)], self._count()).run()
 
     def environment(self, slot: int) -> dict[str, str]:
-        """What is special about a worker's environment."""
+        """Returns the environment variables of the worker `slot`: numbers of threads, and the GPU."""
         threads = self.threads or max(1, _cores() // self._count())
         own: dict[str, int | str] = dict.fromkeys(
             ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), threads
@@ -107,7 +111,7 @@ class Local:
 
 
 class _Workers:
-    """Keeps the places filled, and an eye on every process."""
+    """Starts jobs on free workers, and watches every process."""
 
     def __init__(self, settings: Local, sweep: Sweep, units: Sequence[Sequence[Job]], places: int) -> None:
         self._settings, self._sweep = settings, sweep
@@ -117,7 +121,7 @@ class _Workers:
         self._server: Server | None = None
 
     def run(self) -> None:
-        """Until every job has an end. Interrupted once all were told to stop, and have."""
+        """Runs until every job has ended. Errors: Interrupted after a signal, once every job has stopped."""
         with SignalHandler() as watch:
             try:
                 while self._waiting or self._running:
@@ -143,7 +147,7 @@ class _Workers:
             self._running[number] = _Running(tasks, slot, time.monotonic())
             log = self._sweep.directory / ledger.LOGS / f"{tasks[0].job}.{tasks[0].attempt}.log"
             ledger.begun(self._sweep.book, [task.job for task in tasks], [task.attempt for task in tasks])
-            with contextlib.suppress(RunError):  # found when it is listened to
+            with contextlib.suppress(RunError):  # if the server has died, `_hear` notices it
                 jobs = [task._asdict() for task in tasks]
                 self._server.send(start=number, jobs=jobs, environment=self._settings.environment(slot), log=str(log))
 
@@ -165,7 +169,7 @@ class _Workers:
         self._sweep.refresh()
 
     def _ended(self, order: _Order, code: int) -> None:
-        """Enters what became of an attempt whose process has ended, unless it said so itself."""
+        """Writes the end of an attempt whose process has ended, unless the process wrote it."""
         del self._running[order.number]
         self._free.append(order.running.slot)
         self._sweep.refresh()
@@ -180,19 +184,19 @@ class _Workers:
         return self._sweep.directory / ledger.LOGS / f"{task.job}.{task.attempt}.log"
 
     def _look_after(self) -> None:
-        """Ends what takes too long, has hung, or takes too much memory."""
+        """Ends jobs that take too long, hang, or use too much memory."""
         now = time.monotonic()
         for number, running in self._running.items():
             if running.pid is None:
                 continue
-            if running.told is not None:
-                if now - running.told > _PATIENCE_S:
+            if running.signalled_at is not None:
+                if now - running.signalled_at > _PATIENCE_S:
                     self._signal(number, signal.SIGKILL)
                 continue
             verdict = self._verdict(running, now)
             if verdict is not None:
-                running.verdict, running.told = verdict, now
-                # what has hung does not answer, and what takes too much memory must not take more
+                running.verdict, running.signalled_at = verdict, now
+                # A job that hangs ignores SIGTERM, and a job with too much memory must stop at once: SIGKILL.
                 gentle = verdict[1].startswith("longer")
                 self._signal(number, signal.SIGTERM if gentle else signal.SIGKILL)
 
@@ -208,18 +212,18 @@ class _Workers:
         return None
 
     def _silent_s(self, running: _Running, now: float) -> float:
-        """Seconds since anything was written in the run's directory."""
+        """Returns the seconds since the last write in the run's directory."""
         run = self._sweep.jobs[running.tasks[0].job].run
         latest = max((_changed_at(each) for each in run.iterdir()), default=0.0) if run and run.is_dir() else 0.0
         return min(now - running.began, max(0.0, time.time() - latest))
 
     def _signal(self, number: int, which: int) -> None:
-        assert self._server is not None  # what runs has one
+        assert self._server is not None  # a running job has a server
         with contextlib.suppress(RunError):
             self._server.send(signal=int(which), to=number)
 
     def _stop_all(self) -> None:
-        """Has every job save a checkpoint and leave."""
+        """Asks every job to save a checkpoint and end, and waits up to 40 s for them."""
         for number in self._running:
             self._signal(number, signal.SIGTERM)
         deadline = time.monotonic() + _PATIENCE_S
@@ -231,7 +235,7 @@ class _Workers:
                 ledger.ended(self._sweep.book, task.job, task.attempt, INTERRUPTED, why)
 
     def _server_died(self, error: RunError) -> None:
-        """Its jobs have died with it: another server takes its place."""
+        """Records that the server's jobs died with it; the next job starts a new server."""
         assert self._server is not None
         self._server.close()
         self._server, self._deaths = None, self._deaths + 1
@@ -242,7 +246,7 @@ class _Workers:
 
 
 def _death(code: int, log: Path) -> tuple[str, str]:
-    """What a process' exit code says, and its last words."""
+    """Returns the status and the reason for an exit code, with the last line of the log."""
     said = _last_line(log)
     words = f": {said}" if said else ""
     if code < 0:
@@ -274,7 +278,7 @@ def _changed_at(path: Path) -> float:
 
 
 def _resident_bytes(group: int) -> int:
-    """Of all processes in a group, what they share counted each time."""
+    """Returns the memory of all processes in a group; shared pages count once for each process."""
     page, total = os.sysconf("SC_PAGE_SIZE"), 0
     for stat in _stats():
         if stat[2] == str(group):
@@ -283,7 +287,7 @@ def _resident_bytes(group: int) -> int:
 
 
 def _stats() -> Iterator[list[str]]:
-    """/proc/PID/stat of every process from its third field on: state, parent, group, ..."""
+    """Yields the fields of /proc/PID/stat of every process, from the third on: state, parent, group, ..."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
@@ -295,6 +299,6 @@ def _cores() -> int:
 
 
 def _has_gpu() -> bool:
-    """Whether a job could find one; nothing is opened."""
+    """Returns whether a job could find a GPU, from device files only; it opens no GPU."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     return not hidden and (Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists())

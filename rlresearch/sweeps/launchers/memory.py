@@ -1,4 +1,4 @@
-"""How much memory a member of a fused program takes, and how much there is."""
+"""Predicts and measures the memory of a fused program, and finds the free memory."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from rlresearch import rng
 from rlresearch.training.experiment import Plan
 from rlresearch.training.resources import free_memory
 
-# Measured with scripts/benchmarks/sweep_time.py: the state itself, and what saving and compiling it add.
+# Memory of a member as a multiple of its state. Measured with scripts/benchmarks/sweep_time.py: the state, and the
+# copies that saving and compiling add.
 COPIES = 2.0
-PROGRAM = 1 << 30  # bytes that a program may take however many members it has: compiling it, evaluations, libraries
-SHARE = 0.6  # of what is free, for the sweep
+PROGRAM = 1 << 30  # bytes of a program that do not depend on its members: the compiler, evaluations, libraries
+SHARE = 0.6  # the part of the free memory that a sweep may use
 
 
 def member_bytes(plan: Plan) -> int:
-    """What one member is predicted to take: its state, replay included, and COPIES of it. One is made and let go."""
+    """Returns the predicted bytes of one member: COPIES times its state and replay. Makes one state to measure it."""
     from rlresearch.envs.device import DeviceEnv
     from rlresearch.runners.device import device_init
 
@@ -29,7 +30,7 @@ def member_bytes(plan: Plan) -> int:
 
 
 def available_bytes() -> int:
-    """What is free where programs run: on the GPU if there is one, else in this machine or container."""
+    """Returns the free bytes of the GPU if there is one, else of this machine or container."""
     if tf.config.list_physical_devices("GPU"):
         with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError):
             command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
@@ -42,7 +43,7 @@ def available_bytes() -> int:
 
 
 class Used:
-    """What this process comes to hold while a program runs in it, beyond what it held before: on a GPU if there is one.
+    """Measures how much more memory this process uses while a program runs; on the GPU if there is one.
 
     used = Used(); ...; used.bytes()
     """
@@ -53,11 +54,11 @@ class Used:
             tf.config.experimental.reset_memory_stats("GPU:0")
         else:
             with contextlib.suppress(OSError):
-                Path("/proc/self/clear_refs").write_text("5")  # the highest mark begins anew
+                Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM
         self._before = self._at("current", "VmRSS")
 
     def bytes(self) -> int:
-        """The most so far; 0 where the machine does not tell."""
+        """Returns the peak since the start, in bytes; 0 where the system does not report it."""
         return max(self._at("peak", "VmHWM") - self._before, 0)
 
     def _at(self, of_gpu: str, of_process: str) -> int:

@@ -1,9 +1,9 @@
-"""Jobs on a Ray cluster: one that is there, or one on this machine for as long as the sweep takes.
+"""Runs jobs on a Ray cluster: an existing one, or a temporary one on this machine.
 
-Traps that are avoided here: an address that is not given means a cluster of one's own, never one that an old file in
-/tmp names; a task whose process dies is not begun again unless its machine is gone; one that is begun again gets a new
-attempt, with a directory of its own; Ray's servers listen on every address of a machine, so that a cluster of one's own
-asks for a token that nobody else knows.
+This module avoids four traps. Without an address it starts its own cluster; it never uses one that an old file in /tmp
+names. If a task's process dies, the task starts again only if its machine is lost. A task that starts again is a new
+attempt with a new run directory. Ray's servers listen on every address of the machine, so a temporary cluster requires
+a secret random token.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ if TYPE_CHECKING:
     from rlresearch.sweeps.controller import Sweep
     from rlresearch.sweeps.ledger import Job
 
-_LOOPBACK = "127.0.0.2"  # Ray takes 127.0.0.1 for the machine's outer address
+_LOOPBACK = "127.0.0.2"  # Ray replaces 127.0.0.1 by the machine's public address
 
 
 @dataclass(frozen=True)
 class Ray:
-    """A Ray task for each job.
+    """Runs each job as a Ray task.
 
-    address: of a cluster, None for one of its own on this machine. num_cpus, num_gpus, memory_gb: what a job asks for.
-    retries: how often a job whose machine was lost is begun again. at_once: the most that are submitted together.
-    working_dir: a folder that Ray copies to the machines; environment: variables set there, beside PYTHONPATH.
+    address: of a cluster, None for a temporary one on this machine. num_cpus, num_gpus, memory_gb: the resources that
+    a job requests. retries: how often a job starts again after its machine was lost. at_once: the most jobs that are
+    submitted at a time. working_dir: a folder that Ray copies to the machines. environment: environment variables on
+    the machines, in addition to PYTHONPATH.
     """
 
     address: str | None = None
@@ -48,7 +49,7 @@ class Ray:
     environment: Mapping[str, str] | None = None
 
     def check(self) -> None:
-        """ConfigError where Ray is not installed."""
+        """Errors: ConfigError where Ray is not installed, or where `working_dir` is not a folder."""
         require_installed("ray", "hydra/launcher=ray", "ray")
         if self.working_dir is not None and not Path(self.working_dir).is_dir():
             raise ConfigError(f"hydra.launcher.working_dir={self.working_dir}: must be a folder that exists.")
@@ -62,13 +63,13 @@ class Ray:
 
 
 class _Tasks:
-    """An `elsewhere.Queue`."""
+    """A `job_queue.Queue` of Ray tasks."""
 
     def __init__(self, settings: Ray) -> None:
         if settings.address is None:
             os.environ.setdefault("RAY_AUTH_MODE", "token")
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        remove_lazy_module("tensorflow")  # Ray looks at every module, and that would load it
+        remove_lazy_module("tensorflow")  # Ray inspects every module, and that would load TensorFlow
         import ray
 
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -85,19 +86,19 @@ class _Tasks:
         wanted = {"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus}
         if settings.memory_gb is not None:
             wanted["memory"] = int(settings.memory_gb * 1e9)
-        # max_calls: a process a job, so that none inherits another's TensorFlow
+        # max_calls=1: a new process for each job, so that no job inherits the TensorFlow of another
         self._remote = ray.remote(max_retries=settings.retries, retry_exceptions=False, max_calls=1, **wanted)(_on_ray)
         self._ray = ray
 
     def submit(self, tasks: list[dict[str, Any]]) -> Any:
         return self._remote.remote(tasks)
 
-    def over(self, handle: Any) -> str | None:
+    def result(self, handle: Any) -> str | None:
         if not self._ray.wait([handle], timeout=0)[0]:
             return None
         try:
             return self._ray.get(handle)
-        except Exception as error:  # noqa: BLE001 (whatever ended the task: its process, its machine, Ray itself)
+        except Exception as error:  # noqa: BLE001 (a task may end because of its process, its machine, or Ray itself)
             return " ".join(str(error).split())[:300]
 
     def cancel(self, handle: Any) -> None:

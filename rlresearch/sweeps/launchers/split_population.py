@@ -1,7 +1,8 @@
-"""After a fused program has finished: every member gets the checkpoints that it would have alone.
+"""Splits the checkpoints of a fused program after it has finished.
 
-While it trains there is one checkpoint for all of its members, in the first one's directory. Here each is taken apart,
-so that a member can be gone on with, evaluated and exported by itself, and its directory has the files of any run.
+While the program trains, one checkpoint holds the states of all members, in the directory of the first member. This
+module writes a separate checkpoint for each member. Then every member can be resumed, evaluated and exported alone,
+and its directory has the same files as that of any other run.
 """
 
 from __future__ import annotations
@@ -20,15 +21,18 @@ from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.storage.tensor_files import CorruptCheckpointError, Ring, RowFile
 from rlresearch.training.resume import POPULATION, lasting_digest, read_config
 
-_HELD, _MOST_HELD = 1 << 28, 4  # bytes of a checkpoint, and how many of them
+_HELD, _MOST_HELD = 1 << 28, 4  # cached replay rows: the most bytes of one checkpoint, and how many checkpoints
 _REPLACEMENT = f"{atomic.TEMPORARY}parted"
 
 
 def split(runs: Sequence[Path]) -> None:
-    """Gives each member of a population checkpoints of its own. Errors: OSError, CorruptCheckpointError, RunError."""
+    """Writes separate checkpoints for each member of a population. runs: the run directories of the members.
+
+    Errors: OSError, CorruptCheckpointError, RunError.
+    """
     home = runs[0]
     every = [_loaded(home, name) for name in reversed(checkpoint.names(home))]
-    for place, run in reversed(list(enumerate(runs))):  # the first, which has the population's, last
+    for place, run in reversed(list(enumerate(runs))):  # the first run last, because it has the common checkpoints
         own = home / _REPLACEMENT if run == home else run
         own.mkdir(exist_ok=True)
         _write(own, run, place, every)
@@ -44,7 +48,7 @@ def split(runs: Sequence[Path]) -> None:
 
 
 def _loaded(home: Path, name: str) -> tuple[Checkpoint, bool]:
-    """A checkpoint, and whether its replay is there: what is kept for its policy alone has none."""
+    """Returns a checkpoint, and whether it has replay rows; one that is kept only for its policy has none."""
     try:
         return checkpoint.load(home, name), True
     except CorruptCheckpointError:
@@ -52,7 +56,7 @@ def _loaded(home: Path, name: str) -> tuple[Checkpoint, bool]:
 
 
 def _write(into: Path, run: Path, place: int, every: Sequence[tuple[Checkpoint, bool]]) -> None:
-    """One member's part of each checkpoint, the oldest first."""
+    """Writes the part of one member of each checkpoint, the oldest first. into: the folder; run: its run directory."""
     config = read_config(run / "config.yaml")
     every = _of_its_life(every, run)
     scores = {row["step"]: float(np.mean(row["returns"])) for row in read_rows(run / "evaluations.jsonl")}
@@ -70,7 +74,7 @@ def _write(into: Path, run: Path, place: int, every: Sequence[tuple[Checkpoint, 
                     "logs": [loaded.about.logs[place]],
                     "score": None if loaded.about.score is None else _finite(scores.get(loaded.about.step)),
                     "config": lasting_digest(config),
-                    "content": "",  # the digest is of all members together
+                    "content": "",  # the stored digest covers all members together
                 }
             )
             writer.save(arrays, rings, rows, about, loaded.manifest.packages, loaded.manifest.saved_at)
@@ -81,8 +85,10 @@ def _write(into: Path, run: Path, place: int, every: Sequence[tuple[Checkpoint, 
 
 
 def _of_its_life(every: Sequence[tuple[Checkpoint, bool]], run: Path) -> list[tuple[Checkpoint, bool]]:
-    """The checkpoints that tell of a member. From where it failed its place holds another's state; from where it was
-    pruned the state that it ended with, which belongs to that step.
+    """Returns the checkpoints that hold this member's own training, the oldest first.
+
+    After a member has failed, its slot holds the state of another member, so later checkpoints are left out. After a
+    member was pruned, its slot keeps its last state. So the first later checkpoint is used, with the step of its end.
     """
     record = RunDirectory(run).recorded()
     if record.get("status") not in ("failed", "pruned"):
@@ -96,9 +102,7 @@ def _of_its_life(every: Sequence[tuple[Checkpoint, bool]], run: Path) -> list[tu
 
 
 def _as_of(loaded: Checkpoint, step: int, row: int | None) -> Checkpoint:
-    """A checkpoint as it would have been saved at an earlier step, at which a member stood still. row: the last step
-    of its metrics.
-    """
+    """Returns a checkpoint as if saved at the earlier `step` at which a member ended. row: its last metrics step."""
     about = loaded.about
     num_envs = about.step // about.iteration
     position = {"fresh": row == step, "row": -1 if row is None else row // num_envs, "evaluation": step // num_envs}
@@ -107,7 +111,10 @@ def _as_of(loaded: Checkpoint, step: int, row: int | None) -> Checkpoint:
 
 
 def _overtaken(loaded: Checkpoint, added: Mapping[str, int]) -> bool:
-    """Whether the others went round a ring after a member had ended: its rows are not where their numbers say."""
+    """Returns whether the other members filled a ring again after this member had ended.
+
+    Then the rows of this member are no longer at the slots that their numbers give. added: rows of this member.
+    """
     return any(max(added[name], ring.capacity) < ring.added for name, ring in loaded.manifest.rings.items())
 
 
@@ -116,7 +123,7 @@ def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _ring(loaded: Checkpoint, name: str, place: int, added: int, replay: bool) -> Ring:
-    """A member's ring as it was saved; its rows are read when they are asked for. added: those of the member."""
+    """Returns the ring of one member; its rows are read only when needed. added: rows that this member added."""
     saved = loaded.manifest.rings[name]
     files = tuple(RowFile(**each.model_dump()) for each in saved.files)
 
@@ -133,7 +140,7 @@ def _ring(loaded: Checkpoint, name: str, place: int, added: int, replay: bool) -
 
 
 def _rows(folder: Path, files: tuple[RowFile, ...]) -> Iterable[tuple[int, Mapping[str, np.ndarray]]]:
-    """Every member's rows in some files: read once for all members, where that is not too much to hold."""
+    """Returns the rows of all members in `files`; small files are read once and cached for the other members."""
     if sum(each.size for each in files) > _HELD:
         return tensor_files.read_rows(folder, files)
     return _held(folder, files)

@@ -1,9 +1,9 @@
-"""Jobs through submitit: a process each on this machine, or a Slurm queue.
+"""Runs jobs with submitit: in processes on this machine, or in a Slurm queue.
 
-Traps that are avoided here: submitit's local executor starts everything at once, so jobs are handed to it a few at a
-time; Hydra's own plugin composes the configuration again in the job, from YAML that may have changed, so what is
-submitted here is the frozen one; a job that Slurm preempts or that runs out of time is put back into the queue, and
-goes on from its checkpoint in a new attempt.
+This module avoids three traps. Submitit's local executor starts all jobs at once, so it gets only a few at a time.
+Hydra's own plugin composes the configuration again inside the job, from YAML that may have changed; here the job gets
+its frozen configuration. If Slurm preempts a job, or its time runs out, the job goes back into the queue; it resumes
+from its checkpoint in a new attempt.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Submitit:
-    """What both kinds have. at_once: the most that run, or wait, together; the others are submitit's own."""
+    """Common settings. at_once: the most jobs that run or wait at a time. The others are submitit's own settings."""
 
     CLUSTER: ClassVar[str] = "local"
 
@@ -39,7 +39,7 @@ class Submitit:
     name: str = "rlresearch"
 
     def check(self) -> None:
-        """ConfigError where submitit is not installed."""
+        """Errors: ConfigError where submitit is not installed."""
         require_installed("submitit", f"hydra/launcher=submitit_{self.CLUSTER}", "slurm")
 
     def describe(self, sweep: Sweep, jobs: Sequence[Job]) -> list[str]:
@@ -54,14 +54,14 @@ class Submitit:
         return self.at_once
 
     def parameters(self) -> dict[str, Any]:
-        """For submitit's executor."""
+        """Returns the parameters of submitit's executor, without those that are None."""
         own = ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb", "name")
         return {key: value for key in own if (value := getattr(self, key)) is not None}
 
 
 @dataclass(frozen=True)
 class SubmititLocal(Submitit):
-    """A process for each job on this machine; half the cores' number of them at once where `at_once` is None."""
+    """Runs each job in a process on this machine; where `at_once` is None, half as many at a time as CPU cores."""
 
     def _most(self) -> int:
         return self.at_once or max(1, len(os.sched_getaffinity(0)) // 2)
@@ -69,10 +69,10 @@ class SubmititLocal(Submitit):
 
 @dataclass(frozen=True)
 class SubmititSlurm(Submitit):
-    """A Slurm queue.
+    """Runs each job as a job of Slurm.
 
-    partition, qos, account, constraint, setup (lines of shell before the job), additional (of sbatch): see submitit.
-    max_num_timeout: how often a job that ran out of time, or was preempted, is put back into the queue.
+    partition, qos, account, constraint, setup (shell lines before the job), additional (for sbatch): see submitit.
+    max_num_timeout: how often a job goes back into the queue after its time ran out or Slurm preempted it.
     """
 
     CLUSTER: ClassVar[str] = "slurm"
@@ -93,7 +93,7 @@ class SubmititSlurm(Submitit):
 
 
 class Work:
-    """What is submitted: submitit calls it, and asks it for a `checkpoint` before it puts a job back into the queue."""
+    """The submitted object. Submitit calls it to run, and calls `checkpoint` before a job goes back into the queue."""
 
     def __init__(self, tasks: list[dict[str, Any]]) -> None:
         self.tasks = tasks
@@ -102,7 +102,7 @@ class Work:
         return job_queue.work(self.tasks)
 
     def checkpoint(self) -> Any:
-        """The same once more, from where the newest checkpoint is."""
+        """Returns a new submission of the same jobs, which resumes from the newest checkpoint."""
         import submitit
 
         jobs = ledger.read(Path(self.tasks[0]["sweep"])).jobs
@@ -115,7 +115,7 @@ class Work:
 
 
 class _Submitted:
-    """An `elsewhere.Queue`."""
+    """A `job_queue.Queue` of submitit jobs."""
 
     def __init__(self, settings: Submitit, folder: str) -> None:
         import submitit
@@ -127,12 +127,12 @@ class _Submitted:
     def submit(self, tasks: list[dict[str, Any]]) -> Any:
         return self._executor.submit(Work(tasks))
 
-    def over(self, handle: Any) -> str | None:
+    def result(self, handle: Any) -> str | None:
         if not handle.done():
             return None
         try:
             return handle.result()
-        except Exception as error:  # noqa: BLE001 (submitit raises what the job raised, and its own)
+        except Exception as error:  # noqa: BLE001 (submitit raises the job's errors and its own)
             return " ".join(str(error).split())[-300:]
 
     def cancel(self, handle: Any) -> None:

@@ -1,1 +1,1 @@
-"""Searches with Optuna: space, samplers, study, trials, report."""
+"""Searches with Optuna: settings, space, samplers, study, driver, report."""

@@ -1,7 +1,8 @@
-"""Drives a search: proposes a batch of trials, has them trained, tells the study, and says how it went.
+"""Drives a search: proposes a batch of trials, trains them, reports the results to the study, and prints them.
 
-All runs of a batch go to Hydra's launcher at once, so that one that trains many together can. A trial with several
-seeds or environments has one run in each of as many rounds; those that are pruned in between take no part in the next.
+All runs of a batch go to Hydra's launcher together, so that a launcher can fuse them. A trial with several seeds or
+environments has several parts: one run for each. Each round trains the same part of every trial. A trial that is pruned
+after one round has no run in the next.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from rlresearch.errors import ConfigError, RunError, command_line, format_value,
 from rlresearch.runtime.signals import Interrupted
 from rlresearch.storage import atomic
 from rlresearch.storage.run_directory import make_unique_dir, timestamp
-from rlresearch.sweeps.launchers.basic import OUTWARD, PLACES
+from rlresearch.sweeps.launchers.basic import LAUNCHERS, OUTWARD
 from rlresearch.sweeps.search import report
 from rlresearch.sweeps.search.settings import WHERE, Prepared, SearchSettings, prepare, samples
 from rlresearch.sweeps.search.space import typed
@@ -28,15 +29,15 @@ from rlresearch.training import resume
 from rlresearch.training.experiment import plan
 from rlresearch.training.optuna_trial import aggregated
 
-ASKED = "search.json"  # in the search's directory: what was asked for, so that it can be asked again
+SEARCH_FILE = "search.json"  # in the search's directory: the overrides of the command, for `resume`
 _LARGEST = 1 << 20  # bytes
 
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Any]]
-TakeUp = Callable[[Path, str, Collection[int]], int]
+Adopt = Callable[[Path, str, Collection[int]], int]
 
 
 class SearchResult(NamedTuple):
-    """What a search has come to. counts: trials by state; best: frozen trials; folder: where its findings are."""
+    """The result of a search. counts: number of trials by state. best: frozen trials. folder: of the search's files."""
 
     counts: dict[str, int]
     best: list[Any]
@@ -44,9 +45,9 @@ class SearchResult(NamedTuple):
 
 
 def checked(asked: SearchSpec, extra_folder: str | None = None) -> Prepared:
-    """A search that can begin: both ends of each range, each choice and each environment make a run that can be begun.
+    """Prepares a search and plans a run for both ends of each range, each choice and each environment.
 
-    ConfigError, one line, where they do not.
+    Errors: ConfigError, one line, where a run cannot start.
     """
     prepared = prepare(asked, extra_folder)
     for overrides in samples(prepared):
@@ -54,23 +55,23 @@ def checked(asked: SearchSpec, extra_folder: str | None = None) -> Prepared:
     return prepared
 
 
-def search(prepared: Prepared, launch: Launch, folder: Path, take_up: TakeUp | None = None) -> SearchResult:
-    """Runs a search to its end, in its directory.
+def search(prepared: Prepared, launch: Launch, folder: Path, adopt: Adopt | None = None) -> SearchResult:
+    """Runs a search in its directory `folder` until it has all its trials.
 
-    launch(job_overrides, initial_job_idx): trains, as Hydra's launchers do. take_up(folder, storage, trials): goes
-    on with the runs of trials that were interrupted, and returns how many jobs were launched so far; None where all
-    begin again.
+    launch(job_overrides, initial_job_idx): trains runs, as Hydra's launchers do. adopt(folder, storage, trials):
+    resumes interrupted runs of these trials, and returns how many jobs were launched before. If `adopt` is None,
+    interrupted trials start again.
 
-    Errors: ConfigError where it is another search's directory; RunError where trials failed, after all others were
-    trained.
+    Errors: ConfigError where the directory belongs to another search; RunError where trials failed, after all other
+    trials were trained.
     """
     folder = folder.absolute()
     try:
         with study_of(prepared, folder) as study:
-            done = Controller(prepared, study, launch, take_up).run(folder)
+            done = Controller(prepared, study, launch, adopt).run(folder)
             failure = study.first_failure()
     except Interrupted as interrupted:
-        interrupted.sweep_directory = folder  # for who tells how to go on
+        interrupted.sweep_directory = folder  # the command line prints how to resume it
         raise
     report.show(done.counts, done.best, prepared.settings.objectives, _command(prepared, done.best), folder)
     if failure is not None:
@@ -82,40 +83,40 @@ def search(prepared: Prepared, launch: Launch, folder: Path, take_up: TakeUp | N
 
 
 def own_directory(root: str, overrides: Sequence[str], config_dir: str | None) -> Path:
-    """A directory under `root` for one search alone, with what is asked for in it. ConfigError where it cannot be."""
+    """Makes a new directory under `root` for a search and stores its overrides there. Errors: ConfigError."""
     asked = {"overrides": list(overrides), "config_dir": config_dir, "cwd": str(Path.cwd())}
     try:
         folder = make_unique_dir(Path(root), timestamp()[:19].replace("T", "_").replace(":", ""))
-        atomic.write_file(folder / ASKED, json.dumps(asked, indent=2).encode())
+        atomic.write_file(folder / SEARCH_FILE, json.dumps(asked, indent=2).encode())
     except OSError as error:
         raise ConfigError(f"hydra.sweep.dir={root}: cannot be written: {error.strerror or error}.") from error
     return folder
 
 
 def leave(folder: Path) -> None:
-    """Takes away the directory of a search that never began."""
-    if [each.name for each in folder.iterdir()] == [ASKED]:
+    """Removes the directory of a search that never started."""
+    if [each.name for each in folder.iterdir()] == [SEARCH_FILE]:
         atomic.discard(folder)
 
 
 def is_search(path: str) -> bool:
-    """Whether a search lies at `path`."""
-    return (Path(path) / ASKED).is_file()
+    """Returns whether `path` is the directory of a search."""
+    return (Path(path) / SEARCH_FILE).is_file()
 
 
 def resume_arguments(path: str, changes: Sequence[str], config_dir: str | None = None) -> list[str]:
-    """The command line that goes on with the search at `path`. changes: overrides beside those that it was begun with;
-    config_dir: of this command.
+    """Returns the arguments of a command that resumes the search at `path`.
 
-    A stored search may be somebody else's: what of it could run code, or reach further than its runs, is not taken from
-    it but must be said again. ConfigError where it is not, and where the search cannot be read.
+    changes: new overrides. config_dir: the argument of --config-dir of this command. Another person may have written
+    the stored search. So overrides that could run code, or reach other machines, are not read from it; the user must
+    give them again. Errors: ConfigError where the user has not, or where the search cannot be read.
     """
     where = f"resume={format_value(path)}"
     try:
-        asked = json.loads(atomic.read_file(Path(path) / ASKED, _LARGEST))
+        asked = json.loads(atomic.read_file(Path(path) / SEARCH_FILE, _LARGEST))
         stored, theirs = [str(each) for each in asked["overrides"]], asked["config_dir"]
     except (OSError, ValueError, TypeError, LookupError) as error:
-        raise ConfigError(f"{where}: its {ASKED} cannot be read: {error}") from None
+        raise ConfigError(f"{where}: its {SEARCH_FILE} cannot be read: {error}") from None
     if theirs is not None and config_dir is None:
         why = "from where code is run, and which is not taken from a file; say it again"
         raise ConfigError(f"{where}: was begun with --config-dir={format_value(theirs)}, {why}.")
@@ -131,12 +132,12 @@ def resume_arguments(path: str, changes: Sequence[str], config_dir: str | None =
 
 
 def _is_harmless(override: str) -> bool:
-    """Whether an override stays within what launchers and searches of our own do with runs."""
+    """Returns whether a stored override is safe: it can only change runs, our own launchers, and our own searches."""
     key, _, value = override.partition("=")
     if not re.match(r"[+~]*hydra(\W|$)", key):
-        return True  # of runs, whose components `plan` looks at
+        return True  # a setting of the runs; `plan` checks where their components come from
     if key in ("hydra/launcher", "hydra/sweeper"):
-        return value in (*PLACES, "optuna")
+        return value in (*LAUNCHERS, "optuna")
     if key == f"{WHERE}.storage":
         return "://" not in value
     group, _, name = key.rpartition(".")
@@ -148,6 +149,7 @@ def _is_harmless(override: str) -> bool:
 
 
 def study_of(prepared: Prepared, folder: Path) -> AbstractContextManager[Study]:
+    """Opens the study of a search in `folder`; see `open_study`."""
     settings = prepared.settings
     terms = StudySpec(
         space=prepared.space,
@@ -167,20 +169,20 @@ def study_of(prepared: Prepared, folder: Path) -> AbstractContextManager[Study]:
 
 
 class Controller:
-    """The loop over batches."""
+    """Runs a search batch by batch."""
 
-    def __init__(self, prepared: Prepared, study: Study, launch: Launch, take_up: TakeUp | None = None) -> None:
+    def __init__(self, prepared: Prepared, study: Study, launch: Launch, adopt: Adopt | None = None) -> None:
         self._prepared, self._settings, self._study, self._launch = prepared, prepared.settings, study, launch
-        self._take_up, self._launched = take_up, 0
+        self._adopt, self._launched = adopt, 0
 
     def run(self, folder: Path) -> SearchResult:
-        """Until the study has its trials."""
+        """Runs batches until the study has all its trials. Errors: RunError where too many of a batch fail."""
         settings = self._settings
         while batch := self._study.batch(settings.n_jobs, settings.n_trials):
-            if self._take_up is not None:
+            if self._adopt is not None:
                 storage = without_at(self._study.storage)
-                self._launched = self._take_up(folder, storage, {each.number for each in batch})
-                self._take_up = None  # later batches are this controller's own
+                self._launched = self._adopt(folder, storage, {each.number for each in batch})
+                self._adopt = None  # later batches are this controller's own
             self._train(batch)
             states = [self._study.frozen(each.number).state.name for each in batch]
             if states.count("FAIL") > settings.max_failure_rate * len(states):
@@ -190,7 +192,7 @@ class Controller:
         return SearchResult(self._study.counts(), self._study.best(), folder)
 
     def _train(self, batch: Sequence[Any]) -> None:
-        """Every trial of the batch, one part after the other."""
+        """Trains every trial of the batch, one part after the other, and reports the results to the study."""
         going, parts = list(batch), self._prepared.parts
         for part in range(len(parts)):
             due = [each for each in going if self._study.record(each.number, part) is None]
@@ -211,7 +213,7 @@ class Controller:
             self._ended(each.number)
 
     def _goes_on(self, number: int, part: int, failure: str | None) -> bool:
-        """Whether a trial still is to be told, or trained on, after a part of it."""
+        """Returns whether a trial continues after a part. If it failed or is pruned, the study learns this here."""
         record = self._study.record(number, part)
         if record is None or record["status"] == "failed":
             reason = (record or {}).get("reason") or {}
@@ -251,17 +253,18 @@ class Controller:
 
 
 def _failure(result: Any) -> str | None:
-    """Why a job failed, from what a launcher returned for it."""
+    """Returns why a job failed, from the result that a launcher returned; None where it did not fail."""
     try:
         result.return_value  # noqa: B018 (raises what the job raised)
-    except Exception as error:  # noqa: BLE001 (whatever the job raised)
+    except Exception as error:  # noqa: BLE001 (a job may raise any error)
         return one_line(str(error) or type(error).__name__)
     return None
 
 
 def without_at(storage: str) -> str:
-    """The URL of a database with its user among the parameters: what stands before an @ is taken for a secret, and left
-    out of all that is stored of a run.
+    """Returns the URL of a database with the user as a parameter instead of before an @.
+
+    Stored configurations replace everything before an @ by ***, because it may be a secret.
     """
     found = re.fullmatch(r"([\w+]+://)([^/@:]+)@(.*)", storage)
     if found is None:
@@ -271,7 +274,7 @@ def without_at(storage: str) -> str:
 
 
 def _command(prepared: Prepared, best: Sequence[Any]) -> str | None:
-    """What trains the best trial again."""
+    """Returns the command that trains the best trial again; None where there is no best trial."""
     if not best:
         return None
     own = [f"{key}={typed(value)}" for key, value in best[0].params.items()]

@@ -1,4 +1,4 @@
-"""What a search has found: a table of its trials, the best of them, and charts of how it went and what mattered."""
+"""Reports a search: its best trials in the terminal, all trials in a file, and a page with charts."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ table {{ border-collapse: collapse }} td, th {{ padding: .15rem .8rem .15rem 0; 
 
 
 def short(value: Any) -> str:
-    """A value for a person: four digits of a number."""
+    """Formats a value for people; a float gets four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def outcome(trial: Any, objectives: Sequence[str]) -> str:
-    """A trial's values by the names of the objectives; empty where it has none."""
+    """Returns a trial's values with the names of the objectives; "" where it has none."""
     if trial.values:
         return ", ".join(f"{name} {short(value)}" for name, value in zip(objectives, trial.values))
     if trial.state.name == "PRUNED" and trial.intermediate_values:
@@ -39,7 +39,7 @@ def outcome(trial: Any, objectives: Sequence[str]) -> str:
 def show(
     counts: dict[str, int], best: Sequence[Any], objectives: Sequence[str], command: str | None, folder: Path
 ) -> None:
-    """Prints how the search ended: its best trials and how to train the first of them again."""
+    """Prints the result of a search: counts of trials, the best trials, and `command`, which trains the best again."""
     from rich.console import Console
     from rich.table import Table
 
@@ -64,7 +64,7 @@ def show(
 
 
 def write(study: Any, objectives: Sequence[str], folder: Path) -> None:
-    """Leaves trials.jsonl and, where plotly is installed and there is something to draw, study.html in `folder`."""
+    """Writes trials.jsonl to `folder`; also study.html, if plotly is installed and at least two trials are complete."""
     rows = (_row(trial, objectives) for trial in study.get_trials(deepcopy=False))
     lines = [json.dumps(encodable(row), separators=(",", ":"), allow_nan=False) + "\n" for row in rows]
     _replace(folder / "trials.jsonl", "".join(lines).encode())
@@ -100,13 +100,15 @@ def _row(trial: Any, objectives: Sequence[str]) -> dict[str, Any]:
 
 
 def _runs(trial: Any) -> list[str]:
-    """Its run directories, one for each part that was trained."""
+    """Returns the run directories of a trial, one for each part that was trained."""
     parts = {name: each for name, each in trial.user_attrs.items() if name.startswith("part ")}
     return [each["run"] for _, each in sorted(parts.items())]
 
 
 def study_page(study: Any, objectives: Sequence[str], folder: Path) -> str | None:
-    """Charts that need no network, plotly's program inside."""
+    """Returns an HTML page of charts, or None for fewer than two complete trials. It contains plotly's JavaScript,
+    so it needs no network.
+    """
     from optuna.trial import TrialState
 
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -114,7 +116,7 @@ def study_page(study: Any, objectives: Sequence[str], folder: Path) -> str | Non
         return None
     charts: list[str] = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what Optuna calls experimental
+        warnings.simplefilter("ignore")  # Optuna warns about experimental functions
         for title, figure in _figures(study, objectives):
             figure.update_layout(title=title, template="plotly_white")
             charts.append(figure.to_html(full_html=False, include_plotlyjs=not charts))
@@ -143,7 +145,10 @@ def _figures(study: Any, objectives: Sequence[str]) -> Iterator[tuple[str, Any]]
 
 
 def _importance(study: Any, target: dict[str, Any]) -> Any | None:
-    """PED-ANOVA (Watanabe et al. 2023); None where the trials say nothing, as where all have one value."""
+    """Draws the importance of each setting by PED-ANOVA (Watanabe et al. 2023).
+
+    Returns None where it cannot be computed, for example where all trials have the same value.
+    """
     from optuna import importance, visualization
 
     evaluator = importance.PedAnovaImportanceEvaluator()

@@ -1,7 +1,7 @@
-"""Optuna's samplers, seeded so that each proposal is a function of the seed, the trial's number and the study.
+"""Optuna's samplers with reproducible seeds: a proposal depends only on the seed, the trial's number and the study.
 
-A controller that was killed and goes on therefore proposes what it would have proposed, and controllers that share a
-study never draw the same numbers.
+So a controller that was killed proposes the same trials after a resume. Controllers that share a study never draw the
+same numbers.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _OPTIONS = "hydra.sweeper.sampler_options"
 
 
 def check_sampler(name: str, options: Mapping[str, Any], seed: int, space: Mapping[str, Range]) -> None:
-    """ConfigError where there can be no such sampler for this space."""
+    """Tests whether the sampler `name` works for this space with these options. Errors: ConfigError."""
     if name == "grid":
         size_of_grid(space)
     _sampler(name, options, seed, space, 0)
 
 
 def seeded_sampler(name: str, options: Mapping[str, Any], seed: int, space: Mapping[str, Range]) -> Any:
-    """A sampler that begins anew with each trial's number."""
+    """Returns a sampler that gets a new seed for each trial, from `seed` and the trial's number."""
     from optuna.samplers import BaseSampler
 
     class Seeded(BaseSampler):
@@ -48,14 +48,14 @@ def seeded_sampler(name: str, options: Mapping[str, Any], seed: int, space: Mapp
             return self._own.sample_independent(study, trial, param_name, param_distribution)
 
         def after_trial(self, study: Any, trial: Any, state: Any, values: Sequence[float] | None) -> None:
-            if name != "grid":  # which would stop the loop of Optuna's own, and there is none
+            if name != "grid":  # the grid sampler would stop Optuna's own loop, which is not used here
                 self._own.after_trial(study, trial, state, values)
 
     return Seeded()
 
 
 def size_of_grid(space: Mapping[str, Range]) -> int:
-    """How many points a grid has. ConfigError where a range has no steps, or there are too many."""
+    """Returns the number of points of a grid. Errors: ConfigError where a range has no steps, or for a huge grid."""
     size = 1
     for each in _grid(space):
         size *= len(each)
@@ -85,11 +85,11 @@ def _sampler(name: str, options: Mapping[str, Any], seed: int, space: Mapping[st
     from optuna import samplers
 
     own = (seed * 1_000_003 + number * 7_919 + 1) % 2**31
-    rest = samplers.RandomSampler(seed=own + 1)  # for what a sampler of numbers alone does not choose
+    rest = samplers.RandomSampler(seed=own + 1)  # for choices, which a sampler of numbers cannot draw
     if name == "grid":
         axes = dict(zip(space, _grid(space), strict=True))
         return create_from_options(samplers.GridSampler, options, _OPTIONS, search_space=axes, seed=seed)
-    if name == "qmc":  # one sequence of the whole study: a number's place in it is kept there
+    if name == "qmc":  # one sequence for the whole study, so its seed stays; the study stores the position
         fixed = {"seed": seed, "independent_sampler": rest, "warn_independent_sampling": False}
         return create_from_options(_known_space(distributions(space)), {"scramble": True, **options}, _OPTIONS, **fixed)
     if name == "cmaes":
@@ -102,7 +102,7 @@ def _sampler(name: str, options: Mapping[str, Any], seed: int, space: Mapping[st
 
 
 def _known_space(space: dict[str, Any]) -> type:
-    """Optuna's own learns of the space from the first trial, which it draws at random."""
+    """Returns a QMCSampler that knows the space. Optuna's class infers it from the first trial, which is random."""
     from optuna.samplers import QMCSampler
 
     return type("QMCSampler", (QMCSampler,), {"infer_relative_search_space": lambda self, study, trial: dict(space)})

@@ -1,4 +1,4 @@
-"""What a search with Optuna is asked for, and whether it can begin: all that can be checked before the first run."""
+"""The settings of a search with Optuna, and all checks that are possible before the first run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Names = str | tuple[str, ...]
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """The keys of `conf/hydra/sweeper/optuna.yaml`, which says what each means."""
+    """The keys of `conf/hydra/sweeper/optuna.yaml`; that file explains each."""
 
     n_trials: Annotated[int, at.Gt(0)] = 30
     n_jobs: Annotated[int, at.Gt(0)] = 1
@@ -55,7 +55,7 @@ class SearchSettings:
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """What is optimised, one name or several."""
+        """The names of the objectives, one or several."""
         return (self.objective,) if isinstance(self.objective, str) else self.objective
 
     @property
@@ -67,34 +67,36 @@ class SearchSettings:
 
 
 class Prepared(NamedTuple):
-    """A search that can begin. fixed: overrides of all its runs; made: the plan of one of them; packages: where
-    components may come from, None for anywhere: of a search that goes on, which was read from a file, not. config_dir:
-    of the command.
+    """A checked search. fixed: overrides of all its runs. made: the plan of one run.
+
+    packages: packages from which components may come, None for any; a resumed search is read from a file, so it must
+    name them. config_dir: the argument of --config-dir.
     """
 
     settings: SearchSettings
     fixed: list[str]
     space: dict[str, Range]
-    made: Plan
+    plan: Plan
     packages: list[str] | None = None
     config_dir: str | None = None
 
     @property
     def parts(self) -> list[dict[str, Any]]:
-        """The runs that each trial consists of: their `env`, None where it is not searched over, with its scores of 0
-        and 1, and their `seed`.
+        """The runs of each trial, as {seed, env}. env: a name of `environments`, None where that is not set.
+
+        A run with an env also has `random` and `target`: the returns that become the scores 0 and 1.
         """
         references = self.settings.references or {}
         envs = [{"env": name, **references[name]} for name in self.settings.environments or ()] or [{"env": None}]
-        first = self.made.settings.seed
+        first = self.plan.settings.seed
         return [{"seed": first + index} | each for index in range(self.settings.seeds_per_trial) for each in envs]
 
     @property
     def pruner_options(self) -> dict[str, Any]:
-        """The pruner's, with rungs in environment steps where they were left open: the first is the first evaluation,
-        the last the end of a trial's last run.
+        """The options of the pruner. Default rungs, in environment steps, go from the first evaluation to the end of
+        a trial's last run.
         """
-        own, made = dict(self.settings.pruner_options or {}), self.made
+        own, made = dict(self.settings.pruner_options or {}), self.plan
         if self.settings.pruner in ("successive_halving", "hyperband"):
             own.setdefault("min_resource", made.eval.every_steps or made.settings.total_steps)
         if self.settings.pruner == "hyperband":
@@ -103,12 +105,12 @@ class Prepared(NamedTuple):
 
 
 def settings_of(values: Mapping[str, Any]) -> SearchSettings:
-    """The checked settings of a sweeper. ConfigError, one line, on the first that is wrong."""
+    """Returns the checked settings of a sweeper. Errors: ConfigError, one line, about the first wrong setting."""
     return make(SearchSettings, {key: each for key, each in values.items() if key != "_target_"}, WHERE)
 
 
 def prepare(asked: SearchSpec, extra_folder: str | None = None) -> Prepared:
-    """What was asked for, checked. ConfigError, one line, where no run of it should begin."""
+    """Checks the settings of a search and returns them. Errors: ConfigError, one line."""
     settings = settings_of(asked.settings)
     ranges = space(asked.swept)
     _check_space(settings, ranges)
@@ -123,7 +125,7 @@ def prepare(asked: SearchSpec, extra_folder: str | None = None) -> Prepared:
 
 
 def samples(prepared: Prepared) -> list[list[str]]:
-    """Command lines that between them show both ends of every range, every choice and every environment once."""
+    """Returns overrides of some runs. Each end of a range, each choice and each environment occurs in one of them."""
     ends = {key: [f"{key}={end}" for end in each.ends] for key, each in prepared.space.items()}
     if prepared.settings.environments:
         ends["env"] = [f"env={name}" for name in prepared.settings.environments]
@@ -133,8 +135,8 @@ def samples(prepared: Prepared) -> list[list[str]]:
 
 
 def _check(prepared: Prepared) -> None:
-    """ConfigError where no run of this search should begin."""
-    settings, made = prepared.settings, prepared.made
+    """Errors: ConfigError where the settings of the search are wrong or do not fit together."""
+    settings, made = prepared.settings, prepared.plan
     for name in ("optuna", *_NEEDS.get(settings.sampler, [])):
         if importlib.util.find_spec(name) is None:
             told = "pip install 'rlresearch[optuna]'" if name != "torch" else "pip install torch (which is large)"
@@ -182,7 +184,7 @@ def _check_objectives(settings: SearchSettings, made: Plan) -> None:
 
 
 def _check_pruner(prepared: Prepared) -> None:
-    settings, made = prepared.settings, prepared.made
+    settings, made = prepared.settings, prepared.plan
     where = f"{WHERE}.pruner={settings.pruner}"
     make_pruner(settings.pruner, prepared.pruner_options)
     if settings.pruner == "none":

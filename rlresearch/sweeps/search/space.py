@@ -1,10 +1,10 @@
-"""What a search varies, from Hydra's own way of writing it.
+"""The space of a search, read from overrides in Hydra's syntax.
 
-algo=ddpg,td3                                  one of these
-algo.batch_size=range(32,257,32)               32, 64, ..., 256: a range leaves out its end
-algo.tau=range(0.005,0.055,0.005)              steps of a real number
-algo.gamma=interval(0.9,0.999)                 any number between, the ends among them
-optimizer.lr='tag(log,interval(1e-5,1e-2))'    the same, even on a logarithmic scale
+algo=ddpg,td3                                  one of these values
+algo.batch_size=range(32,257,32)               32, 64, ..., 256; a range does not include its end
+algo.tau=range(0.005,0.055,0.005)              real numbers in steps
+algo.gamma=interval(0.9,0.999)                 any number between, including both ends
+optimizer.lr='tag(log,interval(1e-5,1e-2))'    any number between, uniform on a logarithmic scale
 algo.batch_size='int(interval(16,256))'        whole numbers; with tag(log,...) on a logarithmic scale
 """
 
@@ -21,19 +21,19 @@ TAGS = ("log", "int")
 
 
 class Choice(NamedTuple):
-    """One of several values, each as it is typed."""
+    """One of several values, each as text in an override."""
 
     values: tuple[str, ...]
 
     @property
     def ends(self) -> list[str]:
-        """Every value once."""
+        """All values."""
         return list(self.values)
 
 
 class Number(NamedTuple):
-    """A number from low to high, both among them. step: between neighbours, None for any; log: evenly by magnitude;
-    whole: no fractions.
+    """A number from low to high, including both. step: the distance of neighbours, None for any number. log: uniform
+    on a logarithmic scale. whole: only integers.
     """
 
     low: float
@@ -44,7 +44,7 @@ class Number(NamedTuple):
 
     @property
     def ends(self) -> list[str]:
-        """The lowest and the highest, as they are typed."""
+        """The lowest and the highest number, as text in an override."""
         return [typed(self.low), typed(self.high)] if self.low < self.high else [typed(self.low)]
 
 
@@ -52,12 +52,12 @@ Range = Choice | Number
 
 
 def space(swept: Sequence[Any]) -> dict[str, Range]:
-    """Hydra's overrides that have several values, by key. ConfigError on a range that holds nothing."""
+    """Returns the range of each key, from Hydra's overrides with several values. Errors: ConfigError, one line."""
     return {each.get_key_element(): _range(each) for each in swept}
 
 
 def distributions(space: Mapping[str, Range]) -> dict[str, Any]:
-    """The same for Optuna."""
+    """Returns the space as Optuna's distributions."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     made: dict[str, Any] = {}
@@ -72,12 +72,12 @@ def distributions(space: Mapping[str, Range]) -> dict[str, Any]:
 
 
 def described(space: dict[str, Range]) -> dict[str, Any]:
-    """The same in what JSON can say, to be compared with that of an earlier session."""
+    """Returns the space as JSON types, to be compared with the space of an earlier session."""
     return {key: list(each.values) if isinstance(each, Choice) else each._asdict() for key, each in space.items()}
 
 
 def typed(value: Any) -> str:
-    """A value as it stands in an override."""
+    """Returns a value as text for an override."""
     return value if isinstance(value, str) else repr(value)
 
 
@@ -108,7 +108,7 @@ def _interval(where: str, value: Any) -> Number:
 
 
 def _stepped(where: str, value: Any) -> Number:
-    # in decimals, so that 0.1, 0.2, 0.3 ends where it is typed to end
+    # Decimal numbers, so that 0.1, 0.2, 0.3 ends exactly at the typed end.
     start, stop, step = (Decimal(str(each)) for each in (value.start, value.stop, value.step))
     count = math.ceil((stop - start) / step) if step else 0
     if count < 1:

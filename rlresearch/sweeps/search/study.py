@@ -1,8 +1,9 @@
-"""A study: its trials in Optuna's storage, asked for in batches and told; safe from the death of its controllers.
+"""A study: proposes batches of trials, and stores them and their results with Optuna. A killed controller loses none.
 
-With a journal file there is one controller at a time, which holds the study; trials that it finds running are those of
-a dead one, and are run again as they were proposed. With a database there may be many: each shows signs of life for its
-trials, and what a silent one left behind is queued once more, with the same values, for whoever asks next.
+A study in a journal file has one controller at a time, which locks it. If a new controller finds running trials, their
+controller is dead; it runs them again with the same values. A study in a database may have several controllers. Each
+sends heartbeats for its trials. Trials without heartbeats go back into a queue with the same values, and the next
+controller that asks gets them.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from rlresearch.sweeps.search.space import Range, described, distributions
 from rlresearch.training.optuna_trial import PART, SEARCH, make_pruner, open_storage
 
 JOURNAL = "study.journal"
-_UNBORN_BEATS = 10  # proposing takes seconds: who has not ended by then is dead
+_UNBORN_BEATS = 10  # heartbeat intervals; a proposal takes seconds, so an older unfinished one has a dead controller
 _CONTROLLER, _SURPLUS, _REASON = "controller", "surplus", "reason"
 
 
 class StudySpec(NamedTuple):
-    """What a study is about, and must stay as it is. space: by key; fixed: overrides of every run; parts: the runs of a
-    trial, see `search.parts`.
+    """The specification of a study, which must not change later. space: the range of each key. fixed: overrides of
+    every run. parts: the runs of a trial, see `Prepared.parts`.
     """
 
     space: Mapping[str, Range]
@@ -47,21 +48,22 @@ class StudySpec(NamedTuple):
     pruner_options: Mapping[str, Any]
 
     def stored(self) -> dict[str, Any]:
-        """In what JSON can say."""
+        """Returns the specification as JSON types."""
         own = {name: list(each) if isinstance(each, tuple) else each for name, each in self._asdict().items()}
         return own | {"space": described(dict(self.space))}
 
 
 @contextmanager
 def open_study(terms: StudySpec, storage: str, name: str, controller: str, heartbeat_s: int) -> Iterator[Study]:
-    """A study, kept from other controllers where it is a journal file, and with signs of life where it is a database.
+    """Opens a study: locks it where it is a journal file, sends heartbeats where it is in a database.
 
-    storage: the file, or a URL; name: of the study in it; controller: who asks; heartbeat_s: seconds between signs.
-    Errors: ConfigError where it cannot be opened, has another controller, or is about something else.
+    storage: a file, or a URL. name: the name of the study. controller: a name for this controller. heartbeat_s:
+    seconds between heartbeats. Errors: ConfigError where the study cannot be opened, has another controller, or has
+    another specification.
     """
     if "://" in storage:
         study = Study(terms, storage, name, controller, heartbeat_s)
-        with study.heart:
+        with study.heartbeat:
             yield study
         return
     folder = Path(storage).parent
@@ -70,14 +72,14 @@ def open_study(terms: StudySpec, storage: str, name: str, controller: str, heart
         why = "another process is at this search; several need a database, hydra.sweeper.storage=URL"
         raise ConfigError(f"resume={folder}: {why}.")
     try:
-        JsonLines(storage).close()  # takes off a line that a killed process had only begun
+        JsonLines(storage).close()  # removes an incomplete last line of a killed process
         yield Study(terms, storage, name, controller, heartbeat_s)
     finally:
         os.close(file)
 
 
 class Study:
-    """Asks and tells; made by `open_study`."""
+    """Proposes trials and receives their results; made by `open_study`."""
 
     def __init__(self, terms: StudySpec, storage: str, name: str, controller: str, heartbeat_s: int) -> None:
         import optuna
@@ -98,19 +100,20 @@ class Study:
         except Exception as error:
             raise ConfigError(f"hydra.sweeper.storage={format_value(storage)}: {_short(error)}") from error
         self.optuna = study
-        self.heart = Heartbeat(self._storage)
+        self.heartbeat = Heartbeat(self._storage)
         self._agree()
 
     def batch(self, size: int, budget: int) -> list[Any]:
-        """The next trials to be run, frozen: those that a dead controller left running, and new ones; [] when `budget`
-        trials are there.
+        """Returns the next trials, frozen, at most `size`: trials of a dead controller first, then new ones.
+
+        Returns [] when the study has `budget` trials.
         """
         if self._terms.sampler == "grid":
             budget = min(budget, size_of_grid(self._terms.space))
         left = self._left_behind()
         batch = list(left)
-        # A batch is asked for as a whole before any of it is told. So what is missing of one that was begun is asked
-        # for now, and then depends on nothing that was told since.
+        # All trials of a batch are proposed before the study receives any of its results. If a controller was killed
+        # in between, this call completes its batch, so that the proposals are those of an uninterrupted search.
         aligned = not self._shared
         while len(batch) < size and (self.counted() < budget or self._queued()):
             if aligned and batch and len(self._trials()) % size == 0:
@@ -122,43 +125,43 @@ class Study:
         return batch
 
     def frozen(self, number: int) -> Any:
-        """The trial with that number, as it is now."""
+        """Returns the trial with this number in its current state."""
         return self._storage.get_trial(self._id(number))
 
     def record(self, number: int, part: int) -> dict[str, Any] | None:
-        """How the run of a part ended, or None."""
+        """Returns the stored end of the run of a part, or None."""
         return self.frozen(number).user_attrs.get(PART.format(part))
 
     def values(self, number: int, part: int) -> dict[str, float]:
-        """The objectives of a part whose run has ended."""
+        """Returns the objectives by name of a part whose run has ended."""
         return self.frozen(number).user_attrs[PART.format(part)]["values"]
 
     def is_pruned(self, number: int) -> bool:
-        """Whether the trial's next part is not worth beginning."""
+        """Returns whether the pruner stops the trial before its next part."""
         frozen = self.frozen(number)
         if self._terms.pruner == "none" or not frozen.intermediate_values:
             return False
         return bool(self.optuna.pruner.prune(self.optuna, frozen))
 
     def tell(self, number: int, values: Sequence[float]) -> None:
-        """A trial is complete."""
+        """Stores the values of a complete trial."""
         self._tell(number, values=list(values))
 
     def tell_pruned(self, number: int) -> None:
-        """A trial was not worth going on with; its last score stands for it."""
+        """Stores that a trial was pruned; its last score becomes its value."""
         from optuna.trial import TrialState
 
         self._tell(number, state=TrialState.PRUNED)
 
     def tell_failed(self, number: int, reason: str) -> None:
-        """A trial failed; samplers learn nothing from it."""
+        """Stores that a trial failed, and why; samplers ignore it."""
         from optuna.trial import TrialState
 
         self._storage.set_trial_user_attr(self._id(number), _REASON, reason[:500])
         self._tell(number, state=TrialState.FAIL)
 
     def counts(self) -> dict[str, int]:
-        """How many trials of the study there are in each state that has any."""
+        """Returns the number of trials by state, without states that no trial has."""
         counts: dict[str, int] = {}
         for each in self._trials():
             name = each.state.name.lower()
@@ -167,29 +170,29 @@ class Study:
         return counts
 
     def best(self) -> list[Any]:
-        """The best trial, or of several objectives all that no other beats in everything; none before one is."""
+        """Returns the best trial; for several objectives, the Pareto front; [] where no trial is complete."""
         from optuna.trial import TrialState
 
         complete = self.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return list(self.optuna.best_trials) if complete else []
 
     def first_failure(self) -> tuple[int, str] | None:
-        """The number of the first trial that failed, and why."""
+        """Returns the number of the first failed trial and its reason, or None."""
         failed = [each for each in self._trials() if each.state.name == "FAIL" and self._counts(each)]
         return (failed[0].number, failed[0].user_attrs[_REASON]) if failed else None
 
     def reason(self, number: int) -> str | None:
-        """Why a trial failed."""
+        """Returns why a trial failed, or None."""
         return self.frozen(number).user_attrs.get(_REASON)
 
     def _tell(self, number: int, **told: Any) -> None:
-        if not self.frozen(number).state.is_finished():  # it is, where others took this controller for dead
+        if not self.frozen(number).state.is_finished():  # finished: other controllers thought this one dead
             self.optuna.tell(number, **told)
         if self._shared:
-            self.heart.leave(self._id(number))
+            self.heartbeat.leave(self._id(number))
 
     def _agree(self) -> None:
-        """The first session writes down what the study is about; later ones must mean the same."""
+        """Stores the specification in a new study, or compares it. Errors: ConfigError where the two differ."""
         ours, theirs = self._terms.stored(), self.optuna.user_attrs.get(SEARCH)
         if theirs is None:
             self.optuna.set_user_attr(SEARCH, ours)
@@ -201,12 +204,12 @@ class Study:
                 raise ConfigError(f"the search {was}; for that, {way}.")
 
     def _ask(self, budget: int) -> Any | None:
-        """A new trial; None where other controllers were faster."""
+        """Proposes a new trial; returns None where other controllers have already filled the budget."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # heartbeats without Optuna's own loop
+            warnings.simplefilter("ignore")  # Optuna warns about heartbeats outside its own loop
             trial = self.optuna.ask(self._distributions)
         if self._shared:
-            self.heart.enter(trial._trial_id)
+            self.heartbeat.enter(trial._trial_id)
             if self._surplus(trial.number, budget):
                 self._storage.set_trial_user_attr(trial._trial_id, _SURPLUS, True)
                 self.tell_failed(trial.number, "one more than was asked for: other controllers were faster")
@@ -215,12 +218,15 @@ class Study:
         return self.frozen(trial.number)
 
     def _surplus(self, number: int, budget: int) -> bool:
-        """Whether controllers that asked at the same instant have filled the budget before."""
+        """Returns whether controllers that asked at the same time had filled the budget before this trial."""
         before = [each for each in self._trials() if each.number < number and self._counts(each)]
         return len(before) >= budget and "retry_history" not in self.frozen(number).system_attrs
 
     def _left_behind(self) -> list[Any]:
-        """Running trials that nobody is at. Of a database only this controller's own: others' are queued anew."""
+        """Returns running trials whose controller is dead.
+
+        In a database it returns only this controller's own trials, from before a restart; others are queued again.
+        """
         from optuna.trial import TrialState
 
         if self._shared:
@@ -230,12 +236,14 @@ class Study:
             return [each for each in running if set(each.params) == set(self._distributions)] + self._unborn(running)
         mine = [each for each in running if each.user_attrs.get(_CONTROLLER) == self._controller]
         for each in mine:
-            self.heart.enter(each._trial_id)
+            self.heartbeat.enter(each._trial_id)
         return [each for each in mine if set(each.params) == set(self._distributions)]
 
     def _give_up_stale(self) -> None:
-        """Trials of silent controllers are queued anew; those whose controller died while it proposed them, which shows
-        no sign of life and has none to miss, make room for others.
+        """Queues trials again whose heartbeats have stopped.
+
+        If a controller dies while it proposes a trial, the trial never had a heartbeat. After some time such a trial
+        fails, so that another one takes its place.
         """
         import optuna
         from optuna.trial import TrialState
@@ -250,7 +258,7 @@ class Study:
                     self._storage.set_trial_state_values(each._trial_id, state=TrialState.FAIL)
 
     def _unborn(self, running: Sequence[Any]) -> list[Any]:
-        """Trials whose controller was killed while it proposed them: their values are proposed to the end."""
+        """Completes and returns trials whose controller was killed while it proposed their values."""
         import optuna
 
         finished = []
@@ -269,7 +277,9 @@ class Study:
         return sum(map(self._counts, self._trials()))
 
     def _counts(self, trial: Any) -> bool:
-        """Not those beyond the budget, nor those that were queued anew when their controller died."""
+        """Returns whether a trial counts for the budget. Trials beyond the budget, and trials that were queued again
+        after their controller died, do not count.
+        """
         if trial.user_attrs.get(_SURPLUS):
             return False
         if trial.state.name != "FAIL":
@@ -284,7 +294,7 @@ class Study:
 
 
 class Heartbeat:
-    """A thread that shows signs of life for trials."""
+    """A thread that sends heartbeats for trials to the database."""
 
     def __init__(self, storage: Any) -> None:
         self._storage = storage
@@ -293,13 +303,13 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def enter(self, trial: int) -> None:
-        """From now on, for this trial too."""
+        """Starts heartbeats for a trial."""
         with self._lock:
             self._trials.add(trial)
         self._storage.record_heartbeat(trial)
 
     def leave(self, trial: int) -> None:
-        """No longer for this trial."""
+        """Ends the heartbeats for a trial."""
         with self._lock:
             self._trials.discard(trial)
 
@@ -323,7 +333,7 @@ class Heartbeat:
 
 
 def _apart(name: str, theirs: Any, ours: Any) -> str:
-    """What a setting was, and is not now; of lists and mappings only what differs."""
+    """Returns a text with the stored and the new value of a setting; for lists and mappings, only the difference."""
     if name == "fixed":
         was, now = [each for each in theirs if each not in ours], [each for each in ours if each not in theirs]
         was_words, now_words = (format_value(" ".join(words)) if words else "nothing" for words in (was, now))
