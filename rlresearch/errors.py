@@ -137,9 +137,8 @@ def command_line(words: Iterable[str]) -> str:
             shown = word.isprintable() and "  " not in word
         except UnicodeEncodeError:
             shown = False
-        quoted = (
-            shlex.quote(word) if not word.startswith("=") else "'='" + shlex.quote(word[1:])
-        )  # zsh looks for a program of that name
+        # zsh takes an unquoted `=` at the beginning for a question where a program lies.
+        quoted = f"'='{shlex.quote(word[1:])}" if word.startswith("=") else shlex.quote(word)
         typed.append(quoted if shown else _as_bytes(word))
     return " ".join(typed)
 
