@@ -103,11 +103,12 @@ class SubmititSlurm(_LedgerLauncher):
 class Product(Sweeper):
     """Every combination of the values on the command line; `hydra/sweeper=basic`.
 
-    plan_only: print the jobs and how they would run, and run none.
+    plan_only: print the jobs and how they would run, and run none. params: further values by key, as a configuration
+    file has them; what the command line says of a key wins. others: settings that there are not.
     """
 
-    def __init__(self, plan_only: bool = False) -> None:
-        self._plan_only = plan_only
+    def __init__(self, plan_only: bool = False, params: Any = None, **others: Any) -> None:
+        self._plan_only, self._params, self._others = plan_only, _plain(params), others
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
         """Makes the launcher. Hydra calls this before `sweep`."""
@@ -122,17 +123,22 @@ class Product(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Runs all jobs. RunError at the end if one did not finish."""
-        from rlresearch.config.overrides import sweep_jobs
-        from rlresearch.errors import ConfigError
+        from rlresearch.config.compose import as_hydra_takes
+        from rlresearch.config.overrides import sweep_jobs, with_params
+        from rlresearch.errors import ConfigError, allowed_hint, format_value
         from rlresearch.sweeps.jobs import Composer, check
 
         if not isinstance(self._plan_only, bool):
             raise ConfigError(f"hydra.sweeper.plan_only={self._plan_only}: must be true or false.")
-        jobs = sweep_jobs(arguments, self._config_dir)
+        for key, value in self._others.items():
+            told = f"hydra.sweeper.{key}={format_value(_plain(value))}: hydra/sweeper=basic has no such setting"
+            raise ConfigError(f"{told}{allowed_hint(key, ('plan_only', 'params'))}")
+        jobs = sweep_jobs(with_params(self._params, arguments, self._config_dir), self._config_dir)
         if not isinstance(self._launcher, _LedgerLauncher):  # another package's: it keeps no ledger
             composer = Composer(self._config_dir)
             check(composer.jobs(jobs), composer.bases)
-            return [(each, each.return_value) for each in self._launcher.launch(jobs, 0)]
+            typed = as_hydra_takes(jobs, self._config_dir)
+            return [(each, each.return_value) for each in self._launcher.launch(typed, 0)]
         sweep = self._launcher.sweep
         if self._plan_only:
             sweep.show_plan(sweep.plan(jobs))

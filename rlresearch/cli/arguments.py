@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Literal, NoReturn
@@ -10,6 +11,8 @@ from typing import Literal, NoReturn
 from hydra._internal.utils import get_args_parser
 
 from rlresearch.errors import ConfigError, did_you_mean, format_value
+
+_RESUMES = re.compile(r"\+{0,2}resume=(?!\s*null\s*$).*", re.DOTALL | re.IGNORECASE)
 
 Mode = Literal["show", "resume", "sweep", "train"]
 
@@ -43,7 +46,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     if arguments.resolve and not (arguments.cfg or arguments.help):
         raise ConfigError("--resolve: says how --cfg and --help show settings; it goes with these alone.")
     arguments.mode = "sweep" if arguments.multirun else "train"
-    if any(each.partition("=")[0].lstrip("+") == "resume" for each in arguments.overrides):
+    if any(_RESUMES.fullmatch(each) for each in arguments.overrides):
         arguments.mode = "resume"
     if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion:
         arguments.mode = "show"

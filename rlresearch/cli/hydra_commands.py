@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,7 @@ from rlresearch.cli.request import make_request
 from rlresearch.config import hydra_messages
 from rlresearch.config.compose import compose, to_plain
 from rlresearch.config.hydra_session import MAIN_CONFIG, open_hydra
-from rlresearch.config.overrides import representative_job
+from rlresearch.config.overrides import for_hydra, forced, representative_job
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.training.experiment import plan
 from rlresearch.training.run import Run
@@ -49,8 +50,9 @@ class SweepJob:
 
 def show(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
     """Prints what exists: options, settings, the composed configuration."""
+    added: Collection[str] = ()
     if arguments.overrides and not (arguments.hydra_help or arguments.shell_completion):
-        compose(arguments.overrides, arguments.config_dir)  # its errors have one line
+        added = compose(arguments.overrides, arguments.config_dir).added  # its errors have one line
     commands: dict[str, Callable[[Hydra], None]] = {
         "help": lambda hydra: hydra.app_help(MAIN_CONFIG, get_args_parser(), arguments),
         "hydra_help": lambda hydra: hydra.hydra_help(MAIN_CONFIG, get_args_parser(), arguments),
@@ -62,6 +64,7 @@ def show(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
     }
     command = next(command for name, command in commands.items() if getattr(arguments, name))
     with open_hydra(arguments.config_dir, "file") as hydra:
+        arguments.overrides = forced(for_hydra(arguments.overrides, hydra.config_loader), added)
         try:
             command(hydra)
         except OWN_ERRORS:
@@ -75,9 +78,13 @@ def sweep(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
 
     The sweep checks each of its jobs; what they have in common is checked here, before.
     """
-    compose(representative_job(arguments.overrides, arguments.config_dir), arguments.config_dir)
-    job, overrides = SweepJob(argv, arguments.config_dir), list(arguments.overrides)
+    one = representative_job(arguments.overrides, arguments.config_dir)
+    added = compose(one, arguments.config_dir).added
+    job = SweepJob(argv, arguments.config_dir)
     with open_hydra(arguments.config_dir, "file") as hydra:
+        overrides = for_hydra(arguments.overrides, hydra.config_loader)
+        # Values to sweep over are for the jobs alone.
+        overrides = [*itertools.chain(*(forced([each], added if each in one else ()) for each in overrides))]
         try:
             hydra.multirun(MAIN_CONFIG, job, [*overrides, *_mode(hydra, overrides)])
         except OWN_ERRORS:

@@ -26,5 +26,12 @@ def make_request(
         overrides=list(overrides),
         tuned_name=tuned,
         tuned=tuned_values(tuned, config, config_dir),
+        begins=[
+            "python",
+            "-m",
+            "rlresearch",
+            *([] if config_dir is None else [f"--config-dir={config_dir}"]),
+            *overrides,
+        ],
         choices={name: option for name, option in choices.items() if not name.startswith("hydra/")},
     )

@@ -7,14 +7,13 @@ person's, so its `_target_`s may lead only into this package and the packages na
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from rlresearch.errors import ConfigError, exit_code_of, format_value
 from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.training.experiment import plan
 from rlresearch.training.request import RunRequest
-from rlresearch.training.resume import read_config
+from rlresearch.training.resume import read_config, trusted_packages
 from rlresearch.training.run import Run
 
 
@@ -23,17 +22,18 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m rlresearch.rerun", description=__doc__)
     parser.add_argument("run", type=Path, help="a run directory")
     parser.add_argument("--runs-dir", help="where the new one is made (default: as configured)")
-    parser.add_argument("--package", action="append", default=[], help="may be named by the configuration too")
-    parser.add_argument("--config-dir", help="a folder that such a package lies in")
+    flags = ("--packages", "--package")  # the second is version 0.1's
+    about = "where components may come from, beside rlresearch"
+    parser.add_argument(*flags, nargs="+", action="extend", dest="packages", default=[], metavar="NAME", help=about)
+    parser.add_argument("--config-dir", metavar="FOLDER", help="a folder with components of your own")
     parser.add_argument("--init-from", metavar="RUN", help="the run whose parameters it began with, if it did")
     arguments = parser.parse_args(argv)
-    if arguments.config_dir:
-        sys.path.insert(0, arguments.config_dir)
     return exit_code_of(lambda: _rerun(arguments))
 
 
 def _rerun(arguments: argparse.Namespace) -> None:
-    rerun(arguments.run, arguments.runs_dir, arguments.package, arguments.init_from)
+    packages = trusted_packages(arguments.packages, arguments.config_dir)
+    rerun(arguments.run, arguments.runs_dir, packages, arguments.init_from)
 
 
 def rerun(

@@ -23,13 +23,12 @@ def resume_all(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
     jobs = sweep_jobs(arguments.overrides, config_dir) if arguments.multirun else [arguments.overrides]
     checked = [(overrides, parse_changes(overrides, config_dir, resume.SAFE_GROUPS)) for overrides in jobs]
     for overrides, changes in checked:
-        named = [each.partition("=")[2] for each in overrides if each.startswith("resume=")]
-        path = named[-1].strip("'\"") if named else None
-        if path is not None and driver.is_search(path):
-            rest = [each for each in overrides if not each.startswith("resume=")]
-            command = driver.resume_arguments(path, rest, config_dir)
+        path = [str(each.value) for each in changes if each.key == "resume"][-1]
+        if driver.is_search(path):
+            pairs = zip(overrides, changes, strict=True)
+            command = driver.resume_arguments(path, [each for each, own in pairs if own.key != "resume"], config_dir)
             sweep(parse_arguments(command), command)
-        elif path is not None and ledger.is_sweep(path):
+        elif ledger.is_sweep(path):
             resume_sweep.resume_sweep(changes, config_dir, argv)
         else:
             _resume_run(overrides, changes, config_dir, argv)

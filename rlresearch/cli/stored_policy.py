@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -29,22 +28,20 @@ def policy_parser(command: str, what: str) -> argparse.ArgumentParser:
     parser = _Parser(prog=command, description=what)
     parser.add_argument("run", help="a run directory")
     parser.add_argument("--checkpoint", default="last", help="last (default), best, or the step of one")
-    parser.add_argument(
-        "--packages", nargs="*", default=[], metavar="NAME", help="where components may come from, beside rlresearch"
-    )
+    about = "where components may come from, beside rlresearch"
+    flags = ("--packages", "--package")
+    parser.add_argument(*flags, nargs="+", action="extend", dest="packages", default=[], metavar="NAME", help=about)
     parser.add_argument("--config-dir", help="a folder with components of your own")
     return parser
 
 
 def stored_policy(options: argparse.Namespace) -> StoredPolicy:
     """The policy that `policy_parser`'s arguments name, without TensorFlow. ConfigError if there is none."""
-    if options.config_dir is not None:
-        sys.path.insert(0, options.config_dir)
-    packages = resume.named_packages(options.packages, options.config_dir)
+    packages = resume.trusted_packages(options.packages, options.config_dir)
     stored = resume.open_run(options.run, "RUN")
     config = resume.read_config(stored.directories[stored.index] / "config.yaml")
     config |= {"runs_dir": str(stored.home.parent), "packages": [], "init_from": None}
-    made = plan(config, ["rlresearch", *packages])
+    made = plan(config, ["rlresearch", *packages], begins=False)
     loaded = checkpoint.load_named(stored.home, options.checkpoint, f"--checkpoint={options.checkpoint}")
     index = stored.index if stored.record.get("population") else None
     return StoredPolicy(made, loaded, index, str(stored.directories[stored.index]))

@@ -24,16 +24,20 @@ def train(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
         made = plan(composed.config)
         resume.check_source(made)
     except ConfigError as error:
-        raise _name_tuned_option(error, composed, arguments.config_dir) from None
+        raise _name_cause(error, composed, arguments.config_dir) from None
     if composed.hydra_config.hydra.mode == RunMode.MULTIRUN:
         return sweep(arguments, argv)
     request = make_request(composed.config, composed.choices, composed.overrides, argv, arguments.config_dir)
     run_as_hydra_job(lambda: Run(made, request).execute(), composed, argv)
 
 
-def _name_tuned_option(error: ConfigError, composed: Composed, config_dir: str | None) -> ConfigError:
-    """The error, with the tuned option where it is about a setting that comes from there: no user typed it."""
-    name, key = composed.choices.get("tuned"), str(error).partition("=")[0]
+def _name_cause(error: ConfigError, composed: Composed, config_dir: str | None) -> ConfigError:
+    """The error, with the word that took away what it misses, or the tuned option that its setting comes from."""
+    name, key = composed.choices.get("tuned"), str(error).partition("=")[0].partition(" ")[0].rstrip(":")
+    for typed in (each for each in composed.overrides if each.startswith("~")):
+        gone = typed[1:].partition("=")[0]
+        if f"{key}.".startswith(f"{gone}.") or f"{gone}.".startswith(f"{key}."):
+            return ConfigError(f"{typed}: takes away what a run needs: {error}")
     tuned = tuned_values(name, composed.config, config_dir)
     if not any(each == key or each.startswith(f"{key}.") for each in tuned):
         return error

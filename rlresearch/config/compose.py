@@ -12,22 +12,34 @@ from typing import Any, NamedTuple, cast
 from hydra import compose as hydra_compose
 from hydra.conf import HydraConf
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from rlresearch.config import hydra_messages
 from rlresearch.config.dotted import flattened
 from rlresearch.config.hydra_session import CONFIG_FOLDER, MAIN_CONFIG, REFUSED, open_hydra, to_container
-from rlresearch.config.overrides import check_overrides, format_override, group_names, parse
-from rlresearch.config.unknown_keys import explain_refusal
+from rlresearch.config.overrides import (
+    CAN_BE_NULL,
+    check_overrides,
+    for_hydra,
+    forced,
+    format_override,
+    group_names,
+    parse,
+)
+from rlresearch.config.unknown_keys import explain_refusal, unlisted_settings
 from rlresearch.errors import ConfigError, allowed_hint, format_value
+
+PACKAGELESS = frozenset({"experiment", "tuned"})  # groups whose options set what stands elsewhere
 
 
 class Composed(NamedTuple):
     """What a command composes.
 
     config: plain, resolved. choices: the option of each group. overrides: as typed, without those of Hydra's own
-    settings. hydra_config: as Hydra composed it, with its own settings, by `loader`.
+    settings. hydra_config: as Hydra composed it, with its own settings, by `loader`. added: keys of settings that no
+    file lists but the component has; see `forced`.
     """
 
     config: dict[str, Any]
@@ -35,6 +47,7 @@ class Composed(NamedTuple):
     overrides: list[str]
     hydra_config: DictConfig
     loader: ConfigLoader
+    added: frozenset[str] = frozenset()
 
     def referenced(self) -> frozenset[str]:
         """The keys that interpolations refer to, with an empty one where an interpolation is more than a key."""
@@ -50,18 +63,54 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> Composed
         loader = hydra.config_loader
         parsed, groups = parse(overrides, loader), group_names(loader)
         check_overrides(parsed, groups, loader)
+        if any(each.value() is None for each in parsed if each.key_or_group in CAN_BE_NULL):
+            overrides = for_hydra(overrides, loader)
+        added = frozenset[str]()
         try:
             config = _composed(overrides)
         except REFUSED as error:
-            raise ConfigError(explain_refusal(error, parsed, groups)) from None
+            added = unlisted_settings(parsed, groups)
+            if not added:
+                raise ConfigError(explain_refusal(error, parsed, groups)) from None
+            try:
+                config = _composed(forced(overrides, added))
+            except REFUSED as second:
+                rest = [each for each in parsed if each.key_or_group not in added]
+                raise ConfigError(explain_refusal(second, rest, groups)) from None
         except RecursionError:
             typed = [format_override(each) for each in parsed if each.key_or_group in groups]
             raise ConfigError(f"{', '.join(typed)}: a defaults list leads back to its own file.") from None
         try:
-            runtime, typed = config.hydra.runtime, config.hydra.overrides.task
-            return Composed(to_plain(config), dict(runtime.choices), list(typed), config, loader)
+            if (misplaced := PACKAGELESS & {str(key) for key in config}) and not any(each.is_add() for each in parsed):
+                raise ConfigError(_explain_package(sorted(misplaced)[0], parsed, config, loader))
+            choices = {"experiment": None, "tuned": None} | dict(config.hydra.runtime.choices)
+            typed = [str(each.input_line) for each in parsed if not each.key_or_group.startswith(("hydra.", "hydra/"))]
+            return Composed(to_plain(config), choices, typed, config, loader, added)
         except InterpolationResolutionError as error:
             raise ConfigError(hydra_messages.explain_interpolation_error(error, config)) from None
+
+
+def as_hydra_takes(jobs: Sequence[Sequence[str]], config_dir: str | None = None) -> list[list[str]]:
+    """Jobs of one sweep, for a launcher that has Hydra compose them: see `for_hydra` and `forced`."""
+    added = compose(jobs[0], config_dir).added if jobs else ()
+    with open_hydra(config_dir) as hydra:
+        return [forced(for_hydra(job, hydra.config_loader), added) for job in jobs]
+
+
+def _explain_package(group: str, parsed: Sequence[Override], config: DictConfig, loader: ConfigLoader) -> str:
+    """Why what an option says stands below the name of its group."""
+    options = [each.value() for each in parsed if each.key_or_group == group]
+    option = options[-1] if options else config.hydra.runtime.choices.get(group)
+    names = option if isinstance(option, list) else [option]
+    files = [
+        str(file)
+        for source in loader.get_search_path().get_path()
+        for name in names
+        if (file := Path(source.path.rpartition("://")[2], group, f"{name}.yaml")).is_file()
+    ]
+    lacking = [file for file in files if "@package" not in Path(file).read_text(errors="replace").partition("\n")[0]]
+    where = (lacking or files or [f"{group}={option}"])[0]
+    return f"{where}: lacks the first line `# @package _global_`, without which its settings stand below {group}."
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 from pathlib import Path
@@ -40,13 +41,17 @@ def register() -> None:
 def check(file: Path) -> None:
     """ConfigError, with the file and if known the line, unless the file holds settings and has a common size."""
     try:
-        tree = safe_yaml.load(_content(file), references=True)
+        content = _content(file)
+        tree = safe_yaml.load(content, references=True)
     except yaml.YAMLError as error:
         raise ConfigError(
             f"{file}: must hold settings, a line each as KEY: VALUE: {safe_yaml.reason(error)}."
         ) from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: cannot be read: {safe_yaml.reason(error)}.") from None
+    if content.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        hides = "begins with a byte order mark, which hides its first line from Hydra"
+        raise ConfigError(f"{file}: {hides}; save it as UTF-8 without one.")
     if tree is not None and not (isinstance(tree, dict) and all(isinstance(key, str) for key in tree)):
         raise ConfigError(f"{file}: must hold settings, a line each as KEY: VALUE.")
     if isinstance(tree, dict):

@@ -52,6 +52,8 @@ def explain_hydra_failure(error: Exception, argv: Sequence[str]) -> ConfigError:
     word = format_value(next((each for each in argv if each.lstrip("+~").startswith("hydra")), "hydra"))
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return ConfigError(f"{word}: {translate_hydra_error(error)}")
+    if isinstance(error, OSError) and error.filename is None:  # of the terminal, or the pipe, that it prints to
+        raise error
     why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else error
     return ConfigError(f"{word}: Hydra cannot begin: {why}.")
 

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeGuard
 
+from rlresearch import LazyType
 from rlresearch.errors import ConfigError, allowed_hint, did_you_mean, format_value
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
@@ -112,6 +113,23 @@ def resolve(target: str, path: str, packages: Sequence[str] | None = None) -> ty
     return cls
 
 
+def settings_of(node: Mapping[str, Any]) -> list[str]:
+    """The settings of a node's component, whether the node lists them or not; none where it names no component."""
+    try:
+        cls = component_class(node, "")
+        hints = _hints(cls)
+    except (ConfigError, NameError, TypeError):
+        return []
+    own = [field.name for field in dataclasses.fields(cls) if field.init]
+    return [name for name in own if not any(map(_is_no_value, _members(hints[name])))]
+
+
+def _is_no_value(hint: Any) -> bool:
+    """Whether nothing that stands in a file fills it: a component, or a class of the program's own."""
+    plain = _plain(hint)
+    return _is_interface(hint) or (isinstance(plain, type) and plain.__module__ != "builtins")
+
+
 def allowed(cls: type, name: str) -> str:
     """What a field of a component takes, in the words of a refusal: `a number from 0 to 1`."""
     return _allowed(_hints(cls)[name])
@@ -151,7 +169,8 @@ def _checked(cls: type, values: Mapping[str, Any], path: str, components: frozen
 
 @cache
 def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls, include_extras=True)
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {name: hint.loaded() if isinstance(hint, LazyType) else hint for name, hint in hints.items()}
 
 
 @cache
@@ -202,12 +221,28 @@ def _explained(cls: type, problem: Mapping[str, Any], path: str, values: Mapping
     kind = _hints(cls)[name]
     words = _allowed(kind)
     choices = [str(choice) for each in _members(kind) for choice in _choices(each)]
+    if isinstance(value, str) and not choices:
+        if (typed := _typed_by_yaml(value)) is not None and not isinstance(typed, str):
+            way_out = "without quotes it is; of the environment: ${oc.decode:${oc.env:NAME}}"
+            return f"{setting}={value!r}: is text, and must be {words}; {way_out}."
+        if ":" in value and any(typing.get_origin(_plain(each)) is collections.abc.Mapping for each in _members(kind)):
+            words += "; the shell has taken the braces away, quotes keep them: 'KEY={A:1,B:2}'"
     hint = did_you_mean(value, choices) if isinstance(value, str) else ""
     if isinstance(value, float) and not math.isfinite(value):
         words = words.replace("a number", "a finite number")
     elif isinstance(value, float) and value.is_integer() and int in map(_plain, _members(kind)):
         hint = f"; did you mean '{int(value)}'?"
     return f"{setting}={format_value(value)}: must be {words}{hint or '.'}"
+
+
+def _typed_by_yaml(text: str) -> Any:
+    """What a text would be without its quotes; None where it would be nothing."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text) if len(text) < 100 else None
+    except yaml.YAMLError:
+        return None
 
 
 def _allowed(hint: Any) -> str:

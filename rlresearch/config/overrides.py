@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.config_loader import ConfigLoader
@@ -14,9 +15,10 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 
 from rlresearch.config.hydra_session import REFUSED, open_hydra
-from rlresearch.errors import ConfigError, allowed_hint, format_value
+from rlresearch.errors import ConfigError, allowed_hint, command_line, format_value, override_text, typed_value
 
 MULTIPLE_CHOICE = ("experiment", "logger")  # groups of which more than one option may be chosen
+CAN_BE_NULL = ("experiment", "tuned", "schedule")  # groups of which none needs to be chosen
 LONGEST, DEEPEST = 50_000, 24  # characters of a word of the command; brackets within brackets, names within names
 _QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
 
@@ -30,16 +32,25 @@ def parse(overrides: Sequence[str], loader: ConfigLoader) -> list[Override]:
         try:
             parsed += parser.parse_overrides([text])
         except (HydraException, RecursionError):
-            foreign = [letter for letter in text.partition("=")[0] if not letter.isascii()]
-            name = unicodedata.name(foreign[0], "not ASCII").lower() if foreign else ""
-            hint = f"; '{foreign[0]}' in the key is {name}" if foreign else ""
-            key, _, value = text.partition("=")
-            if value.endswith(")") and "(" in value:
-                hint = f"; text with parentheses needs quotes of its own: \"{key}='{value}'\""
             raise ConfigError(
-                f"{format_value(text)}: must be KEY=VALUE, with nothing around '=' and lists as KEY=[1,2]{hint}."
+                f"{format_value(text)}: must be KEY=VALUE, with nothing around '=' and lists as KEY=[1,2]{_hint(text)}."
             ) from None
     return parsed
+
+
+def _hint(text: str) -> str:
+    """What may be wrong with a word that Hydra cannot read, and how it is typed instead."""
+    key, equals, value = text.partition("=")
+    if foreign := [letter for letter in key if not letter.isascii()]:
+        return f"; '{foreign[0]}' in the key is {unicodedata.name(foreign[0], 'not ASCII').lower()}"
+    plain = _QUOTED.sub("", value)
+    if any(plain.count(opened) != plain.count(closed) for opened, closed in ("[]", "{}")):
+        why = "a bracket has no other half: the shell may have taken the word apart; quote it"
+        return f"; {why}, as in 'KEY={{a:[1,2]}}'"
+    if equals and re.fullmatch(r"[A-Za-z_][\w.@/-]*", key) and value.strip() == value != "":
+        typed = command_line([override_text(key, value)])
+        return f"; text with such signs needs quotes: {typed}" if len(typed) < 160 else "; such text needs quotes"
+    return ""
 
 
 def _check_size(text: str) -> None:
@@ -69,6 +80,8 @@ def check_overrides(parsed: Sequence[Override], groups: Sequence[str], loader: C
 
 def _wrong_option(override: Override, loader: ConfigLoader) -> str | None:
     group, value = override.key_or_group, override.value()
+    if value is None and group in CAN_BE_NULL:
+        return None
     if isinstance(value, list) and group not in MULTIPLE_CHOICE:
         return f"must be one option; -m {group}=A,B runs both."
     for option in value if isinstance(value, list) else [value]:
@@ -77,14 +90,42 @@ def _wrong_option(override: Override, loader: ConfigLoader) -> str | None:
             return "must be the name of an option, and lead nowhere else."
         known = loader.get_group_options(f"{group}/{folder}".rstrip("/"))
         if name not in known and "${" not in name:
-            return f"there is no such option{allowed_hint(name, known)}"
+            return f"there is no such option{_misnamed(group, str(option), loader)}{allowed_hint(name, known)}"
     return None
+
+
+def _misnamed(group: str, option: str, loader: ConfigLoader) -> str:
+    """Says of a file that has the option's name, and an ending that Hydra passes over."""
+    for source in loader.get_search_path().get_path():
+        folder = Path(source.path.rpartition("://")[2], group, option).parent
+        for file in sorted(folder.glob("*")) if "://" in source.path else ():
+            if option.rpartition("/")[2] in (file.stem, file.name) and file.suffix.lower() in (".yml", ".yaml"):
+                return f", and Hydra does not see {file}: it takes names that end in .yaml"
+    return ""
 
 
 def group_names(loader: ConfigLoader) -> list[str]:
     """Every group, Hydra's own by their path: hydra/launcher."""
     hydras = [f"hydra/{name}" for name in loader.list_groups("hydra")]
     return [name for name in loader.list_groups("") if name != "hydra"] + hydras
+
+
+def for_hydra(overrides: Sequence[str], loader: ConfigLoader) -> list[str]:
+    """The same with `~GROUP` for `GROUP=null`, which Hydra does not take; `GROUP=null,A` stays, for its jobs."""
+    texts: list[str] = []
+    for text, each in zip(overrides, parse(overrides, loader), strict=True):
+        null = not each.is_delete() and not each.is_sweep_override() and each.value() is None
+        key = each.get_key_element().lstrip("+")
+        chosen_none = null and each.key_or_group in CAN_BE_NULL
+        if chosen_none:
+            texts = [other for other in texts if other.partition("=")[0] != key]
+        texts.append(f"~{key}" if chosen_none else text)
+    return texts
+
+
+def forced(overrides: Sequence[str], keys: Collection[str]) -> list[str]:
+    """The same with `++KEY=VALUE` for these keys, as Hydra wants it where no file lists them."""
+    return [f"++{text}" if text.partition("=")[0] in keys else text for text in overrides]
 
 
 def typed_text(override: Override) -> str:
@@ -150,17 +191,28 @@ def parse_search(settings: dict[str, Any], overrides: Sequence[str], config_dir:
 
 
 def _parse_search(settings: dict[str, Any], overrides: Sequence[str], loader: ConfigLoader) -> SearchSpec:
-    own = parse(overrides, loader)
-    given = {each.get_key_element() for each in own}
-    params = settings.get("params") or {}
-    if not isinstance(params, dict):
+    parsed = parse(_with_params(settings.get("params"), overrides, loader), loader)
+    fixed = [typed_text(each) for each in parsed if not each.is_sweep_override()]
+    return SearchSpec(settings, fixed, [each for each in parsed if each.is_sweep_override()])
+
+
+def with_params(params: Any, overrides: Sequence[str], config_dir: str | None = None) -> list[str]:
+    """A sweeper's `params`, as overrides, before the command's; what the command says of a key wins. ConfigError."""
+    with open_hydra(config_dir) as hydra:
+        return _with_params(params, overrides, hydra.config_loader)
+
+
+def _with_params(params: Any, overrides: Sequence[str], loader: ConfigLoader) -> list[str]:
+    if params is not None and not isinstance(params, dict):
         raise ConfigError(
             f"hydra.sweeper.params={format_value(params)}: must be a mapping, like {{KEY:interval(0,1)}}."
         )
-    lines = [f"{key}={value if isinstance(value, str) else format_value(value)}" for key, value in params.items()]
-    parsed = [each for each in parse(lines, loader) if each.get_key_element() not in given] + own
-    fixed = [typed_text(each) for each in parsed if not each.is_sweep_override()]
-    return SearchSpec(settings, fixed, [each for each in parsed if each.is_sweep_override()])
+    given = {each.get_key_element().lstrip("+~") for each in parse(overrides, loader)}
+    lines = [
+        f"{key}={value if isinstance(value, str) else typed_value(value)}" for key, value in (params or {}).items()
+    ]
+    own = [line for line, each in zip(lines, parse(lines, loader), strict=True) if each.get_key_element() not in given]
+    return [*own, *overrides]
 
 
 def sweep_jobs(overrides: Sequence[str], config_dir: str | None = None) -> list[list[str]]:

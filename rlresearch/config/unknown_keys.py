@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra import compose as hydra_compose
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 
 from rlresearch.config import hydra_messages
 from rlresearch.config.dotted import flattened
 from rlresearch.config.hydra_session import MAIN_CONFIG, REFUSED, to_container
+from rlresearch.config.instantiate import settings_of
 from rlresearch.config.overrides import format_override, typed_text
 from rlresearch.errors import allowed_hint, closest_match, format_allowed
 
@@ -33,9 +34,26 @@ def explain_refusal(error: Exception, parsed: Sequence[Override], groups: Sequen
     return hydra_messages.translate_hydra_error(error, parsed)
 
 
+def unlisted_settings(parsed: Sequence[Override], groups: Sequence[str]) -> frozenset[str]:
+    """The keys of overrides that no file lists, and that are settings all the same: fields of a component's class."""
+    keys = [
+        each.key_or_group for each in parsed if each.type == OverrideType.CHANGE and each.key_or_group not in groups
+    ]
+    tree, _ = _without_settings(parsed, groups) if keys else ({}, {})
+    found = set()
+    for key in keys:
+        path, _, name = key.rpartition(".")
+        node: Any = tree
+        for part in path.split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        if isinstance(node, dict) and name not in node and name in settings_of(node):
+            found.add(key)
+    return frozenset(found)
+
+
 def _without_settings(parsed: Sequence[Override], groups: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The tree of keys and the choices that the chosen options compose, or the defaults if the options do not fit."""
-    chosen = [typed_text(each) for each in parsed if each.key_or_group in groups and not each.is_delete()]
+    chosen = [typed_text(each) for each in parsed if each.key_or_group in groups and each.value() is not None]
     try:
         config = hydra_compose(MAIN_CONFIG, overrides=chosen, return_hydra_config=True)
     except REFUSED:
@@ -56,7 +74,7 @@ def _explain_missing_setting(override: Override, tree: dict[str, Any], choices: 
             return f"{format_override(override)}: {path}{name} has no settings of its own."
         node, path = node[name], f"{path}{name}."
     groups = [] if path else [name for name in choices if name.isidentifier() and name not in tree]
-    here = [name for name in [*node, *groups] if name not in ("_target_", "hydra")]
+    here = [name for name in dict.fromkeys([*node, *settings_of(node), *groups]) if name not in ("_target_", "hydra")]
     place = [name for name in choices if name.rpartition("@")[2] == path[:-1]] or [path.partition(".")[0]]
     where = f" in {place[0]}={choices[place[0]]}" if place[0] in choices else ""
     known = list(flattened({key: value for key, value in tree.items() if key != "hydra"}))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import os
 import sys
 
 from rlresearch import __version__, remove_lazy_module
@@ -15,16 +13,7 @@ from rlresearch.review.cli import COMMANDS, overview, parse
 def main(argv: list[str] | None = None) -> int:
     """Runs a command. Returns the exit code: 0, 1 for a failure, 2 for a wrong command, 130 for Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
-    return exit_code_of(lambda: _until_closed(argv), "rlresearch-review")
-
-
-def _until_closed(argv: list[str]) -> int:
-    try:
-        return _run(argv)
-    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return exit_code_of(lambda: _run(argv), "rlresearch-review")
 
 
 def _run(argv: list[str]) -> int:

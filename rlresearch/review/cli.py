@@ -241,6 +241,7 @@ def _tail(parser: argparse.ArgumentParser) -> None:
 
 
 def _metrics(parser: argparse.ArgumentParser) -> None:
+    _folder(parser)
     parser.add_argument("algorithms", nargs="*", metavar="ALGORITHM", help="only of these (default: all)")
     _format(parser)
 
@@ -267,9 +268,10 @@ def _rm(parser: argparse.ArgumentParser) -> None:
 def _reproduce(parser: argparse.ArgumentParser) -> None:
     _run(parser)
     parser.add_argument("--dry", action="store_true", help="only say what differs here, run nothing")
-    package = "a package of yours that the configuration may name"
-    parser.add_argument("--package", action="append", default=[], metavar="NAME", help=package)
-    parser.add_argument("--config-dir", metavar="FOLDER", help="where that package lies")
+    package = "where components may come from, beside rlresearch"
+    flags = ("--packages", "--package")  # the second is version 0.1's
+    parser.add_argument(*flags, nargs="+", action="extend", dest="packages", default=[], metavar="NAME", help=package)
+    parser.add_argument("--config-dir", metavar="FOLDER", help="a folder with components of your own")
     parser.add_argument("--init-from", metavar="RUN", help="the run whose parameters it began with, if it did")
 
 
@@ -289,7 +291,8 @@ def _import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sources", nargs="+", type=Path, metavar="FILE or FOLDER", help="what to read")
     parser.add_argument("--algo", default="unknown", metavar="NAME", help="the algorithm's name")
     parser.add_argument("--env", metavar="NAME", help="the environment's name (default: what the file says)")
-    parser.add_argument("--seed", type=int, default=0)
+    about = "of the first run, the others count up (default: as the files and folders are named, else from 0)"
+    parser.add_argument("--seed", type=int, metavar="N", help=about)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting, as algo.gamma=0.9")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import sys
@@ -23,6 +24,9 @@ _NOISE = re.compile(
 XLA_FLAGS = ("--xla_cpu_prefer_vector_width=512", "--xla_cpu_enable_concurrency_optimized_scheduler=false")
 
 MOST_CACHED = 2**31  # bytes; a program takes 0.1 to 5 MB
+ROOM = 2**26  # bytes that a run's programs may take together: where there is less, a later one may find no place
+_log = logging.getLogger("rlresearch")
+warned: set[str] = set()  # reasons why programs are not kept, each said once
 
 
 def prepare(device: str, threads: int | None, deterministic: bool, compile_cache: bool) -> str:
@@ -33,8 +37,8 @@ def prepare(device: str, threads: int | None, deterministic: bool, compile_cache
     """
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    if compile_cache:
-        flag = f"--tf_xla_persistent_cache_directory={cache_folder()}"
+    if compile_cache and (folder := cache_folder()) is not None:
+        flag = f"--tf_xla_persistent_cache_directory={folder}"
         if flag not in os.environ.get("TF_XLA_FLAGS", ""):
             os.environ["TF_XLA_FLAGS"] = f"{os.environ.get('TF_XLA_FLAGS', '')} {flag}".strip()
     os.environ["XLA_FLAGS"] = with_own_flags(os.environ.get("XLA_FLAGS", ""))
@@ -62,19 +66,32 @@ def with_own_flags(given: str) -> str:
     return " ".join([*(flag for flag in XLA_FLAGS if flag.partition("=")[0] not in named), *given.split()])
 
 
-def cache_folder() -> Path:
-    """Returns the folder for compiled programs, `rlresearch/xla` in the user's cache folder; limits its size."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlresearch" / "xla"
-    with contextlib.suppress(OSError):  # without it everything works; another process may be at it
-        folder.mkdir(parents=True, exist_ok=True)
-        files = [(about.st_mtime, about.st_size, each.path) for each in os.scandir(folder) if (about := each.stat())]
-        left = sum(size for _, size, _ in files)
-        if left > MOST_CACHED:  # the oldest go, until half of that is left
-            for _, size, path in sorted(files):
-                if left > MOST_CACHED // 2:
-                    os.unlink(path)
-                    left -= size
-    return folder
+def cache_folder() -> Path | None:
+    """Returns the folder for compiled programs, `rlresearch/xla` in the user's cache folder; limits its size.
+
+    None, with one warning per process, where it takes no file: XLA would end the run over the first one.
+    """
+    where: Path | str = "the user's cache folder"
+    try:
+        where = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlresearch" / "xla"
+        where.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # another process may be at it
+            files = [(about.st_mtime, about.st_size, each.path) for each in os.scandir(where) if (about := each.stat())]
+            left = sum(size for _, size, _ in files)
+            if left > MOST_CACHED:  # the oldest go, until half of that is left
+                for _, size, path in sorted(files):
+                    if left > MOST_CACHED // 2:
+                        os.unlink(path)
+                        left -= size
+        with tempfile.TemporaryFile(dir=where) as probe:
+            os.posix_fallocate(probe.fileno(), 0, ROOM)
+        return where
+    except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home
+        why = f"{where}: {getattr(error, 'strerror', None) or error}"
+    if why not in warned:
+        warned.add(why)
+        _log.warning("compiled programs are not kept (%s); XDG_CACHE_HOME=FOLDER names another place", why)
+    return None
 
 
 @contextlib.contextmanager

@@ -196,10 +196,8 @@ class Sweep:
             why = next((f"; job {job.number}: {job.reason}" for job in bad if job.reason), "")
             retry = ["retry=failed"] if all(job.status in RETRIED["failed"] for job in bad) else []
             total = len(self.jobs)
-            raise RunError(
-                f"{len(bad)} of {total} jobs did not finish ({counts}); "
-                f"again: {resume.resume_command(self.directory, self.folder, *retry)}{why}"
-            )
+            again = resume.resume_command(self.directory, self.folder, *retry)
+            raise RunError(f"{len(bad)} of {total} jobs did not finish ({counts}){why}", again=again)
 
     def close(self) -> None:
         """Closes the ledger and the table, and releases the lock; a second call does nothing."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlresearch.config.dotted import flattened
-from rlresearch.config.instantiate import build, component_class, make, packages_hint, require
+from rlresearch.config.instantiate import allowed, build, component_class, make, packages_hint, require, settings_of
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, allowed_hint, format_value
 from rlresearch.evaluation.video import check_rendering
@@ -45,13 +45,16 @@ class Plan(NamedTuple):
     following: tuple[str, ...] = ()
 
 
-def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None) -> Plan:
+def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None, begins: bool = True) -> Plan:
     """The plan for a configuration of plain dicts, lists and numbers.
 
-    packages: where `_target_` may lead, None for anywhere, in a configuration of the user's own. ConfigError, one line,
-    on anything wrong; that nothing would be learned is wrong in one's own.
+    packages: where `_target_` may lead, None for anywhere, in a configuration of the user's own. begins: whether a run
+    is to be made, in a folder that takes one. ConfigError, one line, on anything wrong; that nothing would be learned is
+    wrong in one's own.
     """
     settings = _settings(config)
+    if begins:
+        _check_writable(settings.runs_dir)
     task = _task(config["env"], packages)
     trainer = _trainer(config, task, packages)
     last = -(-settings.total_steps // task.num_envs)
@@ -105,7 +108,6 @@ def _settings(config: Mapping[str, Any]) -> Settings:
                 f"{format_value(key)}={format_value(value)}: there is no such setting{allowed_hint(key, known)}"
             )
     settings = make(Settings, own, "")
-    _check_writable(settings.runs_dir)
     trial = make(Trial, settings.trial or {}, "trial")
     if trial.storage is not None and trial.study is None:
         raise ConfigError("trial.study: must be the study's name, where trial.storage is set; a search sets both.")
@@ -172,6 +174,8 @@ def _trainer(config: Mapping[str, Any], task: Task, packages: Sequence[str] | No
             raise ConfigError(f"network.{name}={format_value(node)}: {why}{allowed_hint(name, networks)}")
     for name in networks:
         if name not in config["network"]:
+            if name in settings_of(config["algo"]):
+                raise ConfigError(f"algo.{name} is missing: {algorithm.__name__} needs {allowed(algorithm, name)}.")
             raise ConfigError(f"network.{name} is missing: {algorithm.__name__} needs it; choose with network=OPTION.")
     parts = {name: build(node, f"network.{name}", packages=packages) for name, node in config["network"].items()}
     parts |= {name: build(config[name], name, packages=packages) for name in ("noise", "optimizer")}

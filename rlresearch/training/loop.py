@@ -46,12 +46,18 @@ def train(
     evaluation: EvalSettings = EvalSettings(),
     callbacks: Sequence[Callback] = (),
 ) -> list[Evaluation]:
-    """Trains for `total_steps` transitions per member; returns the final evaluation of each member.
+    """Trains up to `total_steps` transitions per member; returns the final evaluation of each member.
 
-    Errors: RunError where an environment or the disk fails, or a parameter becomes NaN or infinite.
+    A runner that was trained before goes on. What was told of the place where it stands is not told again; a runner
+    that has these steps behind it is only evaluated. Errors: RunError where an environment or the disk fails, or a
+    parameter becomes NaN or infinite.
     """
-    settings = LoopSettings(total_steps, evaluation=evaluation)
-    return TrainingLoop(runner, task, settings, [FiniteCheck(runner), *callbacks]).run()
+    reached = runner.iteration
+    behind = reached * task.num_envs
+    settings = LoopSettings(max(total_steps, behind), evaluation=evaluation)
+    evaluated = reached if behind < total_steps else -1  # without more to come there is still an evaluation to return
+    start = LoopStart(LoopPosition(row=reached, evaluation=evaluated) if reached else LoopPosition())
+    return TrainingLoop(runner, task, settings, [FiniteCheck(runner), *callbacks], start=start).run()
 
 
 class TrainingLoop:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rlresearch.errors import RunError
+from rlresearch.errors import ConfigError, RunError, command_line
 from rlresearch.evaluation.evaluator import Evaluation
 from rlresearch.loggers.console import Display
 from rlresearch.runners import Population
 from rlresearch.runtime.signals import Interrupted
 from rlresearch.storage import rollback
 from rlresearch.storage.jsonl import read_rows
+from rlresearch.storage.redaction import redacted
 from rlresearch.storage.run_directory import RunDirectory, timestamp
 from rlresearch.training.callbacks import Members
-from rlresearch.training.experiment import Plan
+from rlresearch.training.experiment import Plan, plan
 from rlresearch.training.member_failures import MemberFailures
 from rlresearch.training.pruner import Pruner
+from rlresearch.training.request import RunRequest
 
 _log = logging.getLogger("rlresearch")
+_SEEDS = 16
+_RUNNER = re.compile(r"[+~]*runner[.=@]")  # what a command says of its runner
 
 
 class Trained(NamedTuple):
@@ -41,9 +46,15 @@ class RunRecorder:
     """
 
     def __init__(
-        self, plan: Plan, directories: list[RunDirectory], display: Display, elapsed: Callable[[], float]
+        self,
+        plan: Plan,
+        request: RunRequest,
+        directories: list[RunDirectory],
+        display: Display,
+        elapsed: Callable[[], float],
     ) -> None:
         self._plan, self._directories, self._display, self._elapsed = plan, directories, display, elapsed
+        self._request = request
         self.members: Members = Members(0)
         self.pruner: Pruner | None = None
         self.failures: MemberFailures | None = None
@@ -74,7 +85,7 @@ class RunRecorder:
         cause = error.__cause__ if isinstance(error, RunError) and error.__cause__ is not None else error
         if isinstance(error, Interrupted):
             error.step = step
-            error.run_directory = self._directories[0].path if self._directories else None
+            error.run_directory = self._directories[0].path.absolute() if self._directories else None
         environment = self._plan.task.id
         reason = {"kind": type(cause).__name__, "environment": environment, "step": step, "error": str(error)}
         ended: dict[str, Any] = {"status": status, "reason": reason, "finished_at": timestamp()}
@@ -117,7 +128,7 @@ class RunRecorder:
 
     def _show(self, summaries: Sequence[dict[str, Any]]) -> None:
         first = self._directories[0].path
-        shown = summaries[0] | {"run_directory": str(first), "next": _next(self._plan)}
+        shown = summaries[0] | {"run_directory": str(first), "next": _next(self._plan, self._request)}
         if len(self._directories) > 1:
             pairs = zip(summaries, self._directories, strict=True)
             shown["members"] = [{"mean": s["final_evaluation"]["mean"], "name": d.path.name} for s, d in pairs]
@@ -145,7 +156,20 @@ def _last_row(directory: RunDirectory) -> dict[str, Any] | None:
     return max(read_rows(directory.path / "metrics.jsonl"), key=lambda row: row["step"], default=None)
 
 
-def _next(plan: Plan) -> list[str]:
-    if isinstance(plan.runner, Population) or plan.task.physics is None:
+def _next(made: Plan, request: RunRequest) -> list[str]:
+    """What a person may paste now. A comment behind it would be part of the command in zsh."""
+    own = [word for word in request.begins if not _RUNNER.match(word)]
+    if not own or redacted(own) != own or not _fits_a_population(made, request.config):
         return ["python -m rlresearch --help"]
-    return ["python -m rlresearch runner=population runner.seeds=16   # the same with 16 seeds in one program"]
+    command = command_line([*own, "runner=population", f"runner.seeds={_SEEDS}"])
+    return [f"the same with {_SEEDS} seeds in one program:", command]
+
+
+def _fits_a_population(made: Plan, config: Mapping[str, Any]) -> bool:
+    if isinstance(made.runner, Population) or made.task.physics is None:
+        return False
+    try:
+        plan({**config, "runner": {"_target_": "rlresearch.runners.Population", "seeds": _SEEDS}}, begins=False)
+        return True
+    except ConfigError:
+        return False

@@ -13,7 +13,8 @@ class RunRequest(NamedTuple):
     tuned: settings that applied by themselves, by dotted key, and the name they have. choices: the option of each
     group. record_fields: what the run.json of each member says beside the rest, or one for all members. begun: called
     with the directories once the run can be resumed from them. trials: of a search, one a member where members are
-    different trials; else the configuration's trial is that of all members together.
+    different trials; else the configuration's trial is that of all members together. begins: the words of a command
+    that begins such a run anew; empty where no command alone does.
     """
 
     config: dict[str, Any]
@@ -27,3 +28,4 @@ class RunRequest(NamedTuple):
     record_fields: Sequence[Mapping[str, Any]] = ({},)
     begun: Callable[[Sequence[Path]], None] = lambda _: None
     trials: Sequence[Mapping[str, Any] | None] = ()
+    begins: Sequence[str] = ()

@@ -10,7 +10,8 @@ import copy
 import hashlib
 import json
 import os
-import shlex
+import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ import yaml
 from rlresearch.config import safe_yaml
 from rlresearch.config.changes import Change
 from rlresearch.config.dotted import flattened
-from rlresearch.errors import ConfigError, RunError, format_value
+from rlresearch.errors import ConfigError, RunError, command_line, format_value, override_text
 from rlresearch.storage import checkpoint, redaction
 from rlresearch.storage.atomic import read_file
 from rlresearch.storage.checkpoint import Checkpoint
@@ -39,9 +40,12 @@ _MOST_FOLDERS = 20_000
 
 
 def resume_command(path: Path, config_dir: str | None, *more: str) -> str:
-    """Returns the command that resumes a run, a sweep or a search. config_dir: of the command that started it."""
+    """Returns the command that resumes a run, a sweep or a search. config_dir: of the command that started it. more:
+    further words of the command.
+    """
     folder = [] if config_dir is None else [f"--config-dir={_from_here(Path(config_dir))}"]
-    return f"python -m rlresearch {shlex.join([*folder, f'resume={_from_here(path)}', *more])}"
+    own = [*folder, override_text("resume", _from_here(path)), *more]
+    return command_line(["python", "-m", "rlresearch", *own])
 
 
 def _from_here(path: Path) -> str:
@@ -78,7 +82,8 @@ def load_resume_point(path: str, changes: Sequence[Change], packages: Sequence[s
     stored = open_run(path, "resume")
     config, changed = apply_changes(stored, changes)
     config |= {"runs_dir": str(stored.home.parent), "packages": list(packages)}
-    made = plan(config, ["rlresearch", *packages])
+    _check_writable(path, stored)
+    made = plan(config, ["rlresearch", *packages], begins=False)
     loaded, damaged = checkpoint.newest(stored.home)
     if loaded is None and damaged:
         name, why = next(iter(damaged.items()))
@@ -86,6 +91,31 @@ def load_resume_point(path: str, changes: Sequence[Change], packages: Sequence[s
         raise ConfigError(f"resume={format_value(path)}: {every} damaged, nothing was changed: {name}: {why}")
     _check_fit(path, stored, made, loaded)
     return made, ResumePoint(stored, config, loaded, damaged, changed)
+
+
+def _check_writable(path: str, stored: StoredRun) -> None:
+    """ConfigError where a run that is somebody else's, or on a disk that takes nothing, is to go on in its place."""
+    for directory in stored.directories:
+        try:
+            with tempfile.TemporaryFile(dir=directory):
+                pass
+        except OSError as error:
+            why = f"'{directory}' cannot be written ({error.strerror or error})"
+            raise ConfigError(
+                f"resume={format_value(path)}: {why}; copy the run to a folder of yours, or begin with what it has "
+                "learned: init_from=RUN."
+            ) from None
+
+
+def trusted_packages(packages: Any, folder: str | None) -> list[str]:
+    """`named_packages`, which can be imported from then on. ConfigError where the folder is none."""
+    if folder is None:
+        return named_packages(packages, None)
+    if not Path(folder).is_dir():
+        raise ConfigError(f"--config-dir={format_value(folder)}: must be a folder that exists.")
+    if (place := os.path.abspath(folder)) not in sys.path:
+        sys.path.insert(0, place)
+    return named_packages(packages, folder)
 
 
 def named_packages(packages: Any, folder: str | None) -> list[str]:
@@ -104,7 +134,9 @@ def open_run(path: str, key: str) -> StoredRun:
     where = f"{key}={format_value(path)}"
     if not os.path.isfile(run / "run.json"):  # Path.is_file would raise for a name that is too long
         newest = max(_below(run), default=None)
+        inside = next((each for each in run.parents if os.path.isfile(each / "run.json")), None)
         hint = f"; the newest below it is {newest}" if newest else ""
+        hint = f"; this is inside of one: {override_text(key, str(inside))}" if inside is not None else hint
         raise ConfigError(f"{where}: must be a run directory, one with a run.json{hint}.")
     try:
         record = RunDirectory(run).recorded()

@@ -16,7 +16,8 @@ from rlresearch.loggers.base import Logger
 from rlresearch.loggers.composite import CompositeLogger
 from rlresearch.loggers.console import Display
 from rlresearch.loggers.file_logger import FileLogger
-from rlresearch.loggers.wandb.supervisor import WandbProcess
+from rlresearch.loggers.wandb.supervisor import WandbProcess, start_wandb
+from rlresearch.runners import Population
 from rlresearch.runners.runner import Runner
 from rlresearch.runtime import devices, watchdog
 from rlresearch.runtime.signals import SignalHandler
@@ -59,7 +60,7 @@ class Run:
         self._checkpoint = resumption.loaded if resumption is not None else None  # where the run is resumed
         self.directories: list[RunDirectory] = []
         self.display = Display(plan.logger.console)
-        self._outcome = RunRecorder(plan, self.directories, self.display, self.elapsed)
+        self._outcome = RunRecorder(plan, request, self.directories, self.display, self.elapsed)
         self._began, self._past = time.perf_counter(), run_directories.Past()
         self._init_from: InitFrom | None = None
         self._wandb: WandbProcess | None = None
@@ -126,7 +127,7 @@ class Run:
         settings = self.plan.settings
         if self.plan.logger.wandb is not None:
             paths = [directory.path for directory in self.directories]
-            self._wandb = WandbProcess(paths, self.plan.logger.wandb, self.display.message)
+            self._wandb = start_wandb(paths, self.plan.logger.wandb, self.display.message)
         device = devices.prepare(settings.device, settings.threads, settings.deterministic, settings.compile_cache)
         for directory in self.directories:
             directory.record(device=device)
@@ -155,8 +156,8 @@ class Run:
         settings = LoopSettings(plan.settings.total_steps, row_every, plan.eval, save_every)
         evaluations = TrainingLoop(runner, plan.task, settings, callbacks, members, start).run()
         seconds = trained_s()
-        if self._outcome.failures is None:
-            return Trained(evaluations, [state_digest(runner)] * len(self.directories), seconds)
+        if not isinstance(plan.runner, Population):
+            return Trained(evaluations, [state_digest(runner)], seconds)
         ended = [None if step is None else step // plan.task.num_envs for step in members.ended]
         return Trained(evaluations, member_digests(runner, ended), seconds)
 

@@ -40,6 +40,7 @@ def create(plan: Plan, request: RunRequest, directories: list[RunDirectory]) -> 
         directories.append(RunDirectory.create(plan.settings.runs_dir, request.algo, request.env, own["seed"]))
     directories[0].lock()
     fields = provenance(request.argv, request.overrides) | {"choices": dict(request.choices)}
+    fields |= {"metrics": dict(plan.trainer.algo.METRICS)}  # which review cannot ask an algorithm of somebody's own
     names = [directory.path.name for directory in directories]
     for index, directory in enumerate(directories):
         population = {"index": index, "members": names} if isinstance(plan.runner, Population) else None

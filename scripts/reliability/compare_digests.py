@@ -8,7 +8,8 @@
 What a program computes depends on the processor, to the last bits. So both checkouts train on this machine, each in one
 process that loads TensorFlow once, and run.json's `state_digest` is compared: parameters, moments, replay, simulators,
 keys, counters. Of a checkout nothing is used but `rlresearch.__main__.main` and run.json. --plain starts much faster,
-and compares the same mathematics, in other programs than those that users run.
+and compares the same mathematics, in other programs than those that users run. Version 0.1 gave the members of a
+population one digest together: with it, populations cannot be compared by this.
 
 Exit code 0 where all digests are equal, 1 where one is not or a run failed, 2 for a wrong command.
 """

@@ -23,8 +23,8 @@ from rlresearch.errors import ConfigError
 from rlresearch.loggers.tail import LoggedRow, RowFollower
 from rlresearch.loggers.tensorboard import TensorBoard
 from rlresearch.loggers.wandb import client, uploader
-from rlresearch.loggers.wandb.settings import WandbSettings, marked
-from rlresearch.loggers.wandb.supervisor import WandbProcess
+from rlresearch.loggers.wandb.settings import WandbSettings, allowed, marked
+from rlresearch.loggers.wandb.supervisor import WandbProcess, start_wandb
 from rlresearch.review.__main__ import main as review
 from rlresearch.review.runs import tfevents
 from rlresearch.storage.jsonl import JsonLines, read_rows
@@ -470,6 +470,74 @@ def test_sync_leaves_a_run_alone_that_is_still_running(tmp_path, capsys):
     make_run(tmp_path / "runs", status="running")
     assert review(["sync", "latest", "--runs-dir", str(tmp_path / "runs"), "--no-cache", "--to", "tensorboard"]) == 1
     assert "is still running" in capsys.readouterr().err
+
+
+def less(directory, monkeypatch, configured="online", files=None, **variables):
+    """What W&B gets of a run: the mode, or None for nothing; and why it is less than configured."""
+    monkeypatch.chdir(directory)
+    for name in ("WANDB_MODE", "WANDB_DISABLED", "WANDB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(directory / "home"))
+    for name, content in (files or {}).items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(content)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    settings, why = allowed(WandbSettings(mode=configured))
+    return settings and settings.mode, why
+
+
+OFFLINE, NOTHING = "W&B is offline, as {} says", "W&B gets nothing of this run, as {} says"
+
+
+@pytest.mark.parametrize(
+    "configured, variables, mode, why",
+    [
+        ("online", {}, "online", None),
+        ("online", {"WANDB_MODE": "online"}, "online", None),
+        ("online", {"WANDB_MODE": "offline"}, "offline", OFFLINE.format("WANDB_MODE=offline")),
+        ("online", {"WANDB_MODE": "dryrun"}, "offline", OFFLINE.format("WANDB_MODE=dryrun")),
+        ("online", {"WANDB_MODE": "DISABLED"}, None, NOTHING.format("WANDB_MODE=DISABLED")),
+        ("online", {"WANDB_DISABLED": "true"}, None, NOTHING.format("WANDB_DISABLED=true")),
+        ("online", {"WANDB_DISABLED": "1", "WANDB_MODE": "online"}, None, NOTHING.format("WANDB_DISABLED=1")),
+        ("online", {"WANDB_DISABLED": "false"}, "online", None),
+        ("offline", {"WANDB_MODE": "online"}, "offline", None),
+        ("offline", {"WANDB_MODE": "offline"}, "offline", None),
+        ("offline", {"WANDB_MODE": "disabled"}, None, NOTHING.format("WANDB_MODE=disabled")),
+    ],
+)
+def test_wandb_gets_the_least_that_configuration_and_environment_ask_for(
+    configured, variables, mode, why, tmp_path, monkeypatch
+):
+    assert less(tmp_path, monkeypatch, configured, **variables) == (mode, why)
+
+
+@pytest.mark.parametrize("file", ["wandb/settings", ".wandb/settings", "home/settings"])
+def test_what_wandbs_own_commands_have_set_is_heard(file, tmp_path, monkeypatch):
+    offline, disabled = {file: "[default]\nmode = offline\n"}, {file: "[default]\ndisabled = true\n"}
+    assert less(tmp_path, monkeypatch, files=offline)[0] == "offline"
+    assert less(tmp_path, monkeypatch, files=offline, WANDB_MODE="online")[0] == "online"
+    assert less(tmp_path, monkeypatch, files=disabled)[0] is None
+    assert less(tmp_path, monkeypatch, files={file: "[default]\nmode = what\n"})[0] == "online"
+    assert less(tmp_path, monkeypatch, files={file: "nothing [of the kind"})[0] == "online"
+
+
+def test_a_mode_that_wandb_does_not_have_is_told_before_the_run(tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="WANDB_MODE=ofline: there is no such mode; did you mean 'offline'"):
+        less(tmp_path, monkeypatch, WANDB_MODE="ofline")
+
+
+def test_nothing_goes_out_where_nothing_may(server, tmp_path, monkeypatch):
+    said, path = [], make_run(tmp_path / "runs")
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert start_wandb([path], SETTINGS, said.append) is None
+    assert said == ["W&B gets nothing of this run, as WANDB_MODE=disabled says"]
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert review(["sync", str(path), "--to", "wandb"]) == 2
+    beside = start_wandb([path], SETTINGS, said.append)
+    beside.close()
+    assert said[1:] == ["W&B is offline, as WANDB_MODE=offline says"]
+    assert marked(path, "wandb")["mode"] == "offline" and not server.runs
 
 
 @pytest.mark.slow

@@ -348,3 +348,20 @@ def test_a_reader_that_leaves_early_is_no_error(root, tmp_path):
         process.stdout.close()
         err = process.stderr.read().decode()
     assert "Traceback" not in err and "Error" not in err and process.returncode == 0
+
+
+@pytest.mark.parametrize("value", [0.0, -150.0, 1e300, 1e-300])
+def test_plot_draws_a_single_point(review, tmp_path, value):
+    pytest.importorskip("plotille")
+    make_run(tmp_path / "one", evaluations=[{"step": 1000, "time": 1.0, "returns": [value], "lengths": [1]}])
+    code, out, err = review("plot", where=tmp_path / "one")
+    assert code == 0 and "at environment steps 1,000" in out and "⠀" in out, err
+
+
+def test_plot_says_what_a_terminal_without_braille_needs(root, tmp_path):
+    pytest.importorskip("plotille")
+    command = [sys.executable, "-m", "rlresearch.review", "plot", "--runs-dir", str(root), "--no-cache"]
+    own = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2 and "this terminal's encoding, ascii, has no signs to draw with" in done.stderr
+    assert "--output=FILE" in done.stderr and len(done.stderr.splitlines()) == 1

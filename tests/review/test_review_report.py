@@ -7,7 +7,7 @@ import json
 import re
 
 import pytest
-from support.make_runs import NAN, make_group, make_run, metrics_rows
+from support.make_runs import NAN, evaluation_rows, make_group, make_run, metrics_rows
 from support.review_server import INJECTIONS
 
 from rlresearch.review.__main__ import main
@@ -107,3 +107,14 @@ def test_what_comes_from_a_run_cannot_end_its_block(evil):
     assert page.count("</script") == 3
     assert _data(page) == {"title": evil, "runs": [{"name": evil, evil: evil}]}
     assert f"<title>{html.escape(evil)}</title>" in page
+
+
+@pytest.mark.parametrize("evaluations, first", [(1, "train/return"), (2, "eval/return")])
+def test_the_page_begins_with_a_metric_that_has_a_curve(evaluations, first, tmp_path):
+    make_run(tmp_path / "runs", evaluations=evaluation_rows(count=evaluations))
+    assert _data(_made(tmp_path / "runs", tmp_path))["metrics"][0]["name"] == first
+
+
+def test_runs_without_any_curve_still_have_a_page(tmp_path):
+    make_run(tmp_path / "runs", rows=metrics_rows(count=1), evaluations=evaluation_rows(count=1))
+    assert _data(_made(tmp_path / "runs", tmp_path))["metrics"][0]["name"] == "eval/return"

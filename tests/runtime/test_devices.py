@@ -1,8 +1,11 @@
 """rlresearch/runtime/devices.py: what is settled before TensorFlow starts."""
 
+import errno
 import os
+from pathlib import Path
 
 import pytest
+from support.failing_disks import read_only
 
 from rlresearch.runtime import devices
 from rlresearch.runtime.devices import XLA_FLAGS, with_own_flags
@@ -38,3 +41,42 @@ def test_the_oldest_compiled_programs_go_when_there_are_too_many(tmp_path, monke
     (folder / "new").write_bytes(bytes(1))
     devices.cache_folder()
     assert {each.name for each in folder.iterdir()} == {"new", "0", "1", "2", "3"}
+
+
+def _full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _without_home():
+    raise RuntimeError("Could not determine home directory.")
+
+
+@pytest.mark.parametrize("trouble", ["read-only", "full", "a file", "no home"])
+def test_without_a_place_for_compiled_programs_none_is_named_and_that_is_said_once(
+    trouble, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    if trouble == "full":
+        monkeypatch.setattr(os, "posix_fallocate", _full)
+    elif trouble == "a file":
+        (tmp_path / ".cache").write_text("")
+    elif trouble == "no home":
+        monkeypatch.setattr(Path, "home", _without_home)
+    with monkeypatch.context() as patch:
+        patch.setattr(devices, "warned", set())
+        if trouble == "read-only":
+            with read_only(tmp_path):
+                found = [devices.cache_folder() for _ in range(3)]
+        else:
+            found = [devices.cache_folder() for _ in range(3)]
+    assert found == [None] * 3
+    (said,) = caplog.messages
+    assert said.startswith("compiled programs are not kept (") and "XDG_CACHE_HOME" in said
+
+
+def test_tensorflow_is_told_of_no_cache_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(devices, "cache_folder", lambda: None)
+    monkeypatch.setenv("TF_XLA_FLAGS", "")
+    devices.prepare("cpu", None, False, compile_cache=True)
+    assert "cache" not in os.environ["TF_XLA_FLAGS"]

@@ -1,5 +1,6 @@
 """Disks that fail and power that goes, for tests of what is written: the calls of `os` are tampered with."""
 
+import io
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,3 +86,34 @@ def tampered(disk):
         for name in CALLS:
             patch.setattr(os, name, own.get(name) or other(name))
         yield disk
+
+
+@contextmanager
+def read_only(folder):
+    """Nothing below `folder`, nor the folder, takes a file, whoever asks: somebody else's, or on a disk mounted so."""
+    real_open, real_file, real_mkdir = os.open, io.open, os.mkdir
+
+    def refuse(path):
+        if Path(folder) in (Path(path).absolute(), *Path(path).absolute().parents):
+            raise PermissionError(13, "Permission denied", str(path))
+
+    def opened(path, flags, *rest, **more):
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            refuse(path)
+        return real_open(path, flags, *rest, **more)
+
+    def file(path, mode="r", *rest, **more):
+        if not isinstance(path, int) and set(mode) & set("wax+"):
+            refuse(path)
+        return real_file(path, mode, *rest, **more)
+
+    def mkdir(path, *rest, **more):
+        refuse(path)
+        real_mkdir(path, *rest, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", opened)
+        patch.setattr(io, "open", file)
+        patch.setattr("builtins.open", file)
+        patch.setattr(os, "mkdir", mkdir)
+        yield

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import RandomActions, leaves, make_plan, same_bits, without_xla
+from support.failing_disks import read_only
 
 from rlresearch.buffers import Uniform, pack
 from rlresearch.cli.evaluate import main as evaluate
@@ -150,8 +151,9 @@ def both(request, tmp_path_factory):
 def test_the_last_state_is_the_same_to_the_bit(both):
     _, whole, killed = both
     assert [run.name for run in whole] == [run.name for run in killed]
-    digests = {record(run)["state_digest"] for run in whole + killed}
-    assert len(digests) == 1 and None not in digests
+    digests = [[record(run)["state_digest"] for run in runs] for runs in (whole, killed)]
+    assert digests[0] == digests[1] and None not in digests[0]
+    assert len(set(digests[0])) == len(whole)  # each member has learned something of its own
     arrays = [checkpoint.newest(runs[0])[0].arrays for runs in (whole, killed)]
     for name in arrays[0]:
         np.testing.assert_array_equal(*(each[name] for each in arrays), err_msg=name)
@@ -448,6 +450,16 @@ def test_a_population_cannot_lead_to_other_directories(killed, capsys):
 
 
 # What was learned, elsewhere.
+
+
+def test_somebody_elses_run_is_evaluated_and_exported_without_a_file_in_its_folder(pair, tmp_path, capsys):
+    with read_only(pair[0].parent):
+        assert evaluate([str(pair[0]), "--episodes", "3", "--json"]) == 0
+        assert export([str(pair[0]), str(tmp_path / "policy")]) == 0
+        capsys.readouterr()
+        ran(f"resume={pair[0]}", "total_steps=200", code=2)
+    told = f"'{pair[0]}' cannot be written (Permission denied); copy the run to a folder of yours"
+    assert told in capsys.readouterr().err
 
 
 def test_a_stored_policy_is_evaluated_as_it_was_in_training(pair, capsys):

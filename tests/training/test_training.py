@@ -20,7 +20,7 @@ from rlresearch.runners.runner import Runner
 from rlresearch.training import pace
 from rlresearch.training.callbacks import Members, Milestone
 from rlresearch.training.finite_check import FiniteCheck
-from rlresearch.training.loop import LONGEST_CALL_S, LoopSettings, TrainingLoop, milestones
+from rlresearch.training.loop import LONGEST_CALL_S, LoopSettings, TrainingLoop, milestones, train
 from rlresearch.training.reporting import LoggerCallback
 from rlresearch.training.settings import EvalSettings
 from rlresearch.types import TimeStep
@@ -101,6 +101,21 @@ def test_training_runs_the_steps_it_was_asked_for(often):
     assert runner.iteration == STEPS
     assert runner.state().totals.count.numpy() == 30  # the last row's updates alone
     assert runner.state().buffer.added.numpy() == STEPS
+
+
+def test_training_in_pieces_tells_every_row_and_evaluation_once():
+    plan, heard = plan_of(), Rows()
+    settings = EvalSettings(every_steps=20, episodes=1, final_episodes=2)
+    with without_xla():
+        runner = device(plan.trainer, plan.task, (4,))
+        told = [LoggerCallback(Members(1), [heard])]
+        finals = [train(runner, plan.task, steps, settings, told) for steps in (30, 30, 20, 50)]
+    runner.close()
+    assert [row["step"] for row in heard.metric_rows] == [30, 50]
+    assert [row["step"] for row in heard.evaluations] == [20, 30, 30, 30, 40, 50]  # a call ends with one of its own
+    assert [len(own.returns) for (own,) in finals] == [2, 2, 2, 2]
+    assert finals[0] == finals[1] == finals[2]
+    assert runner.iteration == 50
 
 
 # Evaluation.

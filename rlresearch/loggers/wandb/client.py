@@ -36,7 +36,7 @@ _ENDED = {"finished": 0, "interrupted": 255}  # W&B's exit codes; every other st
 # These variables would change the id of the run, or make W&B send more than described above.
 _NOT_OURS: tuple[str, ...] = ("WANDB_RUN_ID", "WANDB_RESUME", "WANDB_NAME", "WANDB_RUN_GROUP", "WANDB_SWEEP_ID")
 _NOT_OURS += ("WANDB_DIR", "WANDB_TAGS", "WANDB_NOTES", "WANDB_JOB_TYPE", "WANDB_CONSOLE", "WANDB_PROGRAM")
-_NOT_OURS += ("WANDB_MODE", "WANDB_ARGS")
+_NOT_OURS += ("WANDB_MODE", "WANDB_DISABLED", "WANDB_ARGS")  # `settings.allowed` has listened to the first two
 
 
 class Busy(RunError):

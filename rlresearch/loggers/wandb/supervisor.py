@@ -16,11 +16,20 @@ from pathlib import Path
 from typing import IO
 
 import rlresearch
-from rlresearch.loggers.wandb.settings import WandbSettings
+from rlresearch.loggers.wandb.settings import WandbSettings, allowed, sync_command
 
 _log = logging.getLogger("rlresearch.loggers.wandb")
 _GONE = "W&B is not there: %s. The run goes on, its rows are in its files; to send them later: %s"
 _LACKS = "W&B has not taken every row; to send the rest: %s"
+
+
+def start_wandb(runs: Sequence[Path], settings: WandbSettings, show: Callable[[str], None]) -> WandbProcess | None:
+    """The process that mirrors `runs`, as far as W&B's own switches allow; None where they allow nothing."""
+    own, why = allowed(settings)
+    if why is not None:
+        _log.info("%s", why)
+        show(why)
+    return None if own is None else WandbProcess(runs, own, show)
 
 
 class WandbProcess:
@@ -31,7 +40,7 @@ class WandbProcess:
 
     def __init__(self, runs: Sequence[Path], settings: WandbSettings, show: Callable[[str], None]) -> None:
         self._settings, self._show = settings, show
-        self._sync = f"rlresearch-review sync {runs[0]} --to wandb"
+        self._sync = sync_command(runs)
         self._warned = False
         command = [sys.executable, "-m", "rlresearch.loggers.wandb.uploader"]
         self._process: subprocess.Popen | None = None

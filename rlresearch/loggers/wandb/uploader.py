@@ -25,7 +25,7 @@ from rlresearch.errors import RunError, one_line
 from rlresearch.loggers.tail import RowFollower
 from rlresearch.loggers.wandb import client
 from rlresearch.loggers.wandb.client import Connection, confirmed
-from rlresearch.loggers.wandb.settings import WandbSettings
+from rlresearch.loggers.wandb.settings import WandbSettings, sync_command
 from rlresearch.storage import redaction
 
 POLL_S = 1.0
@@ -163,8 +163,7 @@ class _Server:
 
 
 def _sync(members: Sequence[_Member]) -> str:
-    more = f" (and {len(members) - 1} more)" if len(members) > 1 else ""
-    return f"rlresearch-review sync {members[0].path} --to wandb{more}"
+    return sync_command([member.path for member in members])
 
 
 def _listen(ended: threading.Event, exit_wait_s: float) -> None:

@@ -1,16 +1,18 @@
 """`import`: makes run directories from runs of other programs, so that they can be listed and compared.
 
 It reads monitor.csv and evaluations.npz of Stable-Baselines3, event files of TensorBoard, and offline files of W&B.
-The files of one folder are one run. Known metric names are changed to ours; other names are kept.
+The files of one folder are one run, whose environments have a monitor.csv each; only files with `seed` and a number in
+their names are separate runs. Known metric names are changed to ours; other names are kept.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
-import json
+import itertools
 import os
+import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,8 +22,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from rlresearch.errors import ConfigError, RunError, format_value
-from rlresearch.review.runs import query, tfevents, wandb_files
+from rlresearch.errors import ConfigError, RunError, format_value, one_line
+from rlresearch.review.runs import query, sb3_monitor, tfevents, wandb_files
 from rlresearch.review.runs.index import Index
 from rlresearch.storage.jsonl import JsonLines
 from rlresearch.storage.redaction import redacted
@@ -45,50 +47,110 @@ _EVALUATED = {"eval/mean_reward": "returns", "eval/mean_ep_length": "lengths"}
 
 @dataclass
 class Foreign:
-    """A run of another program. metrics, evaluations: {step: row}. began: its start, in seconds since 1970."""
+    """A run of another program. metrics, evaluations: {step: row}. began: its start, in seconds since 1970. notes: what
+    of it could not be read.
+    """
 
     files: list[Path]
     metrics: dict[int, dict[str, Any]] = field(default_factory=dict)
     evaluations: dict[int, dict[str, Any]] = field(default_factory=dict)
     env: str | None = None
     began: float | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 def import_(arguments: argparse.Namespace) -> int:
-    """Makes a run directory for each folder with known files. Files that were imported before are skipped."""
+    """Makes a run directory for each run that is found. Files that were imported before are skipped.
+
+    Returns the exit code: 1 where a run has nothing that can be read; the others are imported.
+    """
     settings = _settings(arguments.set)
     os.makedirs(arguments.runs_dir, exist_ok=True)
     with Index(arguments.runs_dir, cache=False) as index:
         there = {run.values.get("imported.sha256"): run.name for run in index.runs()}
+    found, failed = [], 0
     for files in _folders(arguments.sources):
-        digest = _digest(files)
-        if digest in there:
-            print(f"{files[0].parent} is there already, as {there[digest]}")
-            continue
-        run = read(files)
-        path = _write(run, arguments, settings, digest)
-        there[digest] = path.name
-        print(f"{files[0].parent} became {path} ({len(run.metrics)} rows, {len(run.evaluations)} evaluations)")
-    return 0
+        try:
+            if (digest := _digest(files)) in there:
+                print(f"{files[0].parent} is there already, as {there[digest]}")
+                continue
+            found.append((read(files), digest))
+        except (OSError, RunError) as error:
+            print(f"rlresearch-review: {one_line(str(error))}", file=sys.stderr)
+            failed += 1
+    envs = [arguments.env or run.env or "unknown" for run, _ in found]
+    for (run, digest), env, seed in zip(found, envs, _seeds([run for run, _ in found], envs, arguments.seed)):
+        for note in run.notes:
+            print(f"note: {note}", file=sys.stderr)
+        path = _write(run, arguments, settings | {"seed": seed}, env, digest)
+        told = f"seed {seed}, {len(run.metrics)} rows, {len(run.evaluations)} evaluations"
+        print(f"{run.files[0].parent} became {path} ({told})")
+    return 1 if failed else 0
+
+
+_SEED = re.compile(r"(?:^|[^a-z])seed[ _=-]*(\d{1,18})(?!\d)", re.IGNORECASE)
+
+
+def _seeds(runs: Sequence[Foreign], envs: Sequence[str], first: int | None) -> list[int]:
+    """The seed of each run: the one that its file or folder is named after, else the next that its environment lacks.
+
+    first: what all of them are counted from, whatever their names; None: names come first, and the others count from 0.
+    """
+    named = [None if first is not None else _named_seed(run.files) for run in runs]
+    used = {(env, seed) for env, seed in zip(envs, named, strict=True)}
+    seeds = []
+    for env, seed in zip(envs, named, strict=True):
+        if seed is None:
+            seed = next(each for each in itertools.count(first or 0) if (env, each) not in used)
+            used.add((env, seed))
+        seeds.append(seed)
+    return seeds
+
+
+def _named_seed(files: Sequence[Path]) -> int | None:
+    """As its file or its folders are named; RL Zoo's args.yml says it too."""
+    parts = [files[0].name, *reversed(files[0].parent.resolve().parts[-3:])]
+    found = [int(match[1]) for match in map(_SEED.search, parts) if match]
+    for place in sorted(files[0].parent.glob("*/args.yml")) if not found else ():
+        said = re.search(r"\bseed\b\W{1,9}(\d{1,18})\b", place.read_text(errors="replace"))
+        found += [int(said[1])] if said else []
+    return found[0] if found else None
 
 
 def read(files: Sequence[Path]) -> Foreign:
-    """Reads the files of one folder as one run. Errors: RunError that names the file."""
-    run = Foreign(list(files))
+    """Reads the files of one run. Errors: RunError where none of them can be read; it names the first."""
+    run, monitors, why = Foreign(list(files)), [], list[str]()
     for file in files:
-        if file.suffix == ".csv":
-            _read_monitor(run, file)
-        elif file.suffix == ".npz":
-            _read_evaluations(run, file)
-        elif file.suffix == ".wandb":
-            _read_wandb(run, file)
-        else:
-            _read_events(run, file)
+        try:
+            if file.suffix == ".csv":
+                monitors.append(_monitor(run, file))
+            elif file.suffix == ".npz":
+                _read_evaluations(run, file)
+            elif file.suffix == ".wandb":
+                _read_wandb(run, file)
+            else:
+                _read_events(run, file)
+        except RunError as error:
+            why.append(str(error))
+    if len(why) == len(files):
+        raise RunError(why[0])
+    run.notes += why
+    _add_episodes(run, monitors)
     return run
 
 
+def _monitor(run: Foreign, path: Path) -> sb3_monitor.Monitor:
+    try:
+        made = sb3_monitor.read(path)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: is no monitor.csv of Stable-Baselines3: {error}") from error
+    if made.left_out:
+        run.notes.append(f"{path}: {made.left_out} of its rows cannot be read, and are left out")
+    return made
+
+
 def _folders(sources: Sequence[Path]) -> Iterator[list[Path]]:
-    found: dict[Path, list[Path]] = {}
+    found: dict[tuple[Path, str | None], list[Path]] = {}
     for source in sources:
         if not source.exists():
             raise ConfigError(f"{source}: there is no such file or folder.")
@@ -98,7 +160,9 @@ def _folders(sources: Sequence[Path]) -> Iterator[list[Path]]:
             kinds = "monitor.csv, evaluations.npz, events.out.tfevents.* or *.wandb"
             raise ConfigError(f"{source}: holds none of {kinds}.")
         for path in known:
-            found.setdefault(path.parent, []).append(path)
+            named = _SEED.search(path.name)
+            own = found.setdefault((path.parent, named[1] if named else None), [])
+            own += [] if path in own else [path]
     yield from found.values()
 
 
@@ -107,20 +171,13 @@ def _is_known(path: Path) -> bool:
     return named or ".tfevents." in path.name
 
 
-def _read_monitor(run: Foreign, path: Path) -> None:
-    """Reads monitor.csv: a line of JSON, then a row per episode with r, l, t (return, length, seconds since start)."""
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            about = json.loads(file.readline().removeprefix("#"))
-            run.env = run.env or about.get("env_id")
-            run.began = min(filter(None, [run.began, about.get("t_start")]), default=None)
-            step = 0
-            for number, row in enumerate(csv.DictReader(file), start=1):
-                step += int(row["l"])
-                row = {"time": float(row["t"]), "train/return": float(row["r"]), "train/length": int(row["l"])}
-                run.metrics.setdefault(step, {}).update(row | {"train/episodes": number})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path}: is no monitor.csv of Stable-Baselines3: {error}") from error
+def _add_episodes(run: Foreign, monitors: Sequence[sb3_monitor.Monitor]) -> None:
+    """Adds the episodes of one run, whose environments wrote a file each."""
+    began, episodes = sb3_monitor.together(monitors)
+    run.env = next((each.env for each in monitors if each.env is not None), run.env)
+    run.began = min((each for each in (run.began, began) if each is not None), default=None)
+    for step, row in sb3_monitor.rows(episodes).items():
+        run.metrics.setdefault(step, {}).update(row)
 
 
 def _read_evaluations(run: Foreign, path: Path) -> None:
@@ -173,12 +230,10 @@ def _read_wandb(run: Foreign, path: Path) -> None:
                 run.metrics.setdefault(each.step, dict(told))[ours] = value
 
 
-def _write(run: Foreign, arguments: argparse.Namespace, settings: dict[str, Any], digest: str) -> Path:
-    env = arguments.env or run.env or "unknown"
+def _write(run: Foreign, arguments: argparse.Namespace, settings: dict[str, Any], env: str, digest: str) -> Path:
     rows = {"metrics.jsonl": run.metrics, "evaluations.jsonl": run.evaluations}
-    with RunDirectory.create(arguments.runs_dir, arguments.algo, env, arguments.seed) as made:
-        config = yaml.safe_dump({"seed": arguments.seed} | settings, sort_keys=False)
-        atomic_write(made.path / "config.yaml", config)
+    with RunDirectory.create(arguments.runs_dir, arguments.algo, env, settings["seed"]) as made:
+        atomic_write(made.path / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
         for name, found in rows.items():
             file = JsonLines(made.path / name)
             for step in sorted(found):

@@ -1,7 +1,8 @@
 """`metrics`: prints the meaning and the unit of every metric, from the source of the algorithms.
 
-The source is parsed and not imported, because importing an algorithm would import its libraries. A line of
-documentation ends with its unit: "mean squared TD error over the batch, in squared units of return".
+The package's source is parsed and not imported, because importing an algorithm would import its libraries. For an
+algorithm of the user, its runs say it in run.json. A line of documentation ends with its unit: "mean squared TD error
+over the batch, in squared units of return".
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from typing import NamedTuple
 
 import yaml
 
-from rlresearch.errors import ConfigError, allowed_hint, format_value
+from rlresearch.errors import ConfigError, RunError, allowed_hint, format_value, one_line
 from rlresearch.review import tables
+from rlresearch.review.runs import reader
+from rlresearch.review.runs.index import Index
 from rlresearch.review.tables import Column, Grid
 
 EVALUATION_METRICS = {
@@ -38,14 +41,16 @@ class Metric(NamedTuple):
 
 def metrics(arguments: argparse.Namespace) -> int:
     """Prints a line for each metric; a name with several meanings has a line for each meaning."""
-    known = algorithms()
+    known = list(algorithms())
+    runs = _runs_by_algorithm(arguments) if set(arguments.algorithms) - set(known) else {}
     for name in arguments.algorithms:
-        if name not in known:
-            raise ConfigError(f"{format_value(name)}: there is no such algorithm{allowed_hint(name, known)}")
-    chosen = arguments.algorithms or list(known)
+        if name not in [*known, *runs]:
+            why = f"there is no such algorithm, and no run of it in {arguments.runs_dir}"
+            raise ConfigError(f"{format_value(name)}: {why}{allowed_hint(name, [*known, *runs])}")
+    chosen = arguments.algorithms or known
     lines: dict[tuple[str, Metric], list[str]] = {(name, each): [] for name, each in everywhere().items()}
     for algorithm in chosen:
-        for name, each in documented(algorithm).items():
+        for name, each in documented(algorithm, runs.get(algorithm)).items():
             if (name, each) not in lines or lines[name, each]:
                 lines.setdefault((name, each), []).append(algorithm)
     columns = [Column("metric"), Column("unit"), Column("meaning"), Column("algorithms")]
@@ -56,10 +61,31 @@ def metrics(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def documented(algorithm: str | None) -> dict[str, Metric]:
-    """Returns the metrics of an algorithm by name; for an unknown algorithm, those that all runs have."""
+def documented(algorithm: str | None, run: Path | None = None) -> dict[str, Metric]:
+    """Returns the metrics of an algorithm by name. run: one of its runs, which says it of an algorithm that is not the
+    package's; without one, such an algorithm has those of all runs.
+    """
     own = algorithms().get(algorithm or "")
-    return everywhere() | (_parsed(own, "METRICS") if own else {})
+    return everywhere() | (_parsed(own, "METRICS") if own else _recorded(run) if run is not None else {})
+
+
+def _recorded(run: Path) -> dict[str, Metric]:
+    """What a run says of its metrics; what is no text, in a run of anybody's, is left out."""
+    try:
+        found = reader.read_record(run).get("metrics")
+    except RunError:
+        return {}
+    lines = found.items() if isinstance(found, dict) else ()
+    return {name: _split(one_line(line)) for name, line in lines if isinstance(line, str)}
+
+
+def _runs_by_algorithm(arguments: argparse.Namespace) -> dict[str, Path]:
+    """The newest run of each algorithm."""
+    if not Path(arguments.runs_dir).is_dir():
+        return {}
+    with Index(arguments.runs_dir, arguments.cache) as index:
+        runs = index.runs()
+    return {str(run.values.get("algo")): run.path for run in reversed(runs)}
 
 
 @cache

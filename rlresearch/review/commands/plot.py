@@ -200,7 +200,14 @@ def _draw_profile(axes: Any, lines: Sequence[Line], metric: str, arguments: argp
 
 
 def _print(lines: Sequence[Line], metric: str, arguments: argparse.Namespace) -> None:
-    """Draws curves in the terminal, with braille characters."""
+    """Draws curves in the terminal, with braille characters. Errors: ConfigError where the terminal has none."""
+    try:
+        "⠿".encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"plot: this terminal's encoding, {sys.stdout.encoding}, has no signs to draw with; --output=FILE makes a "
+            "picture, PYTHONIOENCODING=utf-8 says that it has them."
+        ) from None
     figure = import_optional("plotille", "plot without --output").Figure()
     figure.with_colors = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     size = shutil.get_terminal_size((100, 30))
@@ -209,10 +216,11 @@ def _print(lines: Sequence[Line], metric: str, arguments: argparse.Namespace) ->
     figure.register_label_formatter(float, _axis_number)
     figure.color_mode = "names"
     first, last = min(line.x[0] for line in lines), max(line.x[-1] for line in lines)
-    figure.set_x_limits(float(first), float(last + 0.03 * (last - first)) or 1.0)  # with space for the letters
+    right = _room(first, last, 0.03)  # for the letters
+    figure.set_x_limits(float(first - (right if first == last else 0)), float(last + right))
     heights = [_signed_log(line.centre) if arguments.log else line.centre for line in lines]
     low, high = min(y.min() for y in heights), max(y.max() for y in heights)
-    room = 0.04 * (high - low) or 1.0  # plotille fails on a letter in the last line
+    room = _room(low, high, 0.04)  # plotille fails on a letter in the last line
     figure.set_y_limits(float(low - room), float(high + room))
     for place, (line, y) in enumerate(zip(lines, heights)):
         colour, letter = _NAMED_COLOURS[place % len(_NAMED_COLOURS)], chr(ord("a") + place % 26)
@@ -223,6 +231,11 @@ def _print(lines: Sequence[Line], metric: str, arguments: argparse.Namespace) ->
         told = f"{number(line.low[-1])} to {number(line.high[-1])}" if len(line.runs) > 1 else "one run"
         where = f"{_AXES[arguments.x]} {line.x[-1]:,.0f}"
         print(f"{tables.text(line.label)}: {number(line.centre[-1])} ({told}) at {where}")
+
+
+def _room(low: float, high: float, share: float) -> float:
+    """A share of what is drawn; where that is one value, enough to draw it in."""
+    return share * (high - low) or max(1.0, share * abs(high))
 
 
 def _signed_log(values: np.ndarray) -> np.ndarray:

@@ -88,7 +88,7 @@ _SOURCES = (("metrics", reader.metrics), ("evaluations", reader.evaluations))
 def _train(run: Run, arguments: argparse.Namespace) -> Path:
     """Trains in a separate process, and returns the new run directory. Errors: RunError where training fails."""
     command = [sys.executable, "-m", "rlresearch.rerun", str(run.path), "--runs-dir", arguments.runs_dir]
-    command += [f"--package={name}" for name in arguments.package]
+    command += [f"--package={name}" for name in arguments.packages]
     command += [f"--config-dir={arguments.config_dir}"] if arguments.config_dir else []
     command += [f"--init-from={arguments.init_from}"] if arguments.init_from else []
     with subprocess.Popen(command) as process:

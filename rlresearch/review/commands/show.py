@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rlresearch.errors import ConfigError, RunError
+from rlresearch.errors import ConfigError, RunError, command_line
 from rlresearch.loggers.formatting import duration, number
 from rlresearch.review import tables
 from rlresearch.review.runs import keys, query, reader
@@ -23,6 +24,7 @@ from rlresearch.review.tables import Column, Grid
 
 _LOG_LINES = 40
 _LONGEST_VALUE = 60
+_LONGEST_COMMAND = 100_000  # characters
 _POLL_S = 0.5
 _MOST_READ = 1 << 20  # bytes read at once; `tail` does not show the whole history of a run
 _BARS = "▁▂▃▄▅▆▇█"
@@ -42,7 +44,17 @@ def show(arguments: argparse.Namespace) -> int:
     if run.values.get("status") in ("failed", "killed", "interrupted"):
         parts += _log(run.path / "log.txt")
     tables.display(*parts)
+    print(f"command\n  {_command(record.get('command'))}")  # of a table on a terminal nothing can be pasted
     return 0
+
+
+def _command(recorded: object) -> str:
+    """Returns a run's command as it can be pasted; shortened where it is none."""
+    try:
+        words = shlex.split(str(recorded)) if len(str(recorded)) < _LONGEST_COMMAND else []
+    except ValueError:
+        words = []
+    return command_line(words) if words and recorded is not None else tables.text(recorded)
 
 
 def diff(arguments: argparse.Namespace) -> int:
@@ -147,7 +159,6 @@ def _sections(
             *([("why", tables.text(keys.note(run)))] if keys.note(run) else []),
             *[("warning", tables.text(each)) for each in (warnings if isinstance(warnings, list) else [])],
             *_told(values, ("algo", "env", "seed")),
-            ("command", tables.text(record.get("command"))),
             ("began", f"{tables.column_of('started_at').show(values.get('started_at'))} UTC"),
             ("took", f"{tables.duration_or_none(values.get('duration'))}, {tables.count(values.get('steps'))} steps"),
             *_told(values, ("device", "host", "python")),

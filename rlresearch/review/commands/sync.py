@@ -16,7 +16,7 @@ from rlresearch.config.instantiate import make
 from rlresearch.errors import ConfigError, RunError, one_line
 from rlresearch.loggers.tail import RowFollower
 from rlresearch.loggers.wandb import client
-from rlresearch.loggers.wandb.settings import WandbSettings, marked
+from rlresearch.loggers.wandb.settings import WandbSettings, marked, switch
 from rlresearch.review import tables
 from rlresearch.review.runs import query, reader
 from rlresearch.review.runs.index import Index
@@ -30,6 +30,13 @@ def sync(arguments: argparse.Namespace) -> int:
     if arguments.to == "wandb":
         own = {name: getattr(arguments, name) for name in ("project", "entity", "group") if getattr(arguments, name)}
         make(WandbSettings, own, "--to=wandb")
+        if (said := switch()) is not None and said.mode != "online":
+            out = (
+                "unset it"
+                if said.said.startswith("WANDB_DISABLED")
+                else "WANDB_MODE=online before the command allows it"
+            )
+            raise ConfigError(f"--to=wandb: {said.said} forbids it; {out}.")
         client.prepare()
     failed = 0
     for run in runs:

@@ -47,8 +47,8 @@ class Index:
         self.root = Path(root)
         if not self.root.is_dir():
             raise ConfigError(f"--runs-dir={root}: there is no such folder; --runs-dir=PATH names that of the runs.")
-        file = (folder or cache_folder()) / f"{_digest(self.root)}.sqlite"
-        self._db = _opened(file) if cache else _opened(None)
+        place = folder or cache_folder() if cache else None
+        self._db = _opened(None if place is None else place / f"{_digest(self.root)}.sqlite")
         self.stamps: dict[str, str] = {}
         self.samples: dict[str, int] = {}
 
@@ -190,9 +190,12 @@ class Index:
                 self._db.executemany(statement, rows)
 
 
-def cache_folder() -> Path:
-    """Returns `rlresearch/review` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlresearch" / "review"
+def cache_folder() -> Path | None:
+    """Returns `rlresearch/review` in the user's cache folder; None for a user without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlresearch" / "review"
+    except RuntimeError:
+        return None
 
 
 def _found(root: str, known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from rlresearch.review.runs.index import Index
 from rlresearch.review.runs.reader import Run, moment
 
 STATUSES = ("running", "finished", "pruned", "failed", "interrupted", "killed", "damaged")
-_FILTER = re.compile(r"(?P<key>[A-Za-z_][\w./@-]*?)(?P<sign><=|>=|!=|==|=|<|>|~)(?P<value>.*)", re.DOTALL)
+_FILTER = re.compile(r"(?P<key>[A-Za-z_][\w./@-]*?)\s*(?P<sign><=|>=|!=|==|=|<|>|~)\s*(?P<value>.*?)\s*", re.DOTALL)
 _ORDERED: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -207,6 +207,11 @@ def _only(word: str, found: Sequence[Run], runs: Sequence[Run]) -> Run:
         names = ", ".join(run.name for run in found[:3])
         raise ConfigError(
             f"{format_value(word)}: {len(found)} runs are meant: {names}{', ...' if len(found) > 3 else ''}."
+        )
+    if any(word in run.values for run in runs):
+        raise ConfigError(
+            f"{format_value(word)}: is a key, and no run; a filter is one word in quotes, as '{word}>0.5': the shell "
+            "takes < and > for files."
         )
     raise ConfigError(
         f"{format_value(word)}: there is no such run{allowed_hint(word, [run.name for run in runs[:500]])}"

@@ -35,6 +35,7 @@ PIECE = 32 << 20  # bytes of a JSON lines file that are parsed at once
 _NOT_NUMBERS = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
 
 Columns = dict[str, np.ndarray]
+_NO_VALUES = ("overrides", "command", "metrics")  # fields of run.json that are told by themselves
 
 
 class Run(NamedTuple):
@@ -80,7 +81,7 @@ def read(path: Path) -> tuple[dict[str, Any], Columns]:
     config = _try(problems, lambda: read_config(path)) or {}
     newest = _try(problems, lambda: _newest_row(path / "metrics.jsonl")) or {}
     evaluated = _try(problems, lambda: evaluations(path)) or {}
-    values = _flat({name: part for name, part in record.items() if name not in ("overrides", "command")})
+    values = _flat({name: part for name, part in record.items() if name not in _NO_VALUES})
     values |= _flat(config)  # so `total_steps` is the planned number; `steps` is the number made
     values |= {"device": record["device"]} if record.get("device") else {}
     values |= {name: value for name, value in newest.items() if "/" in name}

@@ -31,6 +31,7 @@ _SINGLE_POINTS = 120_000  # points of all single runs' curves in a report: some 
 _MOST_SINGLE, _FEWEST_SINGLE = 200, 10  # points of one run's curve; with fewer, a report leaves these curves out
 _MOST_OWN = 600  # runs whose single curves a live page draws
 _MOST_METRICS = 40
+_MOST_LOOKED_AT = 100  # runs that are asked whether a metric has a curve
 _EVALUATIONS, _EPISODES = 200, 1_000  # the newest evaluations of a run, and the first episodes of each
 _MOST_EPISODES = 200_000  # episodes in a report: some 2 MB
 _LOGS, _LOG_BYTES = 100, 8_192
@@ -70,15 +71,23 @@ def overview(result: Result, runs: Sequence[Run], arguments: argparse.Namespace)
 
 
 def metric_names(index: Index, runs: Sequence[Run]) -> list[str]:
-    """Returns the metrics that the page offers; it shows the first one at the start."""
-    return index.metric_names(runs)[:_MOST_METRICS]
+    """Returns the metrics that the page offers. It shows the first at the start, which has a curve if any has one."""
+    names = index.metric_names(runs)[:_MOST_METRICS]
+    first = next((name for name in names if _has_a_curve(index, name, runs[:_MOST_LOOKED_AT])), None)
+    return names if first is None else [first, *(name for name in names if name != first)]
+
+
+def _has_a_curve(index: Index, name: str, runs: Sequence[Run]) -> bool:
+    """Whether a run has the metric at two steps."""
+    return any(len(line.x) > 1 for line in _lines(index, runs, name).values())
 
 
 def meaning(name: str, runs: Sequence[Run]) -> dict[str, str]:
     """Returns {name, unit, meaning} of a metric; with all meanings, where it has several in these runs' algorithms."""
     algorithms: dict[metrics.Metric, list[str]] = {}
-    for algo in dict.fromkeys(str(run.values.get("algo")) for run in runs if name in run.values):
-        if each := metrics.documented(algo).get(name):
+    newest = {str(run.values.get("algo")): run.path for run in reversed(runs) if name in run.values}
+    for algo, path in reversed(newest.items()):
+        if each := metrics.documented(algo, path).get(name):
             algorithms.setdefault(each, []).append(algo)
     if len(algorithms) == 1:
         return {"name": name, **next(iter(algorithms))._asdict()}

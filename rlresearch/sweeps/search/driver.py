@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 
 from rlresearch.config.compose import compose
 from rlresearch.config.overrides import SearchSpec
-from rlresearch.errors import ConfigError, RunError, format_value, one_line
+from rlresearch.errors import ConfigError, RunError, command_line, format_value, one_line, override_text
 from rlresearch.runtime.signals import Interrupted
 from rlresearch.storage import atomic
 from rlresearch.storage.run_directory import make_unique_dir, timestamp
@@ -78,7 +77,8 @@ def search(prepared: Prepared, launch: Launch, folder: Path, adopt: Adopt | None
     if failure is not None:
         (number, why), failed = failure, done.counts["fail"]
         raise RunError(f"{failed} of {sum(done.counts.values())} trials failed; trial {number}: {why}")
-    print(f"train further trials\n  {resume.resume_command(folder, prepared.config_dir, f'{WHERE}.n_trials=MORE')}")
+    more = f"{WHERE}.n_trials={2 * prepared.settings.n_trials}"
+    print(f"train further trials\n  {resume.resume_command(folder, prepared.config_dir, more)}")
     return done
 
 
@@ -127,7 +127,7 @@ def resume_arguments(path: str, changes: Sequence[str], config_dir: str | None =
             raise ConfigError(
                 f"{where}: was begun with {format_value(each)}, which is not taken from a file; say it again."
             )
-    own = [*kept, *changes, f"{WHERE}.directory={_quoted(str(Path(path).absolute()))}"]
+    own = [*kept, *changes, override_text(f"{WHERE}.directory", str(Path(path).absolute()))]
     return ["-m", *([] if config_dir is None else [f"--config-dir={config_dir}"]), *own]
 
 
@@ -233,7 +233,10 @@ class Controller:
         if self._settings.seeds_per_trial > 1:
             own.append(f"seed={run['seed']}")
         study = self._study
-        where = [f"trial.storage={_quoted(without_at(study.storage))}", f"trial.study={_quoted(study.name)}"]
+        where = [
+            override_text("trial.storage", without_at(study.storage)),
+            override_text("trial.study", study.name),
+        ]
         return [*self._prepared.fixed, *own, *where, f"trial.number={trial.number}", f"trial.part={part}"]
 
     def _started(self, due: Sequence[Any], part: int) -> None:
@@ -270,15 +273,10 @@ def without_at(storage: str) -> str:
     return f"{begin}{rest}{'&' if '?' in rest else '?'}user={user}"
 
 
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
-
-
 def _command(prepared: Prepared, best: Sequence[Any]) -> str | None:
     """Returns the command that trains the best trial again; None where there is no best trial."""
     if not best:
         return None
     own = [f"{key}={typed(value)}" for key, value in best[0].params.items()]
     folder = [] if prepared.config_dir is None else [f"--config-dir={prepared.config_dir}"]
-    return f"python -m rlresearch {shlex.join([*folder, *prepared.fixed, *own])}"
+    return command_line(["python", "-m", "rlresearch", *folder, *prepared.fixed, *own])

@@ -55,8 +55,10 @@ def show(
     console.print(f"\nsearch over: {', '.join(f'{count} {named[name]}' for name, count in counts.items())}")
     if best:
         console.print(table)
-        console.print(f"run of trial {best[0].number}  {_runs(best[0])[0]}", soft_wrap=True, highlight=False)
-    console.print(f"charts and all trials  {folder}", soft_wrap=True)
+        console.print(
+            f"run of trial {best[0].number}  {_runs(best[0])[0]}", soft_wrap=True, markup=False, highlight=False
+        )
+    console.print(f"charts and all trials  {folder}", soft_wrap=True, markup=False)
     if command:
         console.print(f"train the best again\n  {command}", soft_wrap=True, markup=False, highlight=False)
 
