@@ -79,6 +79,14 @@ def one_line(text: str) -> str:
     return _shortened(" ".join(text.split()), LONGEST_LINE)
 
 
+def describe_error(error: BaseException) -> str:
+    """The kind of an error and its words, also where to ask for those raises another."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 (whatever `__str__` of a class of the user's does)
+        return f"{type(error).__name__}, which cannot be shown"
+
+
 def _typed(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]

@@ -97,15 +97,16 @@ def load(run: Path, name: str, replay: bool = True) -> Checkpoint:
     return Checkpoint(path, manifest, arrays)
 
 
-def newest(run: Path) -> tuple[Checkpoint | None, dict[str, str]]:
+def newest(run: Path, exact: bool = True) -> tuple[Checkpoint | None, dict[str, str]]:
     """The newest checkpoint that a run can go on from, and what is wrong with those newer than it, by name.
 
-    None where there is none; they are then all damaged, or there never was one.
+    exact: only one that leads back to its very place. None where there is none; they are then all damaged, or there
+    never was one.
     """
     damaged: dict[str, str] = {}
     for name in names(run):
         try:
-            if read_manifest(run / "checkpoints" / name).about.exact:
+            if read_manifest(run / "checkpoints" / name).about.exact or not exact:
                 return load(run, name), damaged
         except CorruptCheckpointError as error:
             damaged[name] = str(error)
@@ -228,6 +229,15 @@ class Writer:
             raise
         self._published = {name: list(writer.files) for name, writer in self._writers.items()}
         return made
+
+    def replace(self, old: Path, new: Path) -> Path:
+        """Gives a checkpoint the name of another one at its step, which it makes needless; returns where it is then."""
+        self._manifests.pop(old.name, None)
+        atomic.discard(old)
+        with suppress(OSError):  # what is not gone keeps its name
+            new = new.rename(old)
+            atomic.sync_folder(self.folder)
+        return new
 
     def rotate(self) -> None:
         """Removes what need not be kept. What cannot be removed, or looked into, stays."""

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from rlresearch.envs.task import Task
-from rlresearch.errors import RunError
+from rlresearch.errors import RunError, describe_error
 from rlresearch.evaluation.evaluator import UNSEEN, Evaluation
 from rlresearch.runners.runner import Runner
 from rlresearch.storage import run_directory
@@ -76,9 +76,12 @@ class Checkpointer(Callback):
         self._num_envs, self._environment = task.num_envs, task.id
         self._writer = Writer(folder, settings.keep_last, settings.keep_best, settings.keep_every)
         self._thread = ThreadPoolExecutor(1, "checkpoint")
+        runner.fresh_episodes = settings.episodes == "fresh" or not task.reseed
         self._finite_check = finite_check or FiniteCheck(runner)
-        self._writing: Future[None] | None = None
+        self._writing: Future[Path] | None = None
         self._saved: tuple[int, LoopPosition] | None = None
+        # Of the state before the last evaluation, which that after it takes the place of.
+        self._provisional: Path | None = None
         self._replacements = 0
         self._samples: Mapping[str, Sample] = {}
         # Whether a planned checkpoint waits for a place from which the run can be resumed.
@@ -92,6 +95,8 @@ class Checkpointer(Callback):
         self._saved = loaded.about.iteration, position
         self._writer.go_on_from(loaded)
         restore(self._runner, self._facts.buffer, loaded)
+        if self._runner.fresh_episodes and self._runner.begin_episodes():
+            _log.warning("the episodes that ran at step %s are left unfinished: others have begun", loaded.about.step)
         return position
 
     def save_first(self) -> None:
@@ -122,6 +127,22 @@ class Checkpointer(Callback):
         if better and not planned:
             self._save(position, score)
 
+    def before_last_evaluation(self, position: LoopPosition) -> None:
+        """Saves all that was trained, and waits for it to be on the disk: no evaluation can cost it any more."""
+        self._save(position)
+        self._provisional = self.wait()
+
+    def on_failure(self, position: LoopPosition) -> None:
+        """As `on_end`, and a warning where that fails as well; a state that holds NaN or infinity is not saved."""
+        try:
+            self._finite_check.check(self._runner.iteration * self._num_envs)
+        except RunError:
+            return
+        try:
+            self.on_end(position)
+        except Exception as error:  # noqa: BLE001 (the first error is the one to tell)
+            _log.warning("the last state could not be saved: %s", describe_error(error))
+
     def on_end(self, position: LoopPosition) -> None:
         """Saves the state that is to be the last, and waits for it to be on the disk."""
         if self._settings.keep_last:
@@ -138,7 +159,8 @@ class Checkpointer(Callback):
 
     def _save_or_wait(self, position: LoopPosition, score: float | None = None) -> bool:
         """Saves a planned checkpoint, or has it wait where nobody could go on from it."""
-        self._overdue = bool(self._settings.keep_last) and not self._runner.resumable_here
+        wait = not self._runner.resumable_here and self._runner.resumable_soon
+        self._overdue = wait and bool(self._settings.keep_last)
         if self._overdue and not self._warned:
             self._warned = True
             why = "environment '%s' does not replay: checkpoints wait for its episodes to end"
@@ -172,7 +194,8 @@ class Checkpointer(Callback):
         rows = self._writer.unwritten(taken.rings)
         # without the tensors: as long as somebody holds them, XLA copies the replay in place of changing it
         taken = taken._replace(rings={name: ring._replace(rows=None) for name, ring in taken.rings.items()})
-        self._writing = self._thread.submit(self._write, taken, rows, about)
+        provisional, self._provisional = self._provisional, None
+        self._writing = self._thread.submit(self._write, taken, rows, about, provisional)
         self._saved, self._since = place, time.monotonic()
 
     def _snapshot(self) -> Snapshot:
@@ -187,26 +210,39 @@ class Checkpointer(Callback):
         self._replacements, self._samples = self._runner.replacements, taken.samples
         return taken
 
-    def _write(self, taken: Snapshot, rows: Mapping[str, tuple[int, Arrays]], about: CheckpointMetadata) -> None:
-        """Brings a snapshot to the disk. Its digest is computed here, where training does not wait for it."""
+    def _write(
+        self,
+        taken: Snapshot,
+        rows: Mapping[str, tuple[int, Arrays]],
+        about: CheckpointMetadata,
+        provisional: Path | None,
+    ) -> Path:
+        """Brings a snapshot to the disk, in the place of the provisional one at its step; returns where it is.
+
+        Its digest is computed here, where training does not wait for it.
+        """
         about = about.model_copy(update={"content": taken.content})
         try:
             for log in self._facts.logs:
                 log.sync()
-            self._writer.save(taken.arrays, taken.rings, rows, about, versions(), run_directory.timestamp())
+            now = run_directory.timestamp()
+            path = self._writer.save(taken.arrays, taken.rings, rows, about, versions(), now)
+            path = self._writer.replace(provisional, path) if provisional is not None else path
         except OSError as error:
             raise RunError(f"the checkpoint at step {about.step} cannot be written: {error}") from error
         self._writer.rotate()
+        return path
 
-    def wait(self) -> None:
-        """Returns once what is being written is on the disk. RunError where it failed and the run must not go on."""
+    def wait(self) -> Path | None:
+        """Returns, once it is on the disk, where what was being written is. RunError where it failed and the run must
+        not go on; None where nothing was written.
+        """
         writing, self._writing = self._writing, None
-        if writing is None:
-            return
         try:
-            writing.result()
+            return writing.result() if writing is not None else None
         except RunError as error:
             self._saved = None
             if self._settings.if_it_fails == "stop":
                 raise
             _log.warning("%s. The run goes on; the last checkpoint is whole", error)
+            return None

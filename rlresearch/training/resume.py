@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ from rlresearch.storage.atomic import read_file
 from rlresearch.storage.checkpoint import Checkpoint
 from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.training.experiment import Plan, plan
+
+_log = logging.getLogger("rlresearch")
 
 # What decides neither what is learned nor from what: all else would make it another run.
 SAFE = ("total_steps", "device", "threads", "compile_cache", "deterministic")
@@ -77,7 +80,9 @@ def load_resume_point(path: str, changes: Sequence[Change], packages: Sequence[s
     config, changed = apply_changes(stored, changes)
     config |= {"runs_dir": str(stored.home.parent), "packages": list(packages)}
     made = plan(config, ["rlresearch", *packages])
-    loaded, damaged = checkpoint.newest(stored.home)
+    fresh = made.checkpoint.episodes == "fresh" or not made.task.reseed
+    loaded, damaged = checkpoint.newest(stored.home, exact=not fresh)
+    _check_episodes(path, made, loaded, damaged, checkpoint.names(stored.home))
     if loaded is None and damaged:
         name, why = next(iter(damaged.items()))
         every = f"all {len(damaged)} checkpoints are" if len(damaged) > 1 else "the only checkpoint is"
@@ -201,6 +206,23 @@ def _set(config: dict[str, Any], key: str, value: Any) -> None:
     for name in path:
         config = config[name]
     config[last] = value
+
+
+def _check_episodes(
+    path: str, made: Plan, loaded: Checkpoint | None, damaged: Mapping[str, str], names: Sequence[str]
+) -> None:
+    """Offers a way on where there are newer checkpoints, from which only other episodes can be gone on with.
+
+    ConfigError where there is no other checkpoint.
+    """
+    newer = [name for name in names if name not in damaged and (loaded is None or name > loaded.path.name)]
+    if not newer:
+        return
+    why = f"environment '{made.task.id}' cannot be brought back to step {int(newer[0].partition('.')[0])}"
+    offer = "checkpoint.episodes=fresh goes on from there with new episodes"
+    if loaded is None:
+        raise ConfigError(f"resume={format_value(path)}: {why}, its newest checkpoint; {offer}.")
+    _log.warning("%s; the run goes on from step %s. %s", why, loaded.about.step, offer)
 
 
 def _check_fit(path: str, stored: StoredRun, made: Plan, loaded: Checkpoint | None) -> None:

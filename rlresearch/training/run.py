@@ -17,6 +17,7 @@ from rlresearch.loggers.composite import CompositeLogger
 from rlresearch.loggers.console import Display
 from rlresearch.loggers.file_logger import FileLogger
 from rlresearch.loggers.wandb.supervisor import WandbProcess
+from rlresearch.runners import Host
 from rlresearch.runners.runner import Runner
 from rlresearch.runtime import devices, watchdog
 from rlresearch.runtime.signals import SignalHandler
@@ -162,7 +163,7 @@ class Run:
         from rlresearch.training.checkpointing import Checkpointer, CheckpointFacts
         from rlresearch.training.finite_check import FiniteCheck
         from rlresearch.training.loop import LoopStart
-        from rlresearch.training.reporting import LoggerCallback, SelectionCallback, VideoCallback
+        from rlresearch.training.reporting import LoggerCallback, ReplayCallback, SelectionCallback, VideoCallback
 
         plan, outcome, paths = self.plan, self._outcome, [each.path for each in self.directories]
         finite_check = FiniteCheck(runner, None if outcome.failures is None else outcome.failures.end)
@@ -179,6 +180,7 @@ class Run:
             checkpointer.save_first()
         callbacks = [
             SignalCheck(check),
+            ReplayCallback(runner, plan.task.id, self.directories) if isinstance(plan.runner, Host) else None,
             finite_check,
             VideoCallback(Recorder(plan.task, paths, check), plan.eval),
             LoggerCallback(outcome.members, loggers, CompositeLogger([self.display])),

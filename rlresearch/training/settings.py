@@ -34,7 +34,9 @@ class EvalSettings:
     """every_steps: transitions between evaluations, None for only at the end; episodes: of each;
     final_episodes: of the last one; video_every: of how many evaluations one gets a video of its first episode, as the
     last one does; None for no videos; workers: the most processes that step environments side by side, None for one a
-    core where those are Gymnasium's own, else one.
+    core where those are Gymnasium's own, else one. copies: the most environments that there are for it at once, None
+    for as many as share a call's cost; max_episode_steps: after which an episode of an evaluation is left, None for the
+    environment's own time limit alone.
     """
 
     every_steps: Annotated[int, at.Gt(0)] | None = 5_000
@@ -42,6 +44,8 @@ class EvalSettings:
     final_episodes: Annotated[int, at.Gt(0)] = 100
     video_every: Annotated[int, at.Gt(0)] | None = None
     workers: Annotated[int, at.Gt(0)] | None = None
+    copies: Annotated[int, at.Gt(0)] | None = None
+    max_episode_steps: Annotated[int, at.Gt(0)] | None = None
 
     def shows(self, step: int, final: bool) -> bool:
         """Whether the evaluation at a step gets a video."""
@@ -67,6 +71,8 @@ class CheckpointSettings:
     """every_steps: transitions between planned checkpoints; every_minutes: between those and others; None for never.
     keep_last: how many of the newest stay, 0 for no checkpoints at all; keep_best: also that of the best evaluation;
     keep_every: also every so manieth planned one. if_it_fails: whether a run goes on that could not save one.
+    episodes: how a resumed run gets back into the episodes of Gymnasium's environments: by `replay` of their actions,
+    or not at all, with `fresh` ones in their place.
     """
 
     every_steps: Annotated[int, at.Gt(0)] | None = None
@@ -75,3 +81,4 @@ class CheckpointSettings:
     keep_best: bool = True
     keep_every: Annotated[int, at.Gt(0)] | None = None
     if_it_fails: Literal["continue", "stop"] = "continue"
+    episodes: Literal["replay", "fresh"] = "replay"
