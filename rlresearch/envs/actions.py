@@ -22,7 +22,7 @@ class ActionScale:
         self._whole = space.dtype.kind in INTEGERS
         if self._whole:
             # Counted from the lower bound: float64 does not tell two large integers of 64 bits apart.
-            kind = np.uint64 if space.dtype.itemsize == 8 else np.int64
+            kind = np.dtype(np.uint64 if space.dtype.itemsize == 8 else np.int64)
             self._first = self._low.astype(kind)
             self._span = (self._high.astype(kind) - self._first).astype(np.float64)
             return

@@ -60,7 +60,8 @@ class CheckpointFacts(NamedTuple):
 class Checkpointer(Callback):
     """Saves a runner's checkpoints in `folder`: planned ones, that of the best evaluation, and the last state.
 
-    finite_check: looks at the state before it is saved.
+    finite_check: looks at the state before it is saved. fresh_episodes: whether episodes were left unfinished when the
+    run was resumed, and others begun.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Checkpointer(Callback):
         self._saved: tuple[int, LoopPosition] | None = None
         # Of the state before the last evaluation, which that after it takes the place of.
         self._provisional: Path | None = None
-        self._replacements = 0
+        self._replacements, self.fresh_episodes = 0, False
         self._samples: Mapping[str, Sample] = {}
         # Whether a planned checkpoint waits for a place from which the run can be resumed.
         self._overdue = False
@@ -95,7 +96,8 @@ class Checkpointer(Callback):
         self._saved = loaded.about.iteration, position
         self._writer.go_on_from(loaded)
         restore(self._runner, self._facts.buffer, loaded)
-        if self._runner.fresh_episodes and self._runner.begin_episodes():
+        self.fresh_episodes = self._runner.fresh_episodes and self._runner.begin_episodes()
+        if self.fresh_episodes:
             _log.warning("the episodes that ran at step %s are left unfinished: others have begun", loaded.about.step)
         return position
 

@@ -176,6 +176,7 @@ class Run:
         start = LoopStart()
         if self._checkpoint is not None:
             start = LoopStart(checkpointer.resume(self._checkpoint), self._evaluations_before())
+            run_directories.note_fresh_episodes(self.directories, checkpointer.fresh_episodes)
         elif self._init_from is not None:
             checkpointer.save_first()
         callbacks = [

@@ -81,6 +81,13 @@ def reopen(resumption: ResumePoint, request: RunRequest, directories: list[RunDi
     )
 
 
+def note_fresh_episodes(directories: Sequence[RunDirectory], fresh: bool) -> None:
+    """Says in the newest entry of `resumes` whether the run went on with episodes of its own."""
+    for directory in directories:
+        *before, newest = directory.recorded()["resumes"]
+        directory.record(resumes=[*before, newest | {"fresh_episodes": fresh}])
+
+
 def trials_of(request: RunRequest, members: int, resumed: bool = False) -> Sequence[Mapping[str, Any] | None]:
     """The trial that each member is. Where a run is resumed, only as its search says: what is stored with a run may be
     anybody's, and name a study that lies anywhere.

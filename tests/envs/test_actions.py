@@ -14,7 +14,8 @@ from rlresearch.envs.checked import CheckedEnv
 from rlresearch.envs.host import HostEnv
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, RunError
-from rlresearch.evaluation.evaluator import Evaluator
+from rlresearch.evaluation.evaluator import Episode, Evaluator
+from rlresearch.evaluation.video import record
 
 INTEGERS = [np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64]
 SHAPES = [(), (1,), (3,), (2, 3)]
@@ -94,8 +95,8 @@ class Told(gym.Env):
 
     observation_space = spaces.Box(-1, 1, (2,), np.float32)
 
-    def __init__(self, dtype="uint8", shape=(2, 3), low=None, high=None):
-        limits = np.iinfo(dtype)
+    def __init__(self, dtype="uint8", shape=(2, 3), low=None, high=None, render_mode=None):
+        self.render_mode, limits = render_mode, np.iinfo(dtype)
         ends = (limits.min if low is None else low, limits.max if high is None else high)
         self.action_space = box(*ends, tuple(shape), np.dtype(dtype).type)
         self.got = []
@@ -116,7 +117,6 @@ class Told(gym.Env):
         return np.zeros((16, 16, 3), np.uint8)
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
-    render_mode = None
 
 
 gym.register("Told-v0", Told, max_episode_steps=100)
@@ -137,6 +137,13 @@ def test_training_and_evaluation_reach_both_ends(dtype, shape):
         (found,) = evaluator.run(lambda obs: np.full((1, obs.shape[1], size), sign, np.float32), 3, 0)  # noqa: B023
         assert found.returns == [4.0 * sign] * 3
         evaluator.close()
+
+
+def test_a_video_shows_the_same_integers(tmp_path, caplog):
+    pytest.importorskip("imageio_ffmpeg")
+    actions = [np.full(6, each, np.float32) for each in (-1.0, 1.0, 1.0, 1.0)]
+    record(Task("Told-v0"), Episode(3, actions, 2.0), tmp_path / "told.mp4")
+    assert (tmp_path / "told.mp4").stat().st_size > 0 and "another episode" not in caplog.text
 
 
 FLOATS = {"float16": np.finfo(np.float16).max, "float32": np.finfo(np.float32).max, "float64": np.finfo(np.float64).max}
