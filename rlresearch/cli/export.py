@@ -130,7 +130,7 @@ def _compare(policy: StoredPolicy, state: Any, copy: Callable[[np.ndarray], np.n
     obs = (obs + draw.normal(scale=0.1, size=obs.shape)).astype(np.float32)
     expected = [env.own_units(action) for action in policy.plan.trainer.policy(state, obs).numpy()]
     env.close()
-    given, wanted, space = copy(obs), np.stack(expected), task.spaces[1]
+    given, wanted, space = np.asarray(copy(obs)), np.stack(expected), task.spaces[1]
     if given.shape != wanted.shape:
         raise RunError(f"the exported policy acts differently: its actions have shape {given.shape[1:]}")
     apart = np.abs(given.astype(np.float64) - wanted.astype(np.float64))

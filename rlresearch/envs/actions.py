@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import gymnasium as gym
 import numpy as np
 import tensorflow as tf
@@ -14,12 +16,15 @@ class ActionScale:
 
     -1 leads to the lower bound and 1 to the upper one, what lies beyond is clipped. In a Box of integers the nearest
     one is taken. Bounds are computed in float64: a space's own type may not hold their difference (int8: 127 - -128).
+    space: of the algorithm's actions.
     """
 
     def __init__(self, space: gym.spaces.Box) -> None:
+        self.space = gym.spaces.Box(-1.0, 1.0, (math.prod(space.shape),), np.float32)
         self._shape, self._dtype = space.shape, space.dtype
         self._low, self._high = space.low.reshape(-1), space.high.reshape(-1)
         self._whole = space.dtype.kind in INTEGERS
+        self._plain = space.dtype in (np.float32, np.float64) and len(space.shape) == 1
         if self._whole:
             # Counted from the lower bound: float64 does not tell two large integers of 64 bits apart.
             kind = np.dtype(np.uint64 if space.dtype.itemsize == 8 else np.int64)
@@ -41,6 +46,8 @@ class ActionScale:
         else:
             low, high = self._ends
             value = np.minimum(np.maximum(self._middle + self._half * action, low), high)
+            if self._plain:
+                return value
         return value.astype(self._dtype, copy=False).reshape(self._shape)
 
     def tensors(self, action: tf.Tensor) -> tf.Tensor:
@@ -59,9 +66,10 @@ class ActionScale:
 
 
 class NumberedActions:
-    """Maps an algorithm's discrete actions, counted from 0, to those of a Discrete space."""
+    """Maps an algorithm's discrete actions, counted from 0, to those of a Discrete space. space: of the algorithm's."""
 
     def __init__(self, space: gym.spaces.Discrete) -> None:
+        self.space = gym.spaces.Discrete(int(space.n))
         self._start = int(space.start)
 
     def own_units(self, action: np.ndarray) -> int:

@@ -30,6 +30,7 @@ class CheckedEnv(gym.Wrapper):
         self._copy = f"copy {place}, " if copies > 1 else ""
         self._units = units_of(env.action_space)
         self._discrete = isinstance(env.action_space, gym.spaces.Discrete)
+        self.action_space = self._units.space
         self._shape = env.observation_space.shape or ()  # None where a space has no shape of its own
         self._few = len(self._shape) == 1 and self._shape[0] <= _FEW
         self._steps, self._seed = 0, -1
@@ -86,8 +87,11 @@ class CheckedEnv(gym.Wrapper):
 
     def _checked(self, given: Any) -> np.ndarray:
         try:
-            with np.errstate(over="ignore"):  # what is too large for float32 is told below
-                obs = np.array(given, np.float32)
+            if isinstance(given, np.ndarray) and given.dtype == np.float32:
+                obs = given.copy()
+            else:
+                with np.errstate(over="ignore"):  # what is too large for float32 is told below
+                    obs = np.array(given, np.float32)
         except Exception:  # noqa: BLE001 (whatever an object of the user's does when it is asked for numbers)
             raise self._failed(f"returned {type(given).__name__} as observation, expected numbers") from None
         if obs.shape != self._shape:

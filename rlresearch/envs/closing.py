@@ -26,22 +26,27 @@ def closing_fault(env: gym.Env) -> str | None:
     What it waits for is interrupted by a signal. Python hears those in its main thread alone; in others nothing does.
     """
 
+    inside = True
+
     def interrupt(*_: object) -> None:
-        raise _TooLongError
+        if inside:
+            raise _TooLongError
 
     heard = threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
     before = signal.signal(signal.SIGALRM, interrupt) if heard else None
+    # Again and again: the first may come where what it raises is lost, as in a destructor.
+    timer = signal.setitimer(signal.ITIMER_REAL, CLOSING_S, CLOSING_S) if heard else None
     try:
-        if heard:  # again and again: the first may come where what it raises is lost, as in a destructor
-            signal.setitimer(signal.ITIMER_REAL, CLOSING_S, CLOSING_S)
         env.close()
+        inside = False
     except _TooLongError:
         return f"did not come back within {CLOSING_S:g} s"
     except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever an environment does at its end)
         return f"raised {describe_error(error)}"
     finally:
-        if heard:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        inside = False
+        if timer is not None:
+            signal.setitimer(signal.ITIMER_REAL, *timer)  # somebody else's, where there was one
             signal.signal(signal.SIGALRM, before)
     return None
 

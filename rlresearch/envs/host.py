@@ -64,7 +64,7 @@ class HostEnv:
         done = terminated | truncated
         obs = next_obs
         if done.any():
-            if done[0]:
+            if done[0] and self._check.due(int(self._episode[0])):
                 self._check.finished(self._logs[0], self._seeds()[0], int(self._episode[0]))
             self._episode += done
             obs = self._begun(done)

@@ -12,10 +12,11 @@ import ctypes
 import logging
 import multiprocessing
 import os
+import select
 import time
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -66,12 +67,14 @@ class ProcessEnvs:
         self._obs = _shared(memory, (len(makers), *shape))
         self._doing = [_Doing() for _ in makers]
         self._pipes: list[Connection] = []
+        self._waits: list[Callable[[float], list]] = []  # as `Connection.poll`, ten times as fast
         self._processes: list[multiprocessing.process.BaseProcess] = []
         self._broken: set[int] = set()  # late or gone: nobody waits for them again
         try:
             for place, make in enumerate(makers):
                 ours, theirs = context.Pipe()
                 self._pipes.append(ours)
+                self._waits.append(_waiting_for(ours))
                 arguments = (make, theirs, memory, (len(makers), *shape), place, os.getpid())
                 process = context.Process(target=_main, args=arguments, daemon=True, name=f"environment {place}")
                 with warnings.catch_warnings():
@@ -136,7 +139,7 @@ class ProcessEnvs:
         for place in places:
             answer = Answer("going")
             while answer.kind == "going":
-                if self._pipes[place].poll(TICK_S):
+                if self._waits[place](1000 * TICK_S):
                     answer = self._received(place)
                     silent = 0.0 if answer.kind == "going" else silent
                     continue
@@ -206,7 +209,8 @@ def _main(
     try:
         env = make()
         pipe.send(Answer("done"))
-        while (order := _next(pipe, parent)) is not None and order[0] != "close":
+        wait = _waiting_for(pipe)
+        while (order := _next(pipe, wait, parent)) is not None and order[0] != "close":
             pipe.send(Answer("done", _obeyed(env, obs, pipe, *order)))
     except BaseException as error:  # noqa: BLE001 (the parent hears of whatever it was)
         kind = "config" if isinstance(error, ConfigError) else "run"
@@ -222,10 +226,17 @@ def _shared(memory: ctypes.Array[ctypes.c_float], shape: tuple[int, ...]) -> np.
     return np.ctypeslib.as_array(memory)[: int(np.prod(shape))].reshape(shape)
 
 
-def _next(pipe: Connection, parent: int) -> tuple | None:
+def _waiting_for(pipe: Connection) -> Callable[[float], list]:
+    """Waits so many milliseconds; an empty list where nothing has come by then."""
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    return poll.poll
+
+
+def _next(pipe: Connection, wait: Callable[[float], list], parent: int) -> tuple | None:
     """The next order; None where the parent is gone, whose end of the pipe a process beside this one may keep open."""
     with contextlib.suppress(EOFError, OSError):
-        while not pipe.poll(1.0):
+        while not wait(1000.0):
             if os.getppid() != parent:
                 return None
         return pipe.recv()

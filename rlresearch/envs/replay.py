@@ -19,7 +19,6 @@ from rlresearch.envs.checked import CheckedEnv
 from rlresearch.envs.episode_log import MOST_BYTES, EpisodeLog
 from rlresearch.envs.processes import ProcessEnvs
 from rlresearch.envs.task import Task
-from rlresearch.errors import ConfigError, RunError
 
 LAST_EPISODE = 64  # the first finished episode is tried, then the 2nd, 4th, ... up to this one
 AT_MOST_S = 10.0  # for one of them
@@ -44,9 +43,17 @@ class ReplayCheck:
         self._tried, self._has_replayed = False, False
         self.finding: Finding | None = None
 
+    def due(self, episode: int) -> bool:
+        """Whether an episode that has just finished is one to look at. episode: its number, from 0."""
+        if self.finding is not None or not self._task.reseed:
+            return False
+        number = episode + 1
+        affordable = self._spent <= max(FLOOR_S, SHARE * (time.monotonic() - self._began))
+        return not self._tried or (number <= LAST_EPISODE and number & (number - 1) == 0 and affordable)
+
     def finished(self, log: EpisodeLog, seed: int, episode: int) -> None:
-        """An episode has finished. episode: its number, from 0."""
-        if self.finding is not None or not self._task.reseed or not self._due(episode) or log.too_long:
+        """Does a finished episode over again."""
+        if log.too_long:
             return
         began = time.monotonic()
         same = replays(self._task, log, seed, AT_MOST_S)
@@ -77,13 +84,6 @@ class ReplayCheck:
             means = "resume goes on from before it, or with checkpoint.episodes=fresh from the episode after it"
             self.finding = Finding("long_episode", episode, f"{why}; {means}")
 
-    def _due(self, episode: int) -> bool:
-        if not self._tried:
-            return True
-        number = episode + 1
-        affordable = self._spent <= max(FLOOR_S, SHARE * (time.monotonic() - self._began))
-        return number <= LAST_EPISODE and number & (number - 1) == 0 and affordable
-
 
 def replays(task: Task, log: EpisodeLog, seed: int, at_most_s: float) -> bool | None:
     """Whether an episode, done over again in a new environment, is the same; None where that was not found out: such an
@@ -93,7 +93,7 @@ def replays(task: Task, log: EpisodeLog, seed: int, at_most_s: float) -> bool | 
     try:
         envs = ProcessEnvs(task, [partial(_fresh, task)], at_most_s)
         (again,) = envs.replay([(seed, log.actions)], at_most_s)
-    except (ConfigError, RunError):
+    except Exception:  # noqa: BLE001 (also where no process can be made, as in one that is a daemon itself)
         return None
     finally:
         if envs is not None:

@@ -50,9 +50,9 @@ class Task:
     or one process each. physics: the compiled twin. What algorithms see of an observation: discrete ones
     are one-hot; flatten: any shape as one vector; time_aware: the share of the time limit that is used up
     appended to the vector (Pardo et al. 2018); frame_stack: the newest so many, oldest first, at an
-    episode's start the first repeated. timeout_s: how long a reset or a step on the host may take in seconds, None for
-    however long; it tells nothing about what is learned. reseed: whether each episode on the host begins from a seed of
-    its own, or only the first of each copy.
+    episode's start the first repeated. timeout_s: how long the making, a reset or a step on the host may take in
+    seconds, None for however long; it tells nothing about what is learned. reseed: whether each episode on the host
+    begins from a seed of its own, or only the first of each copy.
     """
 
     id: str

@@ -10,6 +10,7 @@ import numpy as np
 
 from rlresearch.envs.checked import CheckedEnv
 from rlresearch.envs.episode_log import EpisodeLog
+from rlresearch.runtime import heartbeat
 
 Maker = Callable[[], CheckedEnv]
 # Observations float32[N, ...] (a copy), rewards float32[N], terminated bool[N], truncated bool[N].
@@ -44,7 +45,8 @@ class SyncEnvs:
         with contextlib.ExitStack() as made:
             made.callback(self.close)
             for make in makers:
-                self._envs.append(make())
+                with heartbeat.waiting(step=heartbeat.MAKING):
+                    self._envs.append(make())
             made.pop_all()  # all are there: nothing to close
         self._obs = np.zeros((len(makers), *(self._envs[0].observation_space.shape or ())), np.float32)
 

@@ -17,7 +17,7 @@ from rlresearch.envs.host import episode_seeds
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError
 from rlresearch.evaluation import parallel
-from rlresearch.runtime import cpu
+from rlresearch.runtime import cpu, heartbeat
 
 LONGEST = 5_000  # steps of an episode that are kept for a video: of a longer one the beginning
 AT_ONCE = 50  # episodes of one member stepped together: enough to share a call's cost, few enough to hold
@@ -153,7 +153,8 @@ class Evaluator:
 
     def _made(self, count: int) -> list[CheckedEnv]:
         while len(self._units) < count:
-            self._units.append(CheckedEnv(self._task.make(), self._task.id))
+            with heartbeat.waiting(step=heartbeat.MAKING):
+                self._units.append(CheckedEnv(self._task.make(), self._task.id))
         return self._units[:count]
 
 

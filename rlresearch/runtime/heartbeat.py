@@ -18,7 +18,7 @@ import numpy as np
 # Where what stands: times begun and ended; 1 inside; steps of the episode; its seed; steps of the run; 1 where who
 # watches has given it up; numbers in the action.
 COUNT, INSIDE, STEP, SEED, TOTAL, GIVEN_UP, WIDTH, ACTION = range(8)
-CLOSING = -2  # in the place of a step: the environment is being closed
+MAKING, CLOSING = -3, -2  # in the place of a step: the environment is being made, or closed
 LONGEST_ACTION = 56
 NUMBERS = ACTION + LONGEST_ACTION  # float64
 

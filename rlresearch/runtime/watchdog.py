@@ -94,7 +94,8 @@ class _Heartbeat:
         begin = self._places["ACTION"]
         action = [float(f"{each:.6g}") for each in now["numbers"][begin : begin + int(now["WIDTH"])]]
         step, seed = int(now["STEP"]), int(now["SEED"])
-        place = {-2: "being closed", -1: "a step of its copies", 0: "reset"}.get(step, f"step {step} of its episode")
+        places = {-3: "being made", -2: "being closed", -1: "a step of its copies", 0: "reset"}
+        place = places.get(step, f"step {step} of its episode")
         known = [f"seed {seed}"] if seed >= 0 else []
         known += [f"action {action}"] if action else []
         return f"{place}{f' ({chr(44).join(known)})' if known else ''}".replace(",action", ", action")

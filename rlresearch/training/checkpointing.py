@@ -149,7 +149,8 @@ class Checkpointer(Callback):
         """Saves the state that is to be the last, and waits for it to be on the disk."""
         if self._settings.keep_last:
             if not self._runner.resumable_here:
-                _log.warning("the last state is not exact: resume goes on from the checkpoint before it")
+                why = "the last state is not exact: resume goes on from the one before it, or with %s"
+                _log.warning(why, "checkpoint.episodes=fresh")
             self.wait()
             self._save(position)
             self.wait()

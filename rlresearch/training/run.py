@@ -176,7 +176,8 @@ class Run:
         start = LoopStart()
         if self._checkpoint is not None:
             start = LoopStart(checkpointer.resume(self._checkpoint), self._evaluations_before())
-            run_directories.note_fresh_episodes(self.directories, checkpointer.fresh_episodes)
+            if checkpointer.fresh_episodes:
+                run_directories.note_fresh_episodes(self.directories[0])
         elif self._init_from is not None:
             checkpointer.save_first()
         callbacks = [

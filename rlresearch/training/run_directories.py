@@ -81,11 +81,10 @@ def reopen(resumption: ResumePoint, request: RunRequest, directories: list[RunDi
     )
 
 
-def note_fresh_episodes(directories: Sequence[RunDirectory], fresh: bool) -> None:
-    """Says in the newest entry of `resumes` whether the run went on with episodes of its own."""
-    for directory in directories:
-        *before, newest = directory.recorded()["resumes"]
-        directory.record(resumes=[*before, newest | {"fresh_episodes": fresh}])
+def note_fresh_episodes(directory: RunDirectory) -> None:
+    """Says in the newest entry of `resumes` that the run went on with other episodes than those that ran."""
+    *before, newest = directory.recorded()["resumes"]
+    directory.record(resumes=[*before, newest | {"fresh_episodes": True}])
 
 
 def trials_of(request: RunRequest, members: int, resumed: bool = False) -> Sequence[Mapping[str, Any] | None]:
