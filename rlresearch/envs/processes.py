@@ -13,6 +13,7 @@ import logging
 import multiprocessing
 import os
 import select
+import sys
 import time
 import traceback
 import warnings
@@ -62,7 +63,9 @@ class ProcessEnvs:
 
     def __init__(self, task: Task, makers: Sequence[Maker], timeout_s: float | None) -> None:
         self._task, self._timeout_s = task, timeout_s
-        shape, context = task.spec.observation_space.shape, multiprocessing.get_context()
+        # A forked process knows what modules of the user's have registered, however this one was started itself.
+        context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
+        shape = task.spec.observation_space.shape
         memory = context.RawArray(ctypes.c_float, max(1, len(makers) * int(np.prod(shape))))
         self._obs = _shared(memory, (len(makers), *shape))
         self._doing = [_Doing() for _ in makers]
