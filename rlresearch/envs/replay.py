@@ -67,7 +67,7 @@ class ReplayCheck:
         if self.finding is not None:
             return
         name = f"environment '{self._task.id}'"
-        means = "resume goes on where an episode begins, or with checkpoint.episodes=fresh"
+        means = "resume may find no way back into it; checkpoint.episodes=fresh goes on with new episodes"
         if self._has_replayed or episode > 0:
             why = f"{name} keeps something from one episode to the next: episode {episode}, done over again, is another"
             self.finding = Finding("memory", episode, f"{why}; {means}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import logging
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,8 +27,6 @@ from rlresearch.storage.atomic import read_file
 from rlresearch.storage.checkpoint import Checkpoint
 from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.training.experiment import Plan, plan
-
-_log = logging.getLogger("rlresearch")
 
 # What decides neither what is learned nor from what: all else would make it another run.
 SAFE = ("total_steps", "device", "threads", "compile_cache", "deterministic")
@@ -64,7 +61,7 @@ class StoredRun:
 
 class ResumePoint(NamedTuple):
     """Where a run goes on. loaded: None for its beginning; damaged: newer checkpoints that cannot be used, and why;
-    changed: [before, now] by dotted key.
+    changed: [before, now] by dotted key. offer: what else the user may do, where there is something.
     """
 
     stored: StoredRun
@@ -72,6 +69,7 @@ class ResumePoint(NamedTuple):
     loaded: Checkpoint | None
     damaged: dict[str, str]
     changed: dict[str, list[Any]]
+    offer: str = ""
 
 
 def load_resume_point(path: str, changes: Sequence[Change], packages: Sequence[str]) -> tuple[Plan, ResumePoint]:
@@ -82,13 +80,14 @@ def load_resume_point(path: str, changes: Sequence[Change], packages: Sequence[s
     made = plan(config, ["rlresearch", *packages])
     fresh = made.checkpoint.episodes == "fresh" or not made.task.reseed
     loaded, damaged = checkpoint.newest(stored.home, exact=not fresh)
-    _check_episodes(path, made, loaded, damaged, checkpoint.names(stored.home))
+    newer = [name for name in checkpoint.names(stored.home) if loaded is None or name > loaded.path.name]
+    offer = _offer(path, made, loaded, [name for name in newer if name not in damaged])
     if loaded is None and damaged:
         name, why = next(iter(damaged.items()))
         every = f"all {len(damaged)} checkpoints are" if len(damaged) > 1 else "the only checkpoint is"
         raise ConfigError(f"resume={format_value(path)}: {every} damaged, nothing was changed: {name}: {why}")
     _check_fit(path, stored, made, loaded)
-    return made, ResumePoint(stored, config, loaded, damaged, changed)
+    return made, ResumePoint(stored, config, loaded, damaged, changed, offer)
 
 
 def named_packages(packages: Any, folder: str | None) -> list[str]:
@@ -208,21 +207,18 @@ def _set(config: dict[str, Any], key: str, value: Any) -> None:
     config[last] = value
 
 
-def _check_episodes(
-    path: str, made: Plan, loaded: Checkpoint | None, damaged: Mapping[str, str], names: Sequence[str]
-) -> None:
-    """Offers a way on where there are newer checkpoints, from which only other episodes can be gone on with.
+def _offer(path: str, made: Plan, loaded: Checkpoint | None, newer: Sequence[str]) -> str:
+    """What is said where there are `newer` checkpoints, from which only other episodes can be gone on with.
 
     ConfigError where there is no other checkpoint.
     """
-    newer = [name for name in names if name not in damaged and (loaded is None or name > loaded.path.name)]
     if not newer:
-        return
+        return ""
     why = f"environment '{made.task.id}' cannot be brought back to step {int(newer[0].partition('.')[0])}"
     offer = "checkpoint.episodes=fresh goes on from there with new episodes"
     if loaded is None:
         raise ConfigError(f"resume={format_value(path)}: {why}, its newest checkpoint; {offer}.")
-    _log.warning("%s; the run goes on from step %s. %s", why, loaded.about.step, offer)
+    return f"{why}; the run goes on from step {loaded.about.step}. {offer}"
 
 
 def _check_fit(path: str, stored: StoredRun, made: Plan, loaded: Checkpoint | None) -> None:

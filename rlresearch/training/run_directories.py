@@ -69,6 +69,8 @@ def reopen(resumption: ResumePoint, request: RunRequest, directories: list[RunDi
     for name, reason in resumption.damaged.items():
         _log.warning("checkpoint %s is damaged: %s; it is set aside", name, reason)
         checkpoint.set_aside(resumption.stored.home, name)
+    if resumption.offer:
+        _log.warning(resumption.offer)
     _record_resume(resumption, request, [each for each in directories if each.path not in failed])
     if resumption.changed:
         _write_changes(resumption, directories)

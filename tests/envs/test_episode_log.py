@@ -20,7 +20,7 @@ from rlresearch.runners.host import HostRunner
 from rlresearch.runners.step import TrainingStep
 from rlresearch.storage import checkpoint
 from rlresearch.training.callbacks import LoopPosition, Milestone
-from rlresearch.training.checkpointing import Checkpointer
+from rlresearch.training.checkpointing import Checkpointer, CheckpointFacts
 from rlresearch.training.settings import CheckpointSettings
 from rlresearch.training.state_io import state_digest
 from rlresearch.types import Transition
@@ -76,12 +76,16 @@ def test_an_evaluation_has_a_limit_of_its_own():
     assert found.lengths == [7, 7, 7] and found.returns == [7.0, 7.0, 7.0]
 
 
+REPLAY = Uniform(50, n_step=3)
+FACTS = CheckpointFacts(REPLAY)
+
+
 def runner_of(plan, seed=3):
-    return HostRunner(TrainingStep(RandomActions(plan.task.spec), Uniform(50, n_step=3)), plan.task, seed)
+    return HostRunner(TrainingStep(RandomActions(plan.task.spec), REPLAY), plan.task, seed)
 
 
 def saver_of(runner, plan, folder, **settings):
-    return Checkpointer(runner, plan.task, CheckpointSettings(keep_best=False, **settings), folder)
+    return Checkpointer(runner, plan.task, CheckpointSettings(keep_best=False, **settings), folder, FACTS)
 
 
 def test_a_very_long_episode_is_told_and_saved_to_go_on_after_it(tmp_path, monkeypatch):

@@ -197,6 +197,19 @@ class Keeping(Trying):
 gym.register("Keeping-v0", Keeping, disable_env_checker=True, max_episode_steps=1_000)
 
 
+def test_a_newer_place_that_cannot_be_come_back_to_is_offered_when_a_run_goes_on_from_before_it(run, tmp_path):
+    few = ["env.id=Keeping-v0", "eval.every_steps=null", "eval.final_episodes=1", "checkpoint.every_steps=10"]
+    assert run(*few, "total_steps=35") == (0, [])
+    path = run_in(tmp_path)
+    assert checkpoint.newest(path)[0].about.step == 30
+    assert run("total_steps=45", resume=path) == (0, [])
+    told = (
+        "cannot be brought back to step 35; the run goes on from step 30. checkpoint.episodes=fresh goes on from there"
+    )
+    assert told in (path / "log.txt").read_text()
+    assert record(path)["resumes"][0]["step"] == 30
+
+
 def test_memory_over_episodes_is_named_and_resume_goes_on_with_fresh_episodes_when_asked(run, tmp_path, monkeypatch):
     few = ["env.id=Keeping-v0", "eval.every_steps=null", "eval.final_episodes=1"]
     with monkeypatch.context() as patch:
