@@ -34,6 +34,15 @@ class AppendOnly(Protocol):
         ...
 
 
+@runtime_checkable
+class Endable(Protocol):
+    """A buffer that can be told, after rows were added, that their episodes ended there."""
+
+    def end_episodes(self, state: Tree, which: tf.Tensor) -> Tree:
+        """The state in which the newest rows of the environments `which` bool[N] are truncated ones."""
+        ...
+
+
 class BufferBytes(NamedTuple):
     """The memory of a buffer, in bytes. growing: of rows that only grow. rewritten: of what changes anywhere."""
 

@@ -148,6 +148,14 @@ def one_line(text: str) -> str:
     return _shortened(" ".join(text.split()), LONGEST_LINE)
 
 
+def describe_error(error: BaseException) -> str:
+    """The kind of an error and its words, also where to ask for those raises another."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 (whatever `__str__` of a class of the user's does)
+        return f"{type(error).__name__}, which cannot be shown"
+
+
 def typed_value(value: Any) -> str:
     """A value as a user types it on the command line."""
     if value is None or isinstance(value, bool):

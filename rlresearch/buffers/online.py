@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from rlresearch.buffer_contract import BufferBytes
+from rlresearch.buffers.packing import ended
 from rlresearch.types import Batch, Key, Progress, Transition
 
 
@@ -33,6 +34,10 @@ class OnlineBuffer:
         """The newest rows as a batch [N, ...]; the weights are 1."""
         ones = tf.ones(state.reward.shape)
         return Batch(**state._asdict(), steps=ones, weight=ones, indices=tf.range(state.reward.shape[0]))
+
+    def end_episodes(self, state: Transition, which: tf.Tensor) -> Transition:
+        """The rows, of which those of the environments `which` bool[N] are truncated ones."""
+        return ended(state, which)
 
     def nbytes(self, row_bytes: int) -> BufferBytes:
         """None that counts: it is no replay."""

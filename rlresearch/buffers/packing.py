@@ -6,7 +6,7 @@ import math
 
 import tensorflow as tf
 
-from rlresearch.types import Tree
+from rlresearch.types import Transition, Tree
 
 
 def pack(rows: Tree) -> dict[str, tf.Tensor]:
@@ -15,6 +15,12 @@ def pack(rows: Tree) -> dict[str, tf.Tensor]:
     for leaf in tf.nest.flatten(rows):
         parts.setdefault(leaf.dtype.name, []).append(tf.reshape(leaf, (leaf.shape[0], -1)))
     return {dtype: tf.concat(each, axis=1) for dtype, each in parts.items()}
+
+
+def ended(rows: Transition, which: tf.Tensor) -> Transition:
+    """Rows [B] of which those `which` bool[B] end their episodes: truncated, where they are not terminated."""
+    cut = tf.logical_and(which, tf.logical_not(rows.terminated))
+    return rows._replace(truncated=tf.logical_or(rows.truncated, cut))
 
 
 def unpack(packed: dict[str, tf.Tensor], row: Tree) -> Tree:

@@ -11,7 +11,15 @@ import tensorflow as tf
 from rlresearch import rng
 from rlresearch.buffer_contract import BufferBytes, GrowingRows
 from rlresearch.buffers import sum_tree
-from rlresearch.buffers.ring import RingState, add_rows, empty_ring, gather_batch, next_indices, unchanged
+from rlresearch.buffers.ring import (
+    RingState,
+    add_rows,
+    empty_ring,
+    end_newest_rows,
+    gather_batch,
+    next_indices,
+    unchanged,
+)
 from rlresearch.ranges import Fraction, PositiveFloat, PositiveInt
 from rlresearch.schedules import Constant, Schedule
 from rlresearch.types import Batch, Key, Progress, Transition
@@ -88,6 +96,10 @@ class Prioritized:
     def append_only(self, state: PrioritizedState) -> dict[str, GrowingRows]:
         """The rows [capacity, width], without their priorities."""
         return {"rows": GrowingRows(state.rows.columns, state.rows.added)}
+
+    def end_episodes(self, state: PrioritizedState, which: tf.Tensor) -> PrioritizedState:
+        """The ring in which the newest rows of the environments `which` bool[N] are truncated ones."""
+        return state._replace(rows=end_newest_rows(state.rows, which, self.capacity))
 
     def nbytes(self, row_bytes: int) -> BufferBytes:
         """The bytes of `capacity` rows and of their priorities, which change anywhere."""

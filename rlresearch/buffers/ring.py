@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from rlresearch import ops
-from rlresearch.buffers.packing import pack, unpack
+from rlresearch.buffers.packing import ended, pack, unpack
 from rlresearch.types import Batch, Progress, Transition, Tree
 from rlresearch.xla import barrier
 
@@ -46,6 +46,19 @@ def add_rows(state: RingState, rows: Transition, capacity: int) -> RingState:
         dtype: tf.tensor_scatter_nd_update(column, indices, packed[dtype]) for dtype, column in state.columns.items()
     }
     return state._replace(columns=columns, added=state.added + count)
+
+
+def end_newest_rows(state: RingState, which: tf.Tensor, capacity: int) -> RingState:
+    """The ring in which the newest N rows end their episodes where `which` bool[N] says so."""
+    numbers = state.added - which.shape[0] + tf.range(which.shape[0], dtype=tf.int64)
+    indices = tf.cast(numbers % capacity, tf.int32)
+    rows = unpack({dtype: tf.gather(column, indices) for dtype, column in state.columns.items()}, state.row)
+    packed = pack(ended(rows, tf.logical_and(which, numbers >= 0)))
+    columns = {
+        dtype: tf.tensor_scatter_nd_update(column, indices[:, None], packed[dtype])
+        for dtype, column in state.columns.items()
+    }
+    return state._replace(columns=columns)
 
 
 def next_indices(state: RingState, count: int, capacity: int) -> tf.Tensor:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import tensorflow as tf
 
 from rlresearch.buffer_contract import BufferBytes
-from rlresearch.buffers.packing import pack, unpack
+from rlresearch.buffers.packing import ended, pack, unpack
 from rlresearch.ranges import PositiveInt
 from rlresearch.types import Batch, Key, Progress, Transition, Tree
 
@@ -71,6 +71,18 @@ class Rollout:
         rows = tf.nest.map_structure(lambda leaf: tf.reshape(leaf, (*shape, *leaf.shape[1:])), rows)
         indices = tf.reshape(tf.range(batch_size), shape)
         return Batch(**rows._asdict(), steps=tf.ones(shape), weight=tf.ones(shape), indices=indices)
+
+    def end_episodes(self, state: RolloutState, which: tf.Tensor) -> RolloutState:
+        """The rollout in whose newest step the rows of the environments `which` bool[N] are truncated ones."""
+        length, count = next(iter(state.columns.values())).shape[0], which.shape[0]
+        index = tf.reshape(tf.cast((state.added - 1) % length, tf.int32), (1, 1))
+        newest = {name: tf.reshape(tf.gather_nd(each, index), (count, -1)) for name, each in state.columns.items()}
+        packed = pack(ended(unpack(newest, state.row), tf.logical_and(which, state.added > 0)))
+        columns = {
+            dtype: tf.tensor_scatter_nd_update(column, index, tf.reshape(packed[dtype], (1, -1)))
+            for dtype, column in state.columns.items()
+        }
+        return state._replace(columns=columns)
 
     def nbytes(self, row_bytes: int) -> BufferBytes:
         """None that counts: it is no replay."""

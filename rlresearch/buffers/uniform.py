@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from rlresearch import rng
 from rlresearch.buffer_contract import BufferBytes, GrowingRows
-from rlresearch.buffers.ring import RingState, add_rows, empty_ring, gather_batch, unchanged
+from rlresearch.buffers.ring import RingState, add_rows, empty_ring, end_newest_rows, gather_batch, unchanged
 from rlresearch.ranges import PositiveInt
 from rlresearch.types import Batch, Key, Progress, Transition
 
@@ -52,6 +52,10 @@ class Uniform:
     def append_only(self, state: RingState) -> dict[str, GrowingRows]:
         """All rows [capacity, width]: they only grow."""
         return {"": GrowingRows(state.columns, state.added)}
+
+    def end_episodes(self, state: RingState, which: tf.Tensor) -> RingState:
+        """The ring in which the newest rows of the environments `which` bool[N] are truncated ones."""
+        return end_newest_rows(state, which, self.capacity)
 
     def nbytes(self, row_bytes: int) -> BufferBytes:
         """The bytes of `capacity` rows."""

@@ -44,7 +44,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     state = learned(policy.plan.trainer, policy.loaded, policy.index)
     act = tf.function(lambda obs: policy.plan.trainer.policy(state, obs), autograph=False, reduce_retracing=True)
     seed = settings.seed if options.seed is None else options.seed
-    evaluator = Evaluator(replace(policy.plan.task, num_envs=1), (seed,), keep_first=options.video is not None)
+    given = policy.plan.eval
+    limits = {"copies": given.copies, "most_steps": given.max_episode_steps}
+    evaluator = Evaluator(replace(policy.plan.task, num_envs=1), (seed,), options.video is not None, **limits)
     try:
         with watchdog.watched(policy.plan.task.timeout_s, policy.plan.task.id):
             (found,) = evaluator.run(lambda obs: act(obs[0]).numpy()[None], options.episodes, step)

@@ -19,7 +19,8 @@ import gymnasium as gym
 import numpy as np
 
 from rlresearch.cli.stored_policy import StoredPolicy, policy_parser, stored_policy
-from rlresearch.envs.host import CheckedEnv
+from rlresearch.envs.actions import INTEGERS, units_of
+from rlresearch.envs.checked import CheckedEnv
 from rlresearch.errors import ConfigError, RunError, exit_code_of, format_value
 from rlresearch.runtime import devices
 from rlresearch.storage import atomic
@@ -111,16 +112,11 @@ def _acting(policy: StoredPolicy, state: Any, module: Any) -> Any:
     """obs [n, ...] -> {"action": [n, ...]}, in the environment's own units."""
     import tensorflow as tf
 
-    space = policy.plan.task.spaces[1]
+    units = units_of(policy.plan.task.spaces[1])
 
     def act(obs: tf.Tensor) -> dict[str, tf.Tensor]:
         own = tf.nest.pack_sequence_as(state, [tf.convert_to_tensor(leaf) for leaf in module.state])
-        action = policy.plan.trainer.policy(own, obs)
-        if isinstance(space, gym.spaces.Discrete):
-            return {"action": action + int(space.start)}
-        assert isinstance(space, gym.spaces.Box)  # `Task.spec` refuses all others
-        middle, half = (space.high + space.low) / 2, (space.high - space.low) / 2
-        return {"action": tf.clip_by_value(middle + half * action, space.low, space.high)}
+        return {"action": units.tensors(policy.plan.trainer.policy(own, obs))}
 
     return act
 
@@ -134,9 +130,16 @@ def _compare(policy: StoredPolicy, state: Any, copy: Callable[[np.ndarray], np.n
     obs = (obs + draw.normal(scale=0.1, size=obs.shape)).astype(np.float32)
     expected = [env.unscale_action(action) for action in policy.plan.trainer.policy(state, obs).numpy()]
     env.close()
-    given = copy(obs)
-    if not np.allclose(given, np.stack(expected), rtol=1e-5, atol=1e-6):
-        raise RunError(f"the exported policy acts differently, by up to {np.max(np.abs(given - expected)):.3g}")
+    given, wanted, space = np.asarray(copy(obs)), np.stack(expected), task.spaces[1]
+    if given.shape != wanted.shape:
+        raise RunError(f"the exported policy acts differently: its actions have shape {given.shape[1:]}")
+    apart = np.abs(given.astype(np.float64) - wanted.astype(np.float64))
+    rounding = np.zeros(())
+    if isinstance(space, gym.spaces.Box) and space.dtype.kind in INTEGERS:
+        # The nearest integer is taken: a number half way between two may come out as either.
+        rounding = 1.0 + 1e-5 * (space.high.astype(np.float64) - space.low.astype(np.float64))
+    if (apart > 1e-6 + rounding + 1e-5 * np.abs(wanted.astype(np.float64))).any():
+        raise RunError(f"the exported policy acts differently, by up to {np.max(apart):.3g}")
 
 
 def _described(policy: StoredPolicy) -> dict[str, Any]:

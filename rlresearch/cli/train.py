@@ -12,7 +12,6 @@ from rlresearch.cli.request import make_request
 from rlresearch.config.compose import Composed, compose, tuned_values
 from rlresearch.config.hydra_job import run_as_hydra_job
 from rlresearch.errors import ConfigError
-from rlresearch.training import resume
 from rlresearch.training.experiment import plan
 from rlresearch.training.run import Run
 
@@ -22,7 +21,6 @@ def train(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
     composed = compose(arguments.overrides, arguments.config_dir)
     try:
         made = plan(composed.config)
-        resume.check_source(made)
     except ConfigError as error:
         raise _name_cause(error, composed, arguments.config_dir) from None
     if composed.hydra_config.hydra.mode == RunMode.MULTIRUN:

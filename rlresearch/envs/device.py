@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import gymnasium as gym
 import tensorflow as tf
 
 from rlresearch import rng
+from rlresearch.envs.actions import units_of
 from rlresearch.envs.observations import ObservationTransform
 from rlresearch.envs.task import Task
 from rlresearch.types import Key, StepResult, TimeStep, Tree
@@ -78,12 +78,9 @@ class DeviceEnv:
         return self.view.next(frames, self.physics.observe(physics), elapsed)
 
     def _own_units(self, action: tf.Tensor) -> tf.Tensor:
-        """Actions as the environment takes them: bounds for [-1, 1], discrete ones from where they start."""
-        if isinstance(self.actions, gym.spaces.Discrete):
-            return action + int(self.actions.start)
-        assert isinstance(self.actions, gym.spaces.Box)  # `Task.spec` refuses all others
-        low, high = self.actions.low, self.actions.high
-        return tf.clip_by_value((high + low) / 2 + (high - low) / 2 * action, low, high)
+        """Actions as the environment takes them; those that are no integers as float32, in which physics compute."""
+        own = units_of(self.actions).tensors(action)
+        return tf.cast(own, tf.float32) if own.dtype.is_floating else own
 
     def _map(self, function, *arguments: Tree) -> Tree:
         """The copies side by side: physics are written for one."""

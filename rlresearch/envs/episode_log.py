@@ -12,23 +12,43 @@ from typing import NamedTuple
 
 import numpy as np
 
+MOST_BYTES = 1 << 24  # of one episode's actions: four million steps of one number
+
 
 class EpisodeLog:
-    """The running episode of one environment: its actions, and a digest of every observation and reward."""
+    """The running episode of one environment: its actions, and a digest of every observation and reward.
+
+    length: its steps. too_long: whether its actions take more than MOST_BYTES; they are then forgotten, and nothing
+    leads back to here.
+    """
 
     def __init__(self, obs: np.ndarray) -> None:
-        self.actions: list[np.ndarray] = []
+        self.length, self.too_long = 0, False
+        self._bytes = bytearray()  # of all actions: an object each would take thirty times as much
+        self._dtype, self._shape = np.dtype(np.float32), (0,)
         self._digest = _digest(obs.tobytes())  # a chain, as no running one could come from another process
 
     def note(self, action: np.ndarray, obs: np.ndarray, reward: np.float32) -> None:
-        """One step more. obs: float32[...]."""
-        self.actions.append(action)
+        """One step more. action: float32[A] or int32 scalar; obs: float32[...]."""
+        self.length += 1
+        if self.too_long:
+            return
+        self._bytes += action.tobytes()
+        self._dtype, self._shape = action.dtype, action.shape
         self._digest = _digest(self._digest + obs.tobytes() + reward.tobytes())
+        if len(self._bytes) > MOST_BYTES:
+            self.too_long, self._bytes = True, bytearray()
+
+    @property
+    def actions(self) -> np.ndarray:
+        """A copy of all actions [length, ...]; none where the episode is too long."""
+        kept = 0 if self.too_long else self.length
+        return np.frombuffer(bytes(self._bytes), self._dtype).reshape((kept, *self._shape))
 
     @property
     def digest(self) -> np.ndarray:
-        """uint8[16]."""
-        return np.frombuffer(self._digest, np.uint8)
+        """uint8[16]; zeros where the episode is too long, which no digest of another is."""
+        return np.zeros(16, np.uint8) if self.too_long else np.frombuffer(self._digest, np.uint8)
 
 
 class EpisodeLogs(NamedTuple):
@@ -50,8 +70,8 @@ class EpisodeLogs(NamedTuple):
 
 def stack_logs(logs: Sequence[EpisodeLog], episode: np.ndarray, obs: np.ndarray, action: np.ndarray) -> EpisodeLogs:
     """The arrays of some logs; `action` [N, ...] says what actions are like where there are none yet."""
-    actions = [each for log in logs for each in log.actions]
-    laid = np.stack(actions) if actions else np.zeros((0, *action.shape[1:]), action.dtype)
+    actions = [own for log in logs if len(own := log.actions)]
+    laid = np.concatenate(actions) if actions else np.zeros((0, *action.shape[1:]), action.dtype)
     lengths = np.array([len(log.actions) for log in logs], np.int64)
     return EpisodeLogs(episode.copy(), lengths, laid, np.stack([log.digest for log in logs]), obs.copy())
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +16,7 @@ import annotated_types as at
 import gymnasium as gym
 import numpy as np
 
+from rlresearch.envs.closing import closing_fault
 from rlresearch.errors import ConfigError, allowed_hint, did_you_mean, format_value
 from rlresearch.types import EnvSpec, Key, Tree
 
@@ -47,8 +50,9 @@ class Task:
     or one process each. physics: the compiled twin. What algorithms see of an observation: discrete ones
     are one-hot; flatten: any shape as one vector; time_aware: the share of the time limit that is used up
     appended to the vector (Pardo et al. 2018); frame_stack: the newest so many, oldest first, at an
-    episode's start the first repeated. timeout_s: how long a reset or a step on the host may take in seconds, None for
-    however long; it tells nothing about what is learned.
+    episode's start the first repeated. timeout_s: how long the making, a reset or a step on the host may take in
+    seconds, None for however long; it tells nothing about what is learned. reseed: whether each episode on the host
+    begins from a seed of its own, or only the first of each copy.
     """
 
     id: str
@@ -61,6 +65,7 @@ class Task:
     time_aware: bool = False
     frame_stack: Annotated[int, at.Gt(0)] = 1
     timeout_s: Annotated[float, at.Gt(0)] | None = None
+    reseed: bool = True
 
     @cached_property
     def _registered(self) -> gym.envs.registration.EnvSpec:
@@ -89,6 +94,8 @@ class Task:
         if self.time_aware:
             env = gym.wrappers.TimeAwareObservation(self._with_time(env), flatten=True, normalize_time=True)
         if self.frame_stack > 1:
+            # The stack keeps what it is given, and an environment may go on writing into that.
+            env = gym.wrappers.TransformObservation(env, copy.deepcopy, env.observation_space)
             env = gym.wrappers.FrameStackObservation(env, self.frame_stack, padding_type="reset")
         return env
 
@@ -147,7 +154,7 @@ class Task:
     def original_observation_space(self) -> gym.Space:
         """What the environment itself gives, before this task has it seen otherwise."""
         env = self.gymnasium_env(None)
-        env.close()
+        closing_fault(env)
         return env.observation_space
 
     @cached_property
@@ -155,7 +162,7 @@ class Task:
         """The observation and action spaces as seen by this task, in the environment's own units."""
         env = self.make()
         spaces = env.observation_space, env.action_space
-        env.close()
+        closing_fault(env)
         return spaces
 
     @property
@@ -172,18 +179,39 @@ class Task:
         observed = gym.spaces.Box(-np.inf, np.inf, observation.shape, np.float32)
         if isinstance(action, gym.spaces.Discrete):
             return EnvSpec(self.id, observed, gym.spaces.Discrete(int(action.n)), self.num_envs, self._one_hot)
-        if not isinstance(action, gym.spaces.Box):
+        bounded = True
+        if not isinstance(action, gym.spaces.Box) or not math.prod(action.shape):
             raise ConfigError(_refusal(self.id, "actions", action))
-        if not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
+        if action.dtype.kind == "f":
+            low, high = action.low.astype(np.float64), action.high.astype(np.float64)
+            ends = np.maximum(np.abs(low), np.abs(high)) < 0.99 * float(np.finfo(action.dtype).max)
+            widest = float(np.finfo(np.result_type(action.dtype, np.float32)).max)
+            bounded = bool((ends & (high / 2 - low / 2 < widest / 2)).all())
+        if not bounded:
             raise ConfigError(
                 f"env.id={format_value(self.id)}: has unbounded actions {action}; give its action space finite bounds, "
-                "which [-1, 1] is rescaled to."
+                f"which [-1, 1] is rescaled to: those of {action.dtype} itself stand for none."
             )
-        return EnvSpec(self.id, observed, gym.spaces.Box(-1.0, 1.0, action.shape, np.float32), self.num_envs)
+        flat = gym.spaces.Box(-1.0, 1.0, (math.prod(action.shape),), np.float32)
+        return EnvSpec(self.id, observed, flat, self.num_envs)
 
 
 def _refusal(name: str, role: str, space: gym.Space) -> str:
-    kind = type(space).__name__
-    flatten = " (gymnasium.wrappers.FlattenObservation flattens Dict and Tuple)" if kind in ("Dict", "Tuple") else ""
-    allowed = "Box or Discrete" if role == "actions" else "Box, Discrete or MultiDiscrete"
-    return f"env.id={format_value(name)}: has {kind} {role}; allowed: {allowed}{flatten}."
+    """What is said of a space of a kind that nobody here handles, with the way out that there is."""
+    what = f"env.id={format_value(name)}: has {type(space).__name__} {role}"
+    if role == "actions":
+        hint = "give it one of those with a gymnasium.ActionWrapper"
+        if isinstance(space, gym.spaces.Box):
+            what = f"env.id={format_value(name)}: has {space} as actions, which holds no number"
+        if isinstance(space, gym.spaces.MultiDiscrete | gym.spaces.MultiBinary):
+            hint = f"number its {_combinations(space)} combinations with a gymnasium.ActionWrapper"
+        return f"{what}; allowed: Box or Discrete; {hint}."
+    hint = "give it one of those with a gymnasium.ObservationWrapper"
+    if space.is_np_flattenable:
+        hint = "env.flatten=true makes it one vector"
+    return f"{what}; allowed: Box, Discrete or MultiDiscrete; {hint}."
+
+
+def _combinations(space: gym.spaces.MultiDiscrete | gym.spaces.MultiBinary) -> int:
+    counts = space.nvec if isinstance(space, gym.spaces.MultiDiscrete) else np.full(space.shape, 2)
+    return math.prod(int(count) for count in counts.flat)

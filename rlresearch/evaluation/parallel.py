@@ -11,6 +11,7 @@ import json
 import mmap
 import os
 import signal
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from rlresearch.envs.host import CheckedEnv
+from rlresearch.envs.checked import CheckedEnv
 from rlresearch.envs.worker import ignore_signals
 from rlresearch.errors import RunError
 from rlresearch.runtime import heartbeat
@@ -29,12 +30,17 @@ LEAST = 64  # environments of a process: with fewer, forking costs more than it 
 
 
 def run(
-    units: Sequence[CheckedEnv], seeds: Sequence[int], policy: Callable[[np.ndarray], np.ndarray], workers: int
+    units: Sequence[CheckedEnv],
+    seeds: Sequence[int],
+    policy: Callable[[np.ndarray], np.ndarray],
+    workers: int,
+    most_steps: int | None = None,
 ) -> tuple[list[float], list[int]]:
     """Runs one episode of each environment, from its seed. Returns the returns and the lengths.
 
     policy: actions [K, ...] for observations [K, ...] of all K, those whose episode has ended included. workers: the
-    most processes, this one among them. Results do not depend on their number. Errors: RunError.
+    most processes, this one among them. Results do not depend on their number. most_steps: after which an episode is
+    left, None for however many. Errors: RunError.
     """
     obs = _shared(np.stack([unit.reset(seed=seed)[0] for unit, seed in zip(units, seeds, strict=True)]))
     returns, lengths = _shared(np.zeros(len(units))), _shared(np.zeros(len(units), np.int64))
@@ -42,7 +48,8 @@ def run(
     shared_actions = _shared(actions)
     parts = max(1, min(workers, len(units) // LEAST))
     ends = [index * len(units) // parts for index in range(parts + 1)]
-    shares = [_LocalEpisodes(units, begin, end, obs, returns, lengths) for begin, end in pairwise(ends)]
+    limit = most_steps or sys.maxsize
+    shares = [_LocalEpisodes(units, begin, end, obs, returns, lengths, limit) for begin, end in pairwise(ends)]
     forked: list[_ForkedWorker] = []
     try:
         for share in shares[1:]:
@@ -75,8 +82,9 @@ class _LocalEpisodes:
         obs: np.ndarray,
         returns: np.ndarray,
         lengths: np.ndarray,
+        most_steps: int,
     ) -> None:
-        self._units, self._obs, self._to = units, obs, (returns, lengths)
+        self._units, self._obs, self._to, self._most_steps = units, obs, (returns, lengths), most_steps
         self.active = list(range(begin, end))
         # Python numbers, not arrays: adding to arrays would take longer than a cheap environment's step.
         self._returns, self._lengths = dict.fromkeys(self.active, 0.0), dict.fromkeys(self.active, 0)
@@ -87,7 +95,7 @@ class _LocalEpisodes:
             obs[index], reward, terminated, truncated, _ = units[index].step(actions[index])
             self._returns[index] += reward
             self._lengths[index] += 1
-            if not (terminated or truncated):
+            if not (terminated or truncated or self._lengths[index] >= self._most_steps):
                 active.append(index)
         self.active = active
 

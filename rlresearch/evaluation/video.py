@@ -17,13 +17,13 @@ from typing import cast
 import gymnasium as gym
 import numpy as np
 
-from rlresearch.envs.host import CheckedEnv
+from rlresearch.envs.checked import CheckedEnv
+from rlresearch.envs.closing import close
 from rlresearch.envs.task import Task
-from rlresearch.errors import ConfigError, RunError, one_line
-from rlresearch.evaluation.evaluator import Episode
+from rlresearch.errors import ConfigError, RunError, describe_error, one_line
+from rlresearch.evaluation.evaluator import LONGEST, Episode
 from rlresearch.storage.run_directory import video_of
 
-LONGEST = 5_000  # frames: of a longer episode the beginning
 _FRAMES_A_SECOND = 30  # where the environment does not say
 _log = logging.getLogger("rlresearch.evaluation.video")
 
@@ -44,10 +44,12 @@ class Recorder:
             try:
                 if on and episode is not None:
                     record(self._task, episode, video_of(folder, step), self._check)
-            except (RunError, ConfigError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 (whatever drawing an environment does; the run is worth more)
                 if not self._warned:
                     self._warned = True
-                    _log.warning("a video could not be made: %s. The run goes on.", one_line(str(error)))
+                    known = isinstance(error, RunError | ConfigError | OSError)
+                    why = one_line(str(error) if known else describe_error(error))
+                    _log.warning("a video could not be made: %s. The run goes on.", why)
 
 
 def record(task: Task, episode: Episode, path: Path, check: Callable[[], None] = lambda: None) -> None:
@@ -80,15 +82,19 @@ def check_rendering(task: Task, where: str) -> None:
         imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:
         raise ConfigError(f"{where}: needs imageio-ffmpeg ({error}); pip install 'rlresearch[video]'.") from error
-    modes = list(task.make().metadata.get("render_modes") or ())
+    made = task.make()
+    modes = list(made.metadata.get("render_modes") or ())
+    close(made, task.id)
     if "rgb_array" not in modes:
         only = f"only {', '.join(map(str, modes))}" if modes else "nothing at all"
         raise ConfigError(f"{where}: {task.id} cannot draw pictures (rgb_array), {only}; leave it out.")
     try:
         env = task.make(render_mode="rgb_array")
-        env.reset(seed=0)
-        frame = env.render()
-        env.close()
+        try:
+            env.reset(seed=0)
+            frame = env.render()
+        finally:
+            close(env, task.id)
     except Exception as error:  # whatever an environment does that lacks what it draws with
         hint = "pip install 'rlresearch[video]', or leave it out."
         raise ConfigError(f"{where}: {task.id} cannot be drawn: {one_line(str(error))}; {hint}") from error

@@ -164,3 +164,6 @@ class PBT(Population):
 def _require_physics(runner: str, task: Task) -> None:
     if task.physics is None:
         raise ConfigError(f"runner={runner}: needs a compiled environment, but {task.id!r} has none; use runner=host.")
+    if not task.reseed:
+        why = "compiled environments begin each episode from a key of its own"
+        raise ConfigError(f"env.reseed=false: {why}; use runner=host, or leave it out.")

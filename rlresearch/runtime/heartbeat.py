@@ -17,6 +17,7 @@ import numpy as np
 # Indices: calls begun and ended; 1 inside a call; step of the episode; its seed; steps of the run; 1 once the watchdog
 # ends the run; numbers in the action; the first of these numbers.
 COUNT, INSIDE, STEP, SEED, TOTAL, GIVEN_UP, WIDTH, ACTION = range(8)
+MAKING, CLOSING = -3, -2  # in the place of a step: the environment is being made, or closed
 LONGEST_ACTION = 56
 NUMBERS = ACTION + LONGEST_ACTION  # float64
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 TICK_S = 0.25
-_DUMP = signal.SIGUSR2  # by which Python writes down where each thread is, whatever that waits for
+DUMP = signal.SIGUSR2  # by which Python writes down where each thread is, whatever that waits for
 _DUMPED_S, _ALL_DUMPED_S = 0.4, 2.0  # for one process, and at most for all: they write into the same file
 
 
@@ -52,8 +52,8 @@ def watched(timeout_s: float | None, environment: str, runs: Sequence[Path] = ()
     with contextlib.ExitStack() as left:
         if runs:
             log = left.enter_context(open(Path(runs[0]) / "log.txt", "a", encoding="utf-8"))
-            faulthandler.register(_DUMP, log, all_threads=True)
-            left.callback(faulthandler.unregister, _DUMP)
+            faulthandler.register(DUMP, log, all_threads=True)
+            left.callback(faulthandler.unregister, DUMP)
         command = [sys.executable, "-I", "-S", __file__, json.dumps(told)]
         watcher = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[memory], start_new_session=True)
         left.callback(_end, watcher)
@@ -95,7 +95,8 @@ class _Heartbeat:
         begin = self._places["ACTION"]
         action = [float(f"{each:.6g}") for each in now["numbers"][begin : begin + int(now["WIDTH"])]]
         step, seed = int(now["STEP"]), int(now["SEED"])
-        place = {-1: "a step of its copies", 0: "reset"}.get(step, f"step {step} of its episode")
+        places = {-3: "being made", -2: "being closed", -1: "a step of its copies", 0: "reset"}
+        place = places.get(step, f"step {step} of its episode")
         known = [f"seed {seed}"] if seed >= 0 else []
         known += [f"action {action}"] if action else []
         return f"{place}{f' ({chr(44).join(known)})' if known else ''}".replace(",action", ", action")
@@ -131,7 +132,7 @@ def _give_up(told: dict, heartbeat: _Heartbeat) -> None:
     if told["runs"]:
         for process in [parent, *children]:
             with contextlib.suppress(OSError):
-                os.kill(process, _DUMP)
+                os.kill(process, DUMP)
             time.sleep(min(_DUMPED_S, _ALL_DUMPED_S / (1 + len(children))))
     name = told["environment"]
     line = f"environment '{name}' did not come back within {told['timeout_s']:g} s from {heartbeat.described()}"

@@ -101,15 +101,16 @@ def load(run: Path, name: str, replay: bool = True) -> Checkpoint:
     return Checkpoint(path, manifest, arrays)
 
 
-def newest(run: Path) -> tuple[Checkpoint | None, dict[str, str]]:
+def newest(run: Path, exact: bool = True) -> tuple[Checkpoint | None, dict[str, str]]:
     """Returns the newest checkpoint from which a run can resume, and the damage of newer ones as {name: reason}.
 
-    The checkpoint is None where no undamaged one allows a resume.
+    exact: only a checkpoint that leads back to its very place. The checkpoint is None where no undamaged one allows a
+    resume.
     """
     damaged: dict[str, str] = {}
     for name in names(run):
         try:
-            if read_manifest(run / "checkpoints" / name).about.exact:
+            if read_manifest(run / "checkpoints" / name).about.exact or not exact:
                 return load(run, name), damaged
         except CorruptCheckpointError as error:
             damaged[name] = str(error)
@@ -236,6 +237,15 @@ class Writer:
             raise
         self._published = {name: list(writer.files) for name, writer in self._writers.items()}
         return made
+
+    def replace(self, old: Path, new: Path) -> Path:
+        """Gives a checkpoint the name of another one at its step, which it makes needless; returns where it is then."""
+        self._manifests.pop(old.name, None)
+        atomic.discard(old)
+        with suppress(OSError):  # what is not gone keeps its name
+            new = new.rename(old)
+            atomic.sync_folder(self.folder)
+        return new
 
     def rotate(self) -> None:
         """Removes the checkpoints that no rule keeps. One that cannot be removed or read stays."""

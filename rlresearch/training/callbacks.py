@@ -82,6 +82,9 @@ class Callback:
     def on_rows(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
         """Receives a row of metrics for each member, also for members that have ended."""
 
+    def before_last_evaluation(self, position: LoopPosition) -> None:
+        """Called once all training is over, before the evaluation that ends the run."""
+
     def on_evaluation(self, result: EvaluationResult) -> None:
         """Receives the evaluations at a step, before the state of this step is saved."""
 
@@ -90,6 +93,9 @@ class Callback:
 
     def on_end(self, position: LoopPosition) -> None:
         """Called once training is over, also where it was interrupted."""
+
+    def on_failure(self, position: LoopPosition) -> None:
+        """Called where something failed that leaves the runner's state as it was. Must not raise an Exception."""
 
 
 class SignalCheck(Callback):

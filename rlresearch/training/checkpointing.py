@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from rlresearch.envs.task import Task
-from rlresearch.errors import RunError
+from rlresearch.errors import RunError, describe_error
 from rlresearch.evaluation.evaluator import UNSEEN, Evaluation
 from rlresearch.runners.runner import Runner
 from rlresearch.storage import run_directory
@@ -60,7 +60,8 @@ class CheckpointFacts(NamedTuple):
 class Checkpointer(Callback):
     """Saves a runner's checkpoints in `folder`: planned ones, that of the best evaluation, and the last state.
 
-    finite_check: looks at the state before it is saved.
+    finite_check: looks at the state before it is saved. fresh_episodes: whether episodes were left unfinished when the
+    run was resumed, and others begun.
     """
 
     def __init__(
@@ -76,10 +77,13 @@ class Checkpointer(Callback):
         self._num_envs, self._environment = task.num_envs, task.id
         self._writer = Writer(folder, settings.keep_last, settings.keep_best, settings.keep_every)
         self._thread = ThreadPoolExecutor(1, "checkpoint")
+        runner.fresh_episodes = settings.episodes == "fresh" or not task.reseed
         self._finite_check = finite_check or FiniteCheck(runner)
-        self._writing: Future[None] | None = None
+        self._writing: Future[Path] | None = None
         self._saved: tuple[int, LoopPosition] | None = None
-        self._replacements = 0
+        # Of the state before the last evaluation, which that after it takes the place of.
+        self._provisional: Path | None = None
+        self._replacements, self.fresh_episodes = 0, False
         self._samples: Mapping[str, Sample] = {}
         # Whether a planned checkpoint waits for a place from which the run can be resumed.
         self._overdue = False
@@ -92,6 +96,9 @@ class Checkpointer(Callback):
         self._saved = loaded.about.iteration, position
         self._writer.resume_from(loaded)
         restore(self._runner, self._facts.buffer, loaded)
+        self.fresh_episodes = self._runner.fresh_episodes and self._runner.begin_episodes()
+        if self.fresh_episodes:
+            _log.warning("the episodes that ran at step %s are left unfinished: others have begun", loaded.about.step)
         return position
 
     def save_first(self) -> None:
@@ -122,11 +129,28 @@ class Checkpointer(Callback):
         if better and not planned:
             self._save(position, score)
 
+    def before_last_evaluation(self, position: LoopPosition) -> None:
+        """Saves all that was trained, and waits for it to be on the disk: no evaluation can cost it any more."""
+        self._save(position)
+        self._provisional = self.wait()
+
+    def on_failure(self, position: LoopPosition) -> None:
+        """As `on_end`, and a warning where that fails as well; a state that holds NaN or infinity is not saved."""
+        try:
+            self._finite_check.check(self._runner.iteration * self._num_envs)
+        except RunError:
+            return
+        try:
+            self.on_end(position)
+        except Exception as error:  # noqa: BLE001 (the first error is the one to tell)
+            _log.warning("the last state could not be saved: %s", describe_error(error))
+
     def on_end(self, position: LoopPosition) -> None:
         """Saves the last state, and waits until it is on the disk."""
         if self._settings.keep_last:
             if not self._runner.resumable_here:
-                _log.warning("the last state is not exact: resume goes on from the checkpoint before it")
+                why = "the last state is not exact: resume goes on from the one before it, or with %s"
+                _log.warning(why, "checkpoint.episodes=fresh")
             self.wait()
             self._save(position)
             self.wait()
@@ -138,7 +162,8 @@ class Checkpointer(Callback):
 
     def _save_or_wait(self, position: LoopPosition, score: float | None = None) -> bool:
         """Saves a planned checkpoint. If the run could not resume from here, the checkpoint waits."""
-        self._overdue = bool(self._settings.keep_last) and not self._runner.resumable_here
+        wait = not self._runner.resumable_here and self._runner.resumable_soon
+        self._overdue = wait and bool(self._settings.keep_last)
         if self._overdue and not self._warned:
             self._warned = True
             why = "environment '%s' does not replay: checkpoints wait for its episodes to end"
@@ -172,7 +197,8 @@ class Checkpointer(Callback):
         rows = self._writer.unwritten(taken.rings)
         # Drops the tensors: while another reference to them exists, XLA copies the replay instead of changing it.
         taken = taken._replace(rings={name: ring._replace(rows=None) for name, ring in taken.rings.items()})
-        self._writing = self._thread.submit(self._write, taken, rows, about)
+        provisional, self._provisional = self._provisional, None
+        self._writing = self._thread.submit(self._write, taken, rows, about, provisional)
         self._saved, self._since = place, time.monotonic()
 
     def _snapshot(self) -> Snapshot:
@@ -187,26 +213,40 @@ class Checkpointer(Callback):
         self._replacements, self._samples = self._runner.replacements, taken.samples
         return taken
 
-    def _write(self, taken: Snapshot, rows: Mapping[str, tuple[int, Arrays]], about: CheckpointMetadata) -> None:
-        """Writes a snapshot to the disk. Its digest is computed in this thread, so training does not wait for it."""
+    def _write(
+        self,
+        taken: Snapshot,
+        rows: Mapping[str, tuple[int, Arrays]],
+        about: CheckpointMetadata,
+        provisional: Path | None,
+    ) -> Path:
+        """Writes a snapshot in the place of the provisional checkpoint at its step; returns its folder.
+
+        Its digest is computed in this thread, so training does not wait for it.
+        """
         about = about.model_copy(update={"content": taken.content})
         try:
             for log in self._facts.logs:
                 log.sync()
-            self._writer.save(taken.arrays, taken.rings, rows, about, versions(), run_directory.timestamp())
+            now = run_directory.timestamp()
+            path = self._writer.save(taken.arrays, taken.rings, rows, about, versions(), now)
+            path = self._writer.replace(provisional, path) if provisional is not None else path
         except OSError as error:
             raise RunError(f"the checkpoint at step {about.step} cannot be written: {error}") from error
         self._writer.rotate()
+        return path
 
-    def wait(self) -> None:
-        """Waits until the current checkpoint is on the disk. Errors: RunError on failure, if the run must stop then."""
+    def wait(self) -> Path | None:
+        """Waits until the current checkpoint is on the disk; returns its folder, None where none was written.
+
+        Errors: RunError on failure, if the run must stop then.
+        """
         writing, self._writing = self._writing, None
-        if writing is None:
-            return
         try:
-            writing.result()
+            return writing.result() if writing is not None else None
         except RunError as error:
             self._saved = None
             if self._settings.if_it_fails == "stop":
                 raise
             _log.warning("%s. The run goes on; the last checkpoint is whole", error)
+            return None

@@ -198,10 +198,11 @@ def _trainer(config: Mapping[str, Any], task: Task, packages: Sequence[str] | No
 def _check_fit(made: Plan) -> None:
     """What no part can know alone."""
     settings, algo, buffer = made.settings, made.trainer.algo, made.trainer.buffer
-    if made.task.time_limit is None:
+    if made.task.time_limit is None and made.eval.max_episode_steps is None:
         raise ConfigError(
             f"env.id={format_value(made.task.id)}: has no time limit, and a policy that never arrives would be "
-            "evaluated for ever; set one with env.max_episode_steps=STEPS."
+            "evaluated for ever; set one with env.max_episode_steps=STEPS, or eval.max_episode_steps=STEPS for "
+            "evaluations alone."
         )
     for key, count in (("algo.batch_size", algo.batch_size), ("env.num_envs", made.task.num_envs)):
         if buffer.capacity < count:

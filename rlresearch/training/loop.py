@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from rlresearch.envs.task import Task
-from rlresearch.errors import RunError
+from rlresearch.errors import ConfigError, RunError
 from rlresearch.evaluation.evaluator import UNSEEN, Evaluation, Evaluator
 from rlresearch.runners.runner import Runner
 from rlresearch.runtime.signals import Interrupted
@@ -80,18 +81,33 @@ class TrainingLoop:
         self._members = members or Members(len(runner.members))
         self.position, self.evaluations = start.position, list(start.evaluations)
         evaluation = settings.evaluation
-        self._evaluator = Evaluator(task, runner.members, evaluation.video_every is not None, evaluation.workers)
+        shown, limits = evaluation.video_every is not None, (evaluation.copies, evaluation.max_episode_steps)
+        self._evaluator = Evaluator(task, runner.members, shown, evaluation.workers, *limits)
         self._pace = Pace(len(runner.members) * task.num_envs)
+        # Whether environments for evaluation can be there beside those that are trained in.
+        self._both = True
+        self._advancing = False
 
     def run(self) -> list[Evaluation]:
-        """Trains to the end; returns the final evaluation of each member. Errors: Interrupted, from a callback."""
+        """Trains to the end; returns the final evaluation of each member. Errors: Interrupted, from a callback.
+
+        What was trained is saved also where an evaluation or a callback fails.
+        """
         try:
+            evaluation = self._settings.evaluation
+            self._both = self._evaluator.prepare(max(evaluation.episodes, evaluation.final_episodes))
             for milestone in milestones(self._settings, self.task.num_envs):
                 if milestone.iteration >= self.runner.iteration and any(self._members.active):
                     self._reach(milestone)
             self._end()
         except Interrupted:
             self._end()
+            raise
+        except Exception as error:
+            # In a compiled call anything may have gone half way; an environment fails before it.
+            if not self._advancing or isinstance(error, RunError):
+                for each in self.callbacks:
+                    each.on_failure(self.position)
             raise
         finally:
             self._evaluator.close()
@@ -102,7 +118,9 @@ class TrainingLoop:
         self.runner.set_active(self._members.active)
         while self.runner.iteration < until:
             iterations = self._iterations(until)
+            self._advancing = True
             self.runner.advance(iterations, self.position.fresh)
+            self._advancing = False
             self._pace.took(iterations)
             self.position = self.position._replace(fresh=False)
             self.poll()
@@ -141,6 +159,9 @@ class TrainingLoop:
 
     def _evaluate(self, step: int) -> list[Evaluation]:
         final, active = step >= self._settings.total_steps, self._members.active
+        if final:
+            for each in self.callbacks:
+                each.before_last_evaluation(self.position)
         before = self.evaluations or [UNSEEN] * len(active)
         made = self._run_episodes(step, final, active)
         self.evaluations = [new if on else old for on, new, old in zip(active, made, before, strict=True)]
@@ -156,9 +177,13 @@ class TrainingLoop:
             self.poll()
             return self.runner.policy(obs)
 
+        episodes = settings.final_episodes if final else settings.episodes
         try:
-            return self._evaluator.run(policy, settings.final_episodes if final else settings.episodes, step, active)
-        except RunError as error:
+            if self._both:
+                return self._evaluator.run(policy, episodes, step, active)
+            with self.runner.without_environments(), contextlib.closing(self._evaluator):
+                return self._evaluator.run(policy, episodes, step, active)
+        except (RunError, ConfigError) as error:
             raise RunError(f"in the evaluation at step {step}, {error}") from (error.__cause__ or error)
 
     def poll(self) -> None:

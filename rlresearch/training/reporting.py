@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,11 @@ import numpy as np
 from rlresearch.evaluation.video import Recorder
 from rlresearch.loggers.base import Logger
 from rlresearch.runners.runner import Runner
-from rlresearch.training.callbacks import Callback, EvaluationResult, Members
+from rlresearch.storage.run_directory import RunDirectory
+from rlresearch.training.callbacks import Callback, EvaluationResult, LoopPosition, Members
 from rlresearch.training.settings import EvalSettings
+
+_log = logging.getLogger("rlresearch")
 
 
 class LoggerCallback(Callback):
@@ -54,6 +58,28 @@ class VideoCallback(Callback):
         """Records the first episodes, if this evaluation gets a video."""
         if self._settings.shows(result.step, result.final):
             self._recorder.record(result.step, result.episodes, result.active)
+
+
+class ReplayCallback(Callback):
+    """Says, once, that the run may not come out the same when it is repeated or resumed. directories: one a member."""
+
+    def __init__(self, runner: Runner, environment: str, directories: Sequence[RunDirectory]) -> None:
+        self._runner, self._environment, self._directories = runner, environment, directories
+        self._told = False
+
+    def after_call(self, position: LoopPosition) -> bool:
+        """Looks at what the runner has found."""
+        finding = None if self._told else self._runner.finding
+        if finding is None:
+            return False
+        self._told = True
+        _log.warning("%s", finding.message)
+        for directory in self._directories:
+            before = directory.recorded()
+            directory.record(warnings=[*(before.get("warnings") or []), finding.message])
+            if finding.kind != "long_episode" and before.get("nondeterminism") is None:
+                directory.record(nondeterminism={"environment": self._environment, **finding._asdict()})
+        return True
 
 
 class SelectionCallback(Callback):

@@ -66,8 +66,9 @@ class StoredRun:
 
 
 class ResumePoint(NamedTuple):
-    """The point at which a run resumes. loaded: its checkpoint, None for the beginning. damaged: newer checkpoints that
-    cannot be used, with the reasons. changed: [before, now] by dotted key.
+    """The point at which a run resumes. loaded: its checkpoint, None for the beginning. damaged: newer checkpoints
+    that cannot be used, with the reasons. changed: [before, now] by dotted key. offer: what else the user
+    may do, if anything.
     """
 
     stored: StoredRun
@@ -75,6 +76,7 @@ class ResumePoint(NamedTuple):
     loaded: Checkpoint | None
     damaged: dict[str, str]
     changed: dict[str, list[Any]]
+    offer: str = ""
 
 
 def load_resume_point(path: str, changes: Sequence[Change], packages: Sequence[str]) -> tuple[Plan, ResumePoint]:
@@ -84,13 +86,16 @@ def load_resume_point(path: str, changes: Sequence[Change], packages: Sequence[s
     config |= {"runs_dir": str(stored.home.parent), "packages": list(packages)}
     _check_writable(path, stored)
     made = plan(config, ["rlresearch", *packages], begins=False)
-    loaded, damaged = checkpoint.newest(stored.home)
+    fresh = made.checkpoint.episodes == "fresh" or not made.task.reseed
+    loaded, damaged = checkpoint.newest(stored.home, exact=not fresh)
+    newer = [name for name in checkpoint.names(stored.home) if loaded is None or name > loaded.path.name]
+    offer = _offer(path, made, loaded, [name for name in newer if name not in damaged])
     if loaded is None and damaged:
         name, why = next(iter(damaged.items()))
         every = f"all {len(damaged)} checkpoints are" if len(damaged) > 1 else "the only checkpoint is"
         raise ConfigError(f"resume={format_value(path)}: {every} damaged, nothing was changed: {name}: {why}")
     _check_fit(path, stored, made, loaded)
-    return made, ResumePoint(stored, config, loaded, damaged, changed)
+    return made, ResumePoint(stored, config, loaded, damaged, changed, offer)
 
 
 def _check_writable(path: str, stored: StoredRun) -> None:
@@ -245,6 +250,20 @@ def _set(config: dict[str, Any], key: str, value: Any) -> None:
     for name in path:
         config = config[name]
     config[last] = value
+
+
+def _offer(path: str, made: Plan, loaded: Checkpoint | None, newer: Sequence[str]) -> str:
+    """What is said where there are `newer` checkpoints, from which only other episodes can be gone on with.
+
+    ConfigError where there is no other checkpoint.
+    """
+    if not newer:
+        return ""
+    why = f"environment '{made.task.id}' cannot be brought back to step {int(newer[0].partition('.')[0])}"
+    offer = "checkpoint.episodes=fresh goes on from there with new episodes"
+    if loaded is None:
+        raise ConfigError(f"resume={format_value(path)}: {why}, its newest checkpoint; {offer}.")
+    return f"{why}; the run goes on from step {loaded.about.step}. {offer}"
 
 
 def _check_fit(path: str, stored: StoredRun, made: Plan, loaded: Checkpoint | None) -> None:

@@ -17,7 +17,7 @@ from rlresearch.loggers.composite import CompositeLogger
 from rlresearch.loggers.console import Display
 from rlresearch.loggers.file_logger import FileLogger
 from rlresearch.loggers.wandb.supervisor import WandbProcess, start_wandb
-from rlresearch.runners import Population
+from rlresearch.runners import Host, Population
 from rlresearch.runners.runner import Runner
 from rlresearch.runtime import devices, watchdog
 from rlresearch.runtime.signals import SignalHandler
@@ -169,7 +169,7 @@ class Run:
         from rlresearch.training.checkpointing import Checkpointer, CheckpointFacts
         from rlresearch.training.finite_check import FiniteCheck
         from rlresearch.training.loop import LoopStart
-        from rlresearch.training.reporting import LoggerCallback, SelectionCallback, VideoCallback
+        from rlresearch.training.reporting import LoggerCallback, ReplayCallback, SelectionCallback, VideoCallback
 
         plan, outcome, paths = self.plan, self._outcome, [each.path for each in self.directories]
         finite_check = FiniteCheck(runner, None if outcome.failures is None else outcome.failures.end)
@@ -182,10 +182,13 @@ class Run:
         start = LoopStart()
         if self._checkpoint is not None:
             start = LoopStart(checkpointer.resume(self._checkpoint), self._evaluations_before())
+            if checkpointer.fresh_episodes:
+                run_directories.note_fresh_episodes(self.directories[0])
         elif self._init_from is not None:
             checkpointer.save_first()
         callbacks = [
             SignalCheck(check),
+            ReplayCallback(runner, plan.task.id, self.directories) if isinstance(plan.runner, Host) else None,
             finite_check,
             learnability.StandstillCheck(runner, plan.trainer, plan.settings.total_steps, self._warn),
             VideoCallback(Recorder(plan.task, paths, check), plan.eval),

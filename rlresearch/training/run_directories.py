@@ -70,6 +70,8 @@ def reopen(resumption: ResumePoint, request: RunRequest, directories: list[RunDi
     for name, reason in resumption.damaged.items():
         _log.warning("checkpoint %s is damaged: %s; it is set aside", name, reason)
         checkpoint.set_aside(resumption.stored.home, name)
+    if resumption.offer:
+        _log.warning(resumption.offer)
     _record_resume(resumption, request, [each for each in directories if each.path not in failed])
     if resumption.changed:
         _write_changes(resumption, directories)
@@ -80,6 +82,12 @@ def reopen(resumption: ResumePoint, request: RunRequest, directories: list[RunDi
         times.get("wall_time_s", 0.0),
         [own if same_rows else {**own, "metrics": []} for own in cut],
     )
+
+
+def note_fresh_episodes(directory: RunDirectory) -> None:
+    """Says in the newest entry of `resumes` that the run went on with other episodes than those that ran."""
+    *before, newest = directory.recorded()["resumes"]
+    directory.record(resumes=[*before, newest | {"fresh_episodes": True}])
 
 
 def trials_of(request: RunRequest, members: int, resumed: bool = False) -> Sequence[Mapping[str, Any] | None]:

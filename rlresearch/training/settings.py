@@ -34,7 +34,8 @@ class EvalSettings:
     """every_steps: transitions between evaluations, None for only one at the end. episodes: of each evaluation.
     final_episodes: of the last evaluation. video_every: N for a video of the first episode of every Nth evaluation and
     of the last one, None for no videos. workers: the most processes that step environments at a time, None for one per
-    core with Gymnasium's own environments, else one.
+    core with Gymnasium's own environments, else one. copies: the most environments at a time, None for as many as share
+    a call's cost. max_episode_steps: the steps after which an episode ends, None for the environment's own limit alone.
     """
 
     every_steps: Annotated[int, at.Gt(0)] | None = 5_000
@@ -42,6 +43,8 @@ class EvalSettings:
     final_episodes: Annotated[int, at.Gt(0)] = 100
     video_every: Annotated[int, at.Gt(0)] | None = None
     workers: Annotated[int, at.Gt(0)] | None = None
+    copies: Annotated[int, at.Gt(0)] | None = None
+    max_episode_steps: Annotated[int, at.Gt(0)] | None = None
 
     def shows(self, step: int, final: bool) -> bool:
         """Returns whether the evaluation at a step gets a video."""
@@ -67,7 +70,8 @@ class CheckpointSettings:
     """every_steps: transitions between planned checkpoints, None for never. every_minutes: the most minutes between
     two checkpoints, None for no limit. keep_last: how many of the newest stay, 0 for no checkpoints at all. keep_best:
     whether the checkpoint of the best evaluation stays too. keep_every: N to keep every Nth planned checkpoint too.
-    if_it_fails: whether the run continues or stops when a checkpoint cannot be saved.
+    if_it_fails: whether the run continues or stops when a checkpoint cannot be saved. episodes: how a resumed run gets
+    back into episodes of Gymnasium environments: `replay` repeats their actions, `fresh` begins others.
     """
 
     every_steps: Annotated[int, at.Gt(0)] | None = None
@@ -76,3 +80,4 @@ class CheckpointSettings:
     keep_best: bool = True
     keep_every: Annotated[int, at.Gt(0)] | None = None
     if_it_fails: Literal["continue", "stop"] = "continue"
+    episodes: Literal["replay", "fresh"] = "replay"

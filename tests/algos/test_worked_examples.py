@@ -12,8 +12,8 @@ from rlresearch import networks, noise, ops, optim, rng
 from rlresearch.algos.ddpg import DDPG
 from rlresearch.config.compose import compose
 from rlresearch.envs import bandits
+from rlresearch.envs.checked import CheckedEnv
 from rlresearch.envs.device import DeviceEnv
-from rlresearch.envs.host import CheckedEnv
 from rlresearch.envs.pendulum import PendulumState
 from rlresearch.runners.population import PopulationRunner
 from rlresearch.training.experiment import plan

@@ -4,6 +4,7 @@ import importlib.util
 import json
 from types import SimpleNamespace
 
+import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -42,7 +43,7 @@ CASES = {
 def test_a_policy_in_onnx_acts_as_the_stored_one(algo, stored, tmp_path, capsys):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("tf2onnx")
-    overrides, width, own_units = CASES[algo]
+    overrides, width, unscale_action = CASES[algo]
     policy = stored(*overrides, algo=algo)
     assert export.main(["RUN", str(tmp_path / "policy"), "--format=onnx"]) == 0
     session = onnxruntime.InferenceSession(str(tmp_path / "policy" / "policy.onnx"), providers=["CPUExecutionProvider"])
@@ -50,10 +51,38 @@ def test_a_policy_in_onnx_acts_as_the_stored_one(algo, stored, tmp_path, capsys)
     for rows in (1, 9):
         obs = np.random.default_rng(rows).normal(size=(rows, width)).astype(np.float32)
         (action,) = session.run(["action"], {"obs": obs})
-        np.testing.assert_allclose(action, own_units(policy(obs)), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(action, unscale_action(policy(obs)), rtol=1e-5, atol=1e-6)
     assert json.loads((tmp_path / "policy" / "policy.json").read_text())["step"] == 7
     assert sorted(path.name for path in tmp_path.iterdir()) == ["policy"]
     assert "acts as the run did at step 7" in capsys.readouterr().out
+
+
+class Whole(gymnasium.Env):
+    """Takes int8 numbers in two rows."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gymnasium.spaces.Box(-128, 127, (2, 3), np.int8)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.np_random.uniform(-1, 1, 2).astype(np.float32), {}
+
+
+gymnasium.register("Whole-v0", Whole, max_episode_steps=10)
+
+
+@pytest.mark.parametrize("form", ["saved_model", pytest.param("onnx", marks=pytest.mark.slow)])
+def test_integers_are_exported_as_integers_of_the_spaces_type_and_shape(form, stored, tmp_path, capsys):
+    if form == "onnx":
+        pytest.importorskip("onnxruntime"), pytest.importorskip("tf2onnx")
+    stored("env=gym", "env.id=Whole-v0", algo="ddpg")
+    assert export.main(["RUN", str(tmp_path / "policy"), f"--format={form}"]) == 0
+    if form == "saved_model":
+        obs = 1e6 * np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+        act = tf.saved_model.load(str(tmp_path / "policy")).signatures["serving_default"]
+        actions = act(obs=tf.constant(obs))["action"].numpy()
+        assert actions.dtype == np.int8 and actions.shape == (200, 2, 3)
+        assert actions.min() == -128 and actions.max() == 127
 
 
 def test_a_copy_that_acts_differently_is_not_left_there(stored, tmp_path, monkeypatch, capsys):

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from rlresearch.envs.host import CheckedEnv
+from rlresearch.envs.checked import CheckedEnv
 from rlresearch.envs.task import Task
 from rlresearch.errors import RunError
 from rlresearch.evaluation import parallel
@@ -61,6 +61,34 @@ def test_any_number_of_processes_gives_the_same_episodes(workers):
     assert children() == before
 
 
+class OneArrayForAll(Walk):
+    """Its copies write into one array."""
+
+    array = np.zeros(2, np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        self.array[:], info = super().reset(seed=seed)
+        return self.array, info
+
+    def step(self, action):
+        self.array[:], *rest = super().step(action)
+        return self.array, *rest
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_copies_that_write_into_one_array_show_each_its_own(workers):
+    alone = parallel.run(units(6), range(6), policy, 1)
+    made = [CheckedEnv(OneArrayForAll(), "OneArrayForAll-v0") for _ in range(6)]
+    assert parallel.run(made, range(6), policy, workers) == alone
+
+
+def test_an_episode_that_never_ends_is_left_at_the_limit():
+    returns, lengths = parallel.run(units(6), range(6), policy, 2, most_steps=4)
+    whole, long = parallel.run(units(6), range(6), policy, 1)
+    assert lengths == [min(4, each) for each in long] and max(long) > 4 == max(lengths)
+    assert [a == b for a, b in zip(returns, whole)] == [each <= 4 for each in long]
+
+
 def _seed_nine_fails(seed):
     if seed == 9:
         raise ValueError("the walk is over")
@@ -105,7 +133,8 @@ def test_who_is_interrupted_leaves_no_process():
 def test_only_gymnasiums_own_environments_are_forked_unless_it_is_asked_for(monkeypatch):
     gym.register("Walk-v0", entry_point=Walk)
     asked = []
-    monkeypatch.setattr(parallel, "run", lambda units, seeds, policy, workers: asked.append(workers) or ([0.0], [1]))
+    run = lambda units, seeds, policy, workers, most_steps: asked.append(workers) or ([0.0], [1])  # noqa: E731
+    monkeypatch.setattr(parallel, "run", run)
     for task, workers in ((Task("Walk-v0"), None), (Task("Walk-v0"), 3)):
         Evaluator(task, (0,), workers=workers).run(lambda obs: np.zeros((*obs.shape[:2], 1)), 1, 0)
     assert asked == [1, 3]

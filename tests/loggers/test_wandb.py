@@ -1,12 +1,15 @@
 """W&B and TensorBoard have what the run directory has: every row, once, whatever the server did meanwhile."""
 
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -338,6 +341,19 @@ def test_a_process_that_cannot_work_is_a_warning(tmp_path, monkeypatch, caplog, 
     beside.close()
     (record,) = caplog.records
     assert "W&B is not there" in record.getMessage() and "rlresearch-review sync" in record.getMessage()
+
+
+def test_a_process_that_is_killed_is_told_and_costs_nothing_else(tmp_path, caplog):
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    before = set(children.read_text().split())
+    process = WandbProcess([tmp_path], WandbSettings(exit_wait_s=5.0), print)
+    (own,) = set(children.read_text().split()) - before
+    os.kill(int(own), signal.SIGKILL)
+    while (stat := Path(f"/proc/{own}/stat")).exists() and stat.read_text().rpartition(")")[2].split()[0] not in "ZX":
+        time.sleep(0.01)
+    process.close()
+    process.close()
+    assert "W&B is not there: its process ended with code -9" in caplog.text and "sync" in caplog.text
 
 
 def test_the_process_beside_a_run_sends_everything_though_its_parent_was_killed(server, tmp_path):

@@ -69,6 +69,7 @@ class WandbProcess:
         if ending is None:
             return
         assert ending.stdin is not None and ending.stdout is not None
+        early = ending.poll() is not None  # nobody had told it to end
         with contextlib.suppress(OSError):
             ending.stdin.close()
         try:
@@ -82,7 +83,7 @@ class WandbProcess:
         self._listener.join(1.0)
         if not self._listener.is_alive():
             ending.stdout.close()
-        if ending.returncode not in (0, -signal.SIGKILL):
+        if early or ending.returncode not in (0, -signal.SIGKILL):
             self._warn(_GONE, f"its process ended with code {ending.returncode}", self._sync)
 
     def _listen(self, told: IO[bytes]) -> None:
