@@ -74,7 +74,7 @@ class CheckedEnv(gym.Wrapper):
         return self._checked(obs), float(reward), bool(terminated), bool(truncated), info
 
     def replay(self, seed: int, actions: np.ndarray, progress: Callable[[], None] = lambda: None) -> EpisodeLog:
-        """Does an episode over again, up to where its actions end. progress: called after each step."""
+        """Does an episode over again, up to where its actions [T, A] or [T] end. progress: called after each step."""
         log = EpisodeLog(self.reset(seed=seed)[0])
         for action in actions:
             obs, reward, *_ = self.step(action)
@@ -83,7 +83,7 @@ class CheckedEnv(gym.Wrapper):
         return log
 
     def unscale_action(self, action: np.ndarray) -> np.ndarray | int:
-        """The action as the environment takes it."""
+        """The action [A], or int, as the environment takes it. action: float32[A] in [-1, 1], or an int from 0."""
         return self._units.unscale_action(action)
 
     def close(self) -> None:

@@ -57,7 +57,7 @@ BANNED_NAMES = {
     "opened": "open_x",
     "over": "with_state",
     "own": "what it is",
-    "unscale_action": "unscale_action",
+    "own_units": "unscale_action",
     "places": "placement",
     "replay_own": "replay_at_index",
     "shown": "format_value",
