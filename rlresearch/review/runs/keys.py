@@ -10,7 +10,7 @@ from rlresearch.review.runs.reader import Run
 ABOUT = ("configuration", "code", "machine", "result", "origin", "time", "metrics")
 # An entry stands for its key and for all below it.
 _NOT_CONFIGURATION = {
-    "code": ("git", "package_git", "packages", "python", "schema_version", "imported", "nondeterminism"),
+    "code": ("git", "package_git", "packages", "python", "schema_version", "imported", "nondeterminism", "warnings"),
     "machine": ("host", "device"),
     "result": ("name", "status", "reason", "problem", "final", "best", "steps", "duration", "final_evaluation"),
     "origin": ("pid", "command", "overrides", "choices", "population", "sweep", "trial", "resumes", "state_digest"),
