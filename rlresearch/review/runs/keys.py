@@ -10,7 +10,7 @@ from rlresearch.review.runs.reader import Run
 ABOUT = ("configuration", "code", "machine", "result", "origin", "time", "metrics")
 # An entry means its key and all keys below it.
 _NOT_CONFIGURATION = {
-    "code": ("git", "package_git", "packages", "python", "schema_version", "imported", "nondeterminism"),
+    "code": ("git", "package_git", "packages", "python", "schema_version", "imported", "nondeterminism", "warnings"),
     "machine": ("host", "device"),
     "result": ("name", "status", "reason", "problem", "final", "best", "steps", "duration", "final_evaluation"),
     "origin": (
