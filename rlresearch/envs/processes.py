@@ -107,7 +107,7 @@ class ProcessEnvs:
         return self._obs.copy(), np.array(reward, np.float32), np.array(terminated), np.array(truncated)
 
     def replay(self, parts: Sequence[tuple[int, np.ndarray]], at_most_s: float | None = None) -> list[EpisodeLog]:
-        """As in `VectorEnv`, by actions [T, A] or [T]. at_most_s: seconds for all of it, None for however long it goes on."""
+        """As in `VectorEnv`, by actions [T, A] or [T]. at_most_s: seconds for all of it, or None."""
         for place, (seed, actions) in enumerate(parts):
             self._ask(place, _Doing(seed, len(actions)), "replay", (seed, actions))
         return self._answers(range(len(parts)), at_most_s)

@@ -29,7 +29,7 @@ class VectorEnv(Protocol):
         ...
 
     def replay(self, parts: Sequence[tuple[int, np.ndarray]]) -> list[EpisodeLog]:
-        """Does one episode of each copy over again, up to where its actions [T, A] or [T] end. parts: seeds and actions."""
+        """Does one episode of each copy over again. parts: (seed, actions [T, A] or [T]) of each."""
         ...
 
     def close(self) -> None:

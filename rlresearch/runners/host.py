@@ -68,7 +68,7 @@ class HostRunner(Runner):
         return {"action": self._action, **{f"env.{name}": part for name, part in logs._asdict().items()}}
 
     def restore(self, iteration: int, state: TrainState, extra_state: Mapping[str, np.ndarray]) -> None:
-        """Goes on from a saved state of the same shapes. Errors: RunError where an environment does not come back to its place."""
+        """Goes on from a saved state of the same shapes. RunError where an environment does not come back."""
         if self.fresh_episodes:
             self._left = dict(extra_state)
         else:

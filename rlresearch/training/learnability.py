@@ -134,14 +134,14 @@ CONDITIONS = (
     Condition(
         False,
         lambda run: run.updates and not run.moves["target_every"],
-        "algo.target_every={algo.target_every}: the target network never moves in the {updates} gradient steps from "
-        "step {begin} to {end}.",
+        "algo.target_every={algo.target_every}: the target network never moves; gradient steps from step {begin} to "
+        "{end}: {updates}.",
     ),
     Condition(
         False,
         lambda run: run.updates and not run.moves["policy_delay"],
-        "algo.policy_delay={algo.policy_delay}: the policy never moves in the {updates} gradient steps from step "
-        "{begin} to {end}.",
+        "algo.policy_delay={algo.policy_delay}: the policy never moves; gradient steps from step {begin} to {end}: "
+        "{updates}.",
     ),
     Condition(
         False,

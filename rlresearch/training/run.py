@@ -118,7 +118,7 @@ class Run:
             f"runner {runner}, device {settings.device}, seed {settings.seed}, {settings.total_steps:,} steps",
         ]
         if request.tuned:
-            values = ", ".join(f"{key}={value}" for key, value in request.tuned.items())
+            values = ", ".join(f"{key}={'null' if value is None else value}" for key, value in request.tuned.items())
             title.append(f"tuned settings {request.tuned_name}: {values} (tuned=none switches them off)")
         self.display.start(title, settings.total_steps, loaded.about.step if loaded else 0)
 

@@ -89,8 +89,8 @@ def test_a_run_that_learns_is_not_refused(command):
 
 
 WARNED = {
-    "algo=dqn env=cartpole total_steps=1249": "the target network never moves in the 249 gradient",
-    "algo=td3 algo.policy_delay=5000 total_steps=5000": "algo.policy_delay=5000: the policy never moves in the 4900",
+    "algo=dqn env=cartpole total_steps=1249": "never moves; gradient steps from step 0 to 1249: 249.",
+    "algo=td3 algo.policy_delay=5000 total_steps=5000": "the policy never moves; gradient steps from",
     "algo=dqn env=cartpole buffer.n_step=4 env.num_envs=32 buffer.capacity=500": "19% of the rows have fewer than",
     "algo=dqn env=cartpole noise.schedule.begin=30000": "noise.schedule: is the same from step 0 to 20000",
     "algo=ddpg network.critic.output_activation=tanh": "the network's values stay",
@@ -237,7 +237,5 @@ def test_a_warning_of_a_new_run_is_kept_in_its_record(tmp_path, capsys):
     words = [word for word in words if not word.startswith(("algo", "schedule"))]
     _, record, _ = ran(tmp_path, "algo=dqn", "env=cartpole", "network.q.hidden=[4]", *words, "algo.learning_starts=32")
     (sentence,) = record["warnings"]
-    assert sentence == (
-        "algo.target_every=250: the target network never moves in the 32 gradient steps from step 0 to 64."
-    )
+    assert sentence == ("algo.target_every=250: the target network never moves; gradient steps from step 0 to 64: 32.")
     assert f"warning: {sentence}" in capsys.readouterr().out
