@@ -9,7 +9,7 @@ Shapes: N environments.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import tensorflow as tf
 
@@ -18,9 +18,9 @@ from rlresearch.types import EnvSpec, StepResult, TimeStep, Tree
 
 
 class Moments(NamedTuple):
-    """count: float32 scalar. mean, m2: float32[...], the mean and the sum of squared distances from it.
+    """count: a scalar. mean, m2: [...], the mean and the sum of squared distances from it. All float64, as they grow.
 
-    A float32 count stays at 2**24: one more row would change the mean by less than its rounding error.
+    In float32, which runs before version 0.2 have, the count stays at 2**24 while m2 grows on.
     """
 
     count: tf.Tensor
@@ -31,8 +31,8 @@ class Moments(NamedTuple):
 class RunningState(NamedTuple):
     """observations, returns: the statistics in use. pending_...: statistics since the last `commit`.
 
-    Each is `Moments`, or () where it is not normalized. run_return: float32[N], the discounted sum of the rewards
-    of each environment's episode so far. Field names are the checkpoint format.
+    Each is `Moments`, or () where it is not normalized. run_return: float64[N], the discounted sum of the rewards
+    of each environment's episode so far. Field names and types are the checkpoint format.
     """
 
     observations: Tree
@@ -92,27 +92,29 @@ class Running:
 
     As Gymnasium's NormalizeObservation and NormalizeReward. obs, reward: whether to normalize each of the two. clip:
     the largest absolute value of either. Without statistics of two rows nothing changes. Rewards are not shifted, so
-    they keep their sign.
+    they keep their sign. precision: of the statistics; `float32` is for runs that an earlier version stored.
     """
 
     obs: bool = True
     reward: bool = True
     clip: PositiveFloat = 10.0
+    precision: Literal["float64", "float32"] = "float64"
 
     def init(self, spec: EnvSpec) -> RunningState:
         """The state without statistics, for N = `spec.num_envs` environments."""
-        observations = no_moments(spec.observation_space.shape) if self.obs else ()
-        returns = no_moments(()) if self.reward else ()
-        return RunningState(observations, observations, returns, returns, tf.zeros(spec.num_envs))
+        observations = no_moments(spec.observation_space.shape, self.precision) if self.obs else ()
+        returns = no_moments((), self.precision) if self.reward else ()
+        return RunningState(observations, observations, returns, returns, tf.zeros(spec.num_envs, self.precision))
 
     def accumulate(self, state: RunningState, timestep: TimeStep, result: StepResult, gamma: Any) -> RunningState:
         """The state with observations [N, ...] and returns [N] pending too. gamma: number or float32 scalar."""
         if self.obs:
-            pending = merge(state.pending_observations, moments_of(timestep.obs))
+            pending = merge(state.pending_observations, moments_of(timestep.obs, self.precision))
             state = state._replace(pending_observations=pending)
         if self.reward:
-            run_return = gamma * state.run_return + result.reward
-            pending = merge(state.pending_returns, moments_of(run_return))
+            gamma = tf.cast(tf.cast(gamma, tf.float32), self.precision)  # as a member's own tensor
+            run_return = gamma * state.run_return + tf.cast(result.reward, self.precision)
+            pending = merge(state.pending_returns, moments_of(run_return, self.precision))
             ended = tf.logical_or(result.terminated, result.truncated)
             run_return = tf.where(ended, tf.zeros_like(run_return), run_return)
             state = state._replace(pending_returns=pending, run_return=run_return)
@@ -134,7 +136,12 @@ class Running:
         """Normalized observations float32[..., *shape]."""
         if not self.obs:
             return obs
-        return self._scaled(obs, obs - state.observations.mean, state.observations)
+        # The mean as two float32, the second being what the first leaves: an observation is as near to the mean as
+        # it is in float64, and the batches stay in float32.
+        mean = state.observations.mean
+        high = tf.cast(mean, tf.float32)
+        low = tf.cast(mean - tf.cast(high, mean.dtype), tf.float32)
+        return self._scaled(obs, (obs - high) - low, state.observations)
 
     def rewards(self, state: RunningState, reward: tf.Tensor) -> tf.Tensor:
         """Normalized rewards float32[...]."""
@@ -143,23 +150,25 @@ class Running:
         return self._scaled(reward, reward, state.returns)
 
     def _scaled(self, raw: tf.Tensor, shifted: tf.Tensor, moments: Moments) -> tf.Tensor:
-        scaled = tf.clip_by_value(shifted / deviation(moments), -self.clip, self.clip)
+        scaled = tf.clip_by_value(shifted / tf.cast(deviation(moments), tf.float32), -self.clip, self.clip)
         return tf.where(moments.count < 2.0, raw, scaled)
 
 
-def no_moments(shape: tuple[int, ...]) -> Moments:
-    """The moments float32[shape] of no rows."""
-    return Moments(tf.constant(0.0), tf.zeros(shape), tf.zeros(shape))
+def no_moments(shape: tuple[int, ...], dtype: str = "float64") -> Moments:
+    """The moments [shape] of no rows."""
+    return Moments(tf.zeros((), dtype), tf.zeros(shape, dtype), tf.zeros(shape, dtype))
 
 
-def moments_of(rows: tf.Tensor) -> Moments:
-    """The moments float32[...] of rows [N, ...], over the leading axis."""
-    mean = tf.reduce_mean(rows, axis=0)
-    return Moments(tf.constant(float(rows.shape[0])), mean, tf.reduce_sum(tf.square(rows - mean), axis=0))
+def moments_of(rows: tf.Tensor, dtype: str = "float64") -> Moments:
+    """The moments [...] of rows [N, ...], over the leading axis."""
+    wide = tf.cast(rows, dtype)
+    shifted = wide - wide[0]  # so that rows which are all equal have exactly their mean, and no deviation
+    mean = tf.reduce_mean(shifted, axis=0)
+    return Moments(tf.constant(rows.shape[0], dtype), wide[0] + mean, tf.reduce_sum(tf.square(shifted - mean), axis=0))
 
 
 def merge(a: Moments, b: Moments) -> Moments:
-    """The moments float32[...] of the rows of both (Chan, Golub & LeVeque 1979)."""
+    """The moments [...] of the rows of both (Chan, Golub & LeVeque 1979)."""
     count = a.count + b.count
     safe = tf.maximum(count, 1.0)
     shift = b.mean - a.mean
@@ -168,7 +177,7 @@ def merge(a: Moments, b: Moments) -> Moments:
 
 
 def deviation(moments: Moments) -> tf.Tensor:
-    """The standard deviation float32[...]; 1e-8 is added to the variance, so it is never 0."""
+    """The standard deviation [...]; 1e-8 is added to the variance, so it is never 0."""
     return tf.sqrt(moments.m2 / tf.maximum(moments.count, 1.0) + 1e-8)
 
 

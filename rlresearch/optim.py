@@ -22,6 +22,8 @@ Differences from Keras:
 2. Clipping by value and by norm can be combined, and a gradient inside the bounds is not touched by a bit.
 3. `l2` and `weight_decay` reach kernels only.
 4. The centered variance of RMSProp is kept from falling below 0 by rounding.
+
+The defaults here are Keras'. Its epsilon of Adam, 1e-7, is not the paper's 1e-8. `conf/optimizer` has its own values.
 """
 
 from __future__ import annotations

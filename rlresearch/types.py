@@ -147,6 +147,8 @@ class Algorithm(Protocol):
     environment. gamma: discount per step. learning_starts: transitions before learning starts. random_start: the
     actions of those are uniform, not the exploring policy's. update_every: iterations (each of `num_envs`
     transitions) between rounds of learning. updates: gradient steps per round. batch_size: B, rows per gradient step.
+
+    An algorithm may have OUTPUTS: of networks by name, the output activations that it can use.
     """
 
     METRICS: dict[str, str]
@@ -197,7 +199,11 @@ class Buffer(Protocol):
         """The store with the rows [N, ...] added; a full store overwrites its oldest rows."""
 
     def sample(self, state: Tree, key: Key, batch_size: int, gamma: Any, progress: Progress) -> Batch:
-        """A batch [B, ...] of B = `batch_size` stored rows. gamma: the discount in sums of several rewards."""
+        """A batch [B, ...] of B = `batch_size` stored rows. gamma: the discount in sums of several rewards.
+
+        It may have one more parameter, `rewards`, a function that maps each reward, such as to its normalized value,
+        before any are summed. Without it the sums are mapped.
+        """
 
     def update_priorities(self, state: Tree, batch: Batch, priority: tf.Tensor | None) -> Tree:
         """The store after a gradient step on `batch`. priority: float32[B] from the algorithm's update, or None."""

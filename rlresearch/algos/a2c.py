@@ -13,6 +13,8 @@ Differences from the paper:
 4. Policy and value share no layers. Gradients are clipped by their norm (the optimizer's `max_grad_norm`).
 5. Continuous actions come from a normal distribution. Its deviations are separate parameters, independent of the
    observation. The algorithm learns from the sampled action; only the environment clips it.
+6. RMSProp has the paper's form, epsilon inside the root, and its decay 0.99. Epsilon, which the paper does not give, is
+   1e-5 as in OpenAI Baselines. (SB3 adds 1e-5 outside the root, which makes steps for small gradients larger.)
 """
 
 from __future__ import annotations

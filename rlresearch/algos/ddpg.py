@@ -60,6 +60,7 @@ class DDPG:
     updates: PositiveInt = 1
 
     LEARNS_FROM: ClassVar[str] = "transitions"
+    OUTPUTS: ClassVar[dict[str, tuple[str, ...]]] = {"actor": ("tanh", "softsign")}
     METRICS: ClassVar[dict[str, str]] = {
         "loss/critic": "mean squared TD error over the batch, in squared units of return",
         "loss/actor": "minus the critic's mean value of the policy's own actions, in units of return",

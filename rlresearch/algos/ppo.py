@@ -16,6 +16,7 @@ Differences from the paper:
 4. Continuous actions come from a normal distribution whose deviations do not depend on the observation (the
    paper's section 6.1). The algorithm learns from the sampled action; only the environment clips it.
 5. Learning rate and `clip` may follow any schedule (the paper: to zero in a straight line, for Atari).
+6. Adam's epsilon is 1e-5 (`optimizer=adam_ppo`), as in the authors' code; the paper names none.
 """
 
 from __future__ import annotations

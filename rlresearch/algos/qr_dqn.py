@@ -13,7 +13,7 @@ Differences from the paper:
 2. The Huber loss is divided by `kappa`, as in the authors' later paper; with their kappa of 1 it is the same.
 3. The target moves by a share `tau` every `target_every` gradient steps; 1 copies, as in the paper.
 4. `double` lets the online network choose the next action; the paper's does not.
-5. Adam's epsilon is the optimizer's own; the paper's is 0.01 / 32.
+5. Adam's epsilon is the optimizer's own; the paper's is 0.01 / 32. The other defaults are DQN's, for small tasks.
 6. The priority of a row, for a prioritized buffer, is its loss.
 """
 

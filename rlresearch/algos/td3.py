@@ -66,6 +66,7 @@ class TD3:
     updates: PositiveInt = 1
 
     LEARNS_FROM: ClassVar[str] = "transitions"
+    OUTPUTS: ClassVar[dict[str, tuple[str, ...]]] = {"actor": ("tanh", "softsign")}
     METRICS: ClassVar[dict[str, str]] = {
         "loss/critic": "mean squared TD error over the batch and both critics, in squared units of return",
         "loss/actor": "minus the first critic's mean value of the learning policy's own actions, in units of return",

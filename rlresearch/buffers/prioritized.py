@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -10,7 +11,7 @@ import tensorflow as tf
 from rlresearch import rng
 from rlresearch.buffer_contract import BufferBytes, GrowingRows
 from rlresearch.buffers import sum_tree
-from rlresearch.buffers.ring import RingState, add_rows, empty_ring, gather_batch, next_indices
+from rlresearch.buffers.ring import RingState, add_rows, empty_ring, gather_batch, next_indices, unchanged
 from rlresearch.ranges import Fraction, PositiveFloat, PositiveInt
 from rlresearch.schedules import Constant, Schedule
 from rlresearch.types import Batch, Key, Progress, Transition
@@ -61,8 +62,16 @@ class Prioritized:
         tree = sum_tree.update(state.tree, indices, new, self.capacity)
         return state._replace(rows=add_rows(state.rows, rows, self.capacity), tree=tree)
 
-    def sample(self, state: PrioritizedState, key: Key, batch_size: int, gamma: Any, progress: Progress) -> Batch:
-        """A batch of B = `batch_size` rows with their importance weights."""
+    def sample(
+        self,
+        state: PrioritizedState,
+        key: Key,
+        batch_size: int,
+        gamma: Any,
+        progress: Progress,
+        rewards: Callable[[tf.Tensor], tf.Tensor] = unchanged,
+    ) -> Batch:
+        """A batch [B, ...] of B = `batch_size` rows with weights. rewards: maps each reward before a sum."""
         stored = tf.minimum(state.rows.added, self.capacity)
         total = sum_tree.total(state.tree)
         fine, coarse = tf.unstack(tf.cast(rng.uniform(key, (2, batch_size)), tf.float64))
@@ -73,7 +82,8 @@ class Prioritized:
         exponent = tf.minimum(self.beta * self.schedule(progress), 1.0)
         weight = tf.pow(tf.cast(stored, tf.float64) * probability, -tf.cast(exponent, tf.float64))
         weight = tf.cast(weight / tf.reduce_max(weight), tf.float32)
-        return gather_batch(state.rows, indices, self.capacity, self.n_step, gamma, progress)._replace(weight=weight)
+        batch = gather_batch(state.rows, indices, self.capacity, self.n_step, gamma, progress, rewards)
+        return batch._replace(weight=weight)
 
     def append_only(self, state: PrioritizedState) -> dict[str, GrowingRows]:
         """The rows [capacity, width], without their priorities."""

@@ -5,6 +5,7 @@ Shapes: B rows of a batch, N environments. A row's index is its position in the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -52,17 +53,29 @@ def next_indices(state: RingState, count: int, capacity: int) -> tf.Tensor:
     return tf.cast((state.added + tf.range(count, dtype=tf.int64)) % capacity, tf.int32)
 
 
+def unchanged(reward: tf.Tensor) -> tf.Tensor:
+    """The rewards as they are stored, of any shape."""
+    return reward
+
+
 def gather_batch(
-    state: RingState, indices: tf.Tensor, capacity: int, n_step: int, gamma: Any, progress: Progress
+    state: RingState,
+    indices: tf.Tensor,
+    capacity: int,
+    n_step: int,
+    gamma: Any,
+    progress: Progress,
+    rewards: Callable[[tf.Tensor], tf.Tensor] = unchanged,
 ) -> Batch:
     """The batch of B rows at `indices` (integers [B]), each with the rewards of up to `n_step` steps from there on.
 
-    gamma: discount per step in these sums.
+    gamma: discount per step in these sums. rewards: maps each reward before it is summed.
     """
     first = tf.cast(indices, tf.int32)
     if n_step == 1:
         batch = unpack(_gather(state, indices, progress), state.row)
         ones = tf.ones(indices.shape)
+        batch = batch._replace(reward=rewards(batch.reward))
         return Batch(**batch._asdict(), steps=ones, weight=ones, indices=first)
     # A row's number counts the rows added before it. k steps later is k * stride rows later, if already added.
     index = tf.cast(indices, tf.int64)
@@ -72,7 +85,7 @@ def gather_batch(
     window_indices = tf.cast(tf.reshape(numbers % capacity, (-1,)), tf.int32)
     rows = unpack(_gather(state, window_indices, progress), state.row)
     window = tf.nest.map_structure(lambda leaf: tf.reshape(leaf, (indices.shape[0], n_step, *leaf.shape[1:])), rows)
-    reward, steps = ops.n_step_return(window.reward, window.terminated, window.truncated, stored, gamma)
+    reward, steps = ops.n_step_return(rewards(window.reward), window.terminated, window.truncated, stored, gamma)
     last = tf.cast(steps, tf.int32) - 1
     at_last = lambda leaf: tf.gather(leaf, last, axis=1, batch_dims=1)  # noqa: E731
     return Batch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,7 +10,7 @@ import tensorflow as tf
 
 from rlresearch import rng
 from rlresearch.buffer_contract import BufferBytes, GrowingRows
-from rlresearch.buffers.ring import RingState, add_rows, empty_ring, gather_batch
+from rlresearch.buffers.ring import RingState, add_rows, empty_ring, gather_batch, unchanged
 from rlresearch.ranges import PositiveInt
 from rlresearch.types import Batch, Key, Progress, Transition
 
@@ -35,10 +36,18 @@ class Uniform:
         """The ring with the rows [N, ...] added."""
         return add_rows(state, rows, self.capacity)
 
-    def sample(self, state: RingState, key: Key, batch_size: int, gamma: Any, progress: Progress) -> Batch:
-        """A batch of B = `batch_size` rows; the weights are 1."""
+    def sample(
+        self,
+        state: RingState,
+        key: Key,
+        batch_size: int,
+        gamma: Any,
+        progress: Progress,
+        rewards: Callable[[tf.Tensor], tf.Tensor] = unchanged,
+    ) -> Batch:
+        """A batch [B, ...] of B = `batch_size` rows; its weights are 1. rewards: maps each reward before a sum."""
         indices = rng.randint(key, (batch_size,), tf.minimum(state.added, self.capacity))
-        return gather_batch(state, indices, self.capacity, self.n_step, gamma, progress)
+        return gather_batch(state, indices, self.capacity, self.n_step, gamma, progress, rewards)
 
     def append_only(self, state: RingState) -> dict[str, GrowingRows]:
         """All rows [capacity, width]: they only grow."""

@@ -18,7 +18,10 @@ Mode = Literal["show", "resume", "sweep", "train"]
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """The options and overrides of a command. ConfigError on a wrong option."""
+    """The options and overrides of a command, and its `mode`. ConfigError on a wrong option.
+
+    mode: "show" prints what exists; "resume" continues a run, a sweep or a search; "sweep" and "train" start them.
+    """
     parser = get_args_parser()
     parser.allow_abbrev = False  # --multi is a typo, and must not start a sweep
     # argparse's own `error` would print the usage and leave; Hydra makes the parser, so it has no class of ours.
@@ -42,16 +45,12 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         )
     if arguments.resolve and not (arguments.cfg or arguments.help):
         raise ConfigError("--resolve: says how --cfg and --help show settings; it goes with these alone.")
-    return arguments
-
-
-def mode_of(arguments: argparse.Namespace) -> Mode:
-    """What the command does. show: print what exists; resume: continue a run, sweep or search; sweep or train."""
-    if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion:
-        return "show"
+    arguments.mode = "sweep" if arguments.multirun else "train"
     if any(_RESUMES.fullmatch(each) for each in arguments.overrides):
-        return "resume"
-    return "sweep" if arguments.multirun else "train"
+        arguments.mode = "resume"
+    if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion:
+        arguments.mode = "show"
+    return arguments
 
 
 def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlresearch import __version__
 from rlresearch.cli import hydra_commands
-from rlresearch.cli.arguments import Mode, mode_of, parse_arguments
+from rlresearch.cli.arguments import Mode, parse_arguments
 from rlresearch.cli.resume import resume_all
 from rlresearch.cli.train import train
 from rlresearch.config import hydra_messages
@@ -49,7 +49,7 @@ def _run(argv: Sequence[str]) -> int:
     if arguments.config_dir is not None and (folder := os.path.abspath(arguments.config_dir)) not in sys.path:
         sys.path.insert(0, folder)  # a user's own components lie beside their YAML
     try:
-        COMMANDS[mode_of(arguments)](arguments, argv)
+        COMMANDS[arguments.mode](arguments, argv)
         return 0
     except (HydraException, OmegaConfBaseException) as error:
         raise hydra_messages.explain_hydra_failure(error, argv) from error

@@ -86,8 +86,8 @@ class CheckedEnv(gym.Wrapper):
             raise self._failed("raised", error) from error
         finally:
             heartbeat.leave()
-        if not _is_finite_number(reward):
-            raise self._failed(f"returned reward {reward!r}, expected one finite number")
+        if (expected := _unlike_reward(reward)) is not None:
+            raise self._failed(f"returned reward {reward!r}, expected {expected}")
         if not (isinstance(terminated, _FLAGS) and isinstance(truncated, _FLAGS)):
             told = f"terminated {terminated!r} and truncated {truncated!r}"
             raise self._failed(f"returned {told}, expected true or false")
@@ -130,14 +130,20 @@ class CheckedEnv(gym.Wrapper):
 
 
 _FLAGS = (bool, np.bool_, int, np.integer)
+_LARGEST = float(np.finfo(np.float32).max)
 _FEW = 16  # numbers that Python looks at sooner than NumPy begins
 
 
-def _is_finite_number(value: Any) -> bool:
+def _unlike_reward(value: Any) -> str | None:
+    """What was expected in place of a value that is no reward; None where it is one, also once it is a float32."""
     try:
-        return math.isfinite(value) and (isinstance(value, float) or np.ndim(value) == 0)
-    except TypeError:  # text, None, a vector
-        return False
+        if -_LARGEST <= value <= _LARGEST and (isinstance(value, float) or np.ndim(value) == 0):
+            return None
+        if np.ndim(value) == 0 and -math.inf < value < math.inf:
+            return f"a number that float32 holds, at most {_LARGEST:.1e} in size"
+    except (TypeError, ValueError):  # text, None, a complex number, a vector
+        pass
+    return "one finite number"
 
 
 class SyncEnvs:

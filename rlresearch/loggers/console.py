@@ -56,7 +56,12 @@ class Display(Logger):
             allowed = ", ".join(CONSOLES)
             raise ConfigError(f"console is '{console}', not one of {allowed}{did_you_mean(console, CONSOLES)}.")
         self._stream = sys.stdout if stream is None else stream
-        self.kind = _suited(self._stream) if console == "auto" else console
+        self.kind = console
+        if console == "auto":
+            self.kind = "plain"
+            with contextlib.suppress(AttributeError, ValueError):  # the stream is not a file, or it is closed
+                if self._stream.isatty() and os.environ.get("TERM") != "dumb":
+                    self.kind = "live"
         self._progress = Progress(clock)
         self._every_s = every_s
         self._printed_at = clock()
@@ -304,13 +309,6 @@ def _reason(reason: Any) -> str:
     where = [f"{name} {reason[name]}" for name in ("environment", "step") if reason.get(name) is not None]
     parts = [reason.get("kind"), ", ".join(where), reason.get("error")]
     return _CONTROL.sub(" ", " ".join(": ".join(str(part) for part in parts if part).split()))
-
-
-def _suited(stream: TextIO) -> str:
-    with contextlib.suppress(AttributeError, ValueError):  # the stream is not a file, or it is closed
-        if stream.isatty() and os.environ.get("TERM") != "dumb":
-            return "live"
-    return "plain"
 
 
 def _rich_console(stream: TextIO, width: int | None) -> Console:

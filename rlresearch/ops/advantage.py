@@ -59,9 +59,13 @@ def rollout_advantage(
 
 
 def standardized(x: tf.Tensor) -> tf.Tensor:
-    """(x - mean) / deviation, float32[B]; 0 where all rows are equal."""
-    centered = x - tf.reduce_mean(x)
-    return centered / (tf.sqrt(tf.reduce_mean(tf.square(centered))) + 1e-8)
+    """(x - mean) / deviation, float32[B], of whatever size the numbers are; 0 where all rows are equal."""
+    wide = tf.cast(x, tf.float64)
+    # Less the first row: the mean of equal numbers need not be that number, and its rounding error would be scaled up.
+    shifted = wide - wide[0]
+    centered = shifted - tf.reduce_mean(shifted)
+    deviation = tf.sqrt(tf.reduce_mean(tf.square(centered)))
+    return tf.cast(tf.math.divide_no_nan(centered, deviation), tf.float32)
 
 
 def clipped_objective(ratio: tf.Tensor, advantage: tf.Tensor, clip: tf.Tensor | float) -> tf.Tensor:

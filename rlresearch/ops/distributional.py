@@ -17,8 +17,10 @@ def categorical_projection(locations: tf.Tensor, probabilities: tf.Tensor, suppo
     end goes to that end. This is the projection of Bellemare, Dabney & Munos 2017,
     https://arxiv.org/abs/1707.06887, equation 7. Sums stay the same, and so do means inside the support.
     """
-    within = tf.clip_by_value(locations, support[0], support[-1])
-    distance = tf.abs(within[:, :, None] - support) / (support[1] - support[0])
+    low, high, last = support[0], support[-1], support.shape[0] - 1
+    # In atoms from the first one: a difference of whole numbers is exact, that of two returns far from 0 is not.
+    position = (tf.clip_by_value(locations, low, high) - low) / ((high - low) / last)
+    distance = tf.abs(tf.minimum(position, last)[:, :, None] - tf.range(last + 1, dtype=tf.float32))
     return tf.reduce_sum(probabilities[:, :, None] * tf.maximum(1.0 - distance, 0.0), axis=1)
 
 

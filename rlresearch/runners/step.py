@@ -10,7 +10,10 @@ A runner steps the environment between `act` and `collect`: a compiled one (`dev
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import tensorflow as tf
@@ -162,25 +165,35 @@ class TrainingStep:
         progress = self.progress(state, iteration)
         before = progress.update - self.algo.updates  # `iteration` includes this round
         progress = progress._replace(update=before + tf.cast(i, tf.int64))
-        batch = self.buffer.sample(state.buffer, sample_key, self.algo.batch_size, self.algo.gamma, progress)
-        batch = self._normalized(state, batch)
+        batch = self._sampled(state, sample_key, progress)
         algo, metrics, priority = self.algo.update(state.algo, batch, update_key, progress)
         buffer = self.buffer.update_priorities(state.buffer, batch, priority)
         return state._replace(algo=algo, buffer=buffer, totals=add_metrics(state.totals, metrics))
 
-    def _normalized(self, state: TrainState, batch: Batch) -> Batch:
-        """The batch with normalized observations and rewards; the buffer stores raw ones."""
+    def _sampled(self, state: TrainState, key: Key, progress: Progress) -> Batch:
+        """A batch with normalized observations and rewards; the buffer stores raw ones."""
+        sample: Callable[..., Batch] = self.buffer.sample
+        rewards = partial(self.normalizer.rewards, state.normalizer)
+        arguments = state.buffer, key, self.algo.batch_size, self.algo.gamma, progress
+        if "rewards" in inspect.signature(sample).parameters:
+            batch = sample(*arguments, rewards=rewards)  # each reward by itself, before several are summed
+        else:
+            batch = sample(*arguments)
+            batch = batch._replace(reward=rewards(batch.reward))
         return batch._replace(
             obs=self.normalizer.observations(state.normalizer, batch.obs),
             next_obs=self.normalizer.observations(state.normalizer, batch.next_obs),
-            reward=self.normalizer.rewards(state.normalizer, batch.reward),
         )
 
     def progress(self, state: TrainState, iteration: tf.Tensor) -> Progress:
         """What schedules see at this iteration, int64 scalar."""
+        updates = tf.maximum(self.updates_by(iteration), 0)
+        return Progress(iteration * self.algo.spec.num_envs, state.episodes.finished, updates)
+
+    def updates_by(self, iteration: tf.Tensor) -> tf.Tensor:
+        """Gradient steps in so many iterations, int64 scalars or Python's; below 0 before learning starts."""
         every = self.algo.update_every
-        rounds = tf.maximum(iteration // every - self.learning_start_iteration // every, 0)
-        return Progress(iteration * self.algo.spec.num_envs, state.episodes.finished, rounds * self.algo.updates)
+        return (iteration // every - self.learning_start_iteration // every) * self.algo.updates
 
     def _key(self, state: TrainState, iteration: tf.Tensor) -> Key:
         return rng.fold_in(state.key, iteration)

@@ -2,8 +2,8 @@
 
 Tensors passed to a compiled function are copied at every call, variables are updated in place; but
 each variable costs some 8 us a call. So large leaves (replay) have a variable each, and the small ones
-share two, laid end to end: one for floats, one for everything else, which int64 holds exactly. This is
-the only place where state is packed.
+share three, laid end to end: one for float32, one for float64, one for everything else, which int64 holds exactly.
+This is the only place where state is packed.
 """
 
 from __future__ import annotations
@@ -58,19 +58,19 @@ class Store:
 def _groups(leaves: list[tf.Tensor]) -> list[list[int]]:
     """Indices of leaves that share a variable."""
     alone: list[list[int]] = []
-    floats: list[int] = []
-    others: list[int] = []
+    shared: dict[tf.DType, list[int]] = {tf.float32: [], tf.float64: [], tf.int64: []}
     for index, leaf in enumerate(leaves):
         large = math.prod(leaf.shape) * leaf.dtype.size >= LARGE
-        if large or leaf.dtype not in (tf.float32, tf.int64, tf.uint32, tf.int32, tf.bool):
+        kind = tf.int64 if leaf.dtype in (tf.uint32, tf.int32, tf.bool) else leaf.dtype
+        if large or kind not in shared:
             alone.append([index])
         else:
-            (floats if leaf.dtype == tf.float32 else others).append(index)
-    return alone + [group for group in (floats, others) if group]
+            shared[kind].append(index)
+    return alone + [group for group in shared.values() if group]
 
 
 def _laid_out(leaves: list[tf.Tensor], group: list[int]) -> tf.Tensor:
     if len(group) == 1:
         return leaves[group[0]]
     flat = [tf.reshape(leaves[index], (-1,)) for index in group]
-    return tf.concat(flat if flat[0].dtype == tf.float32 else [tf.cast(each, tf.int64) for each in flat], axis=0)
+    return tf.concat(flat if flat[0].dtype.is_floating else [tf.cast(each, tf.int64) for each in flat], axis=0)

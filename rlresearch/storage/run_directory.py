@@ -39,7 +39,7 @@ FIELDS = (
     *("schema_version", "status", "command", "overrides", "algo", "env", "seed", "started_at", "finished_at"),
     *("wall_time_s", "host", "pid", "device", "python", "packages", "git", "package_git", "total_steps"),
     *("final_evaluation", "reason", "state_digest", "choices", "population", "trial", "resumes", "nondeterminism"),
-    *("sweep", "metrics"),
+    *("sweep", "metrics", "warnings"),
 )
 _LARGEST_RECORD = 1 << 24  # bytes
 
@@ -71,7 +71,7 @@ class RunDirectory:
             raise ConfigError(message) from error
         known = {"schema_version": SCHEMA_VERSION, "status": "running", "algo": algo, "env": env, "seed": seed}
         known |= {"started_at": timestamp(started), "host": socket.gethostname(), "pid": os.getpid()}
-        run.record(**(dict.fromkeys(FIELDS) | known | {"resumes": []}))
+        run.record(**(dict.fromkeys(FIELDS) | known | {"resumes": [], "warnings": []}))
         run.open_log()
         return run
 
@@ -93,6 +93,12 @@ class RunDirectory:
         with self._lock:
             merged = (self.recorded() if path.exists() else {}) | redaction.settings(fields)
             atomic_write(path, json.dumps(encodable(merged), indent=2, allow_nan=False) + "\n")
+
+    def warn(self, sentence: str) -> None:
+        """Adds a plain sentence to `warnings` in run.json, once. Errors: as of `record`."""
+        told = self.recorded().get("warnings") or []
+        if sentence not in told:
+            self.record(warnings=[*told, sentence])
 
     def recorded(self) -> dict[str, Any]:
         """Returns the fields of run.json. Errors: RunError where it is missing or is not JSON."""

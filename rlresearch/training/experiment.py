@@ -19,7 +19,9 @@ from rlresearch.loggers.wandb.settings import WandbSettings
 from rlresearch.noise import NoNoise
 from rlresearch.runners import PBT, Population, RunnerPart
 from rlresearch.runners.step import TrainingStep
+from rlresearch.schedules import RunLength, fitted
 from rlresearch.storage.redaction import MASK
+from rlresearch.training.learnability import obstacles
 from rlresearch.training.optuna_trial import Trial
 from rlresearch.training.settings import CheckpointSettings, EvalSettings, LoggerSettings, Settings
 
@@ -27,8 +29,11 @@ GROUPS: tuple[str, ...] = ("network", "buffer", "noise", "optimizer", "normalize
 GROUPS += ("checkpoint", "algo")
 
 
+_PARTS = ("algo.optimizer.", "algo.noise.")  # of the algorithm, which stand beside it in a configuration
+
+
 class Plan(NamedTuple):
-    """A run that can begin."""
+    """A run that can begin. following: paths of schedules in the trainer that last as long as the run."""
 
     settings: Settings
     task: Task
@@ -37,26 +42,31 @@ class Plan(NamedTuple):
     eval: EvalSettings
     logger: LoggerSettings
     checkpoint: CheckpointSettings
+    following: tuple[str, ...] = ()
 
 
 def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None, begins: bool = True) -> Plan:
     """The plan for a configuration of plain dicts, lists and numbers.
 
-    packages: where `_target_` may lead, None for anywhere. begins: whether a run is to be made, in a folder that takes
-    one. ConfigError, one line, on anything wrong.
+    packages: where `_target_` may lead, None for anywhere, in a configuration of the user's own. begins: whether a run
+    is to be made, in a folder that takes one. ConfigError, one line, on anything wrong; that nothing would be learned is
+    wrong in one's own.
     """
-    _check_form(config)
     settings = _settings(config)
     if begins:
         _check_writable(settings.runs_dir)
     task = _task(config["env"], packages)
     trainer = _trainer(config, task, packages)
+    last = -(-settings.total_steps // task.num_envs)
+    length = RunLength(settings.total_steps, max(trainer.updates_by(last), 0))
+    trainer, following = fitted(trainer, length)
     runner = build(config["runner"], "runner", packages=packages)
     require(runner, RunnerPart, "runner")
     runner.check(trainer, task)
+    every = [trainer]
     if isinstance(runner, Population):
-        for member in [*_extremes(runner, config), *member_configs(runner, config)]:
-            _trainer(member, task, packages)
+        others = [*_extremes(runner, config), *member_configs(runner, config)]
+        every += [fitted(_trainer(member, task, packages), length)[0] for member in others]
     evaluation = make(EvalSettings, config["eval"], "eval")
     logger, mirrors = dict(config["logger"]), {}
     if isinstance(logger.get("wandb"), Mapping):
@@ -69,15 +79,27 @@ def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None, begin
         evaluation,
         make(LoggerSettings, logger, "logger", mirrors),
         make(CheckpointSettings, config["checkpoint"], "checkpoint"),
+        tuple(path.removeprefix("algo.") if path.startswith(_PARTS) else path for path in following),
     )
     _check_fit(made)
+    if packages is None:
+        for certain in (each for own in every for each in obstacles(own, settings.total_steps) if each.certain):
+            raise ConfigError(certain.sentence)
     if made.eval.video_every is not None:
         check_rendering(task, f"eval.video_every={made.eval.video_every}")
     return made
 
 
 def _settings(config: Mapping[str, Any]) -> Settings:
-    """The settings at the top of the configuration."""
+    """The settings at the top of the configuration. ConfigError where a group is none, or a secret was left out."""
+    for name in GROUPS:
+        if not isinstance(config.get(name), Mapping):
+            raise ConfigError(
+                f"{name}={format_value(config.get(name))}: must be a group of settings; choose {name}=OPTION."
+            )
+    for key, value in flattened(config).items():
+        if isinstance(value, str) and MASK in value:
+            raise ConfigError(f"{key}={value}: is a secret, and no run directory keeps it; say it again: {key}=VALUE.")
     own = {key: value for key, value in config.items() if key not in GROUPS}
     known = [field.name for field in fields(Settings)] + list(GROUPS)
     for key, value in own.items():
@@ -181,11 +203,6 @@ def _check_fit(made: Plan) -> None:
             f"env.id={format_value(made.task.id)}: has no time limit, and a policy that never arrives would be "
             "evaluated for ever; set one with env.max_episode_steps=STEPS."
         )
-    if algo.LEARNS_FROM == "rollouts" and algo.batch_size > settings.total_steps:
-        raise ConfigError(
-            f"total_steps={settings.total_steps}: must be at least one rollout, which is {algo.batch_size}; "
-            "nothing would be learned."
-        )
     for key, count in (("algo.batch_size", algo.batch_size), ("env.num_envs", made.task.num_envs)):
         if buffer.capacity < count:
             raise ConfigError(f"buffer.capacity={buffer.capacity}: must be at least {key}, which is {count}.")
@@ -193,11 +210,6 @@ def _check_fit(made: Plan) -> None:
         raise ConfigError(
             f"eval.every_steps={format_value(made.eval.every_steps)}: must be below total_steps, which is "
             f"{settings.total_steps}: runner=pbt chooses between members at evaluations before the last."
-        )
-    if algo.learning_starts >= settings.total_steps:
-        raise ConfigError(
-            f"algo.learning_starts={algo.learning_starts}: must be below total_steps, which is {settings.total_steps}; "
-            "nothing would be learned."
         )
 
 
@@ -213,15 +225,3 @@ def _check_writable(runs_dir: str) -> None:
         why = f"'{format_value(str(folder))}' {wrong} ({getattr(error, 'strerror', None) or error})"
     if why:
         raise ConfigError(f"runs_dir={format_value(runs_dir)}: {why}; choose another with runs_dir=PATH.")
-
-
-def _check_form(config: Mapping[str, Any]) -> None:
-    """ConfigError where a group is none, or a value is a secret that was left out of a stored configuration."""
-    for name in GROUPS:
-        if not isinstance(config.get(name), Mapping):
-            raise ConfigError(
-                f"{name}={format_value(config.get(name))}: must be a group of settings; choose {name}=OPTION."
-            )
-    for key, value in flattened(config).items():
-        if isinstance(value, str) and MASK in value:
-            raise ConfigError(f"{key}={value}: is a secret, and no run directory keeps it; say it again: {key}=VALUE.")

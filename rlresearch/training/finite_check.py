@@ -15,6 +15,8 @@ from rlresearch.runners.step import TrainState
 from rlresearch.training.callbacks import Callback
 from rlresearch.types import Tree
 
+_SQUARE_FITS = 1e18  # in float32, with some room for sums
+
 
 class FiniteCheck(Callback):
     """Looks at a runner's parameters and moments, and the sums behind its losses, at every row and checkpoint.
@@ -36,14 +38,16 @@ class FiniteCheck(Callback):
         if np.isfinite(self._summed()):
             return
         seeds, failed = self._runner.members, self._failed()
+        advice = _advice(self._runner.state())
         if len(seeds) > 1 and self._on_failure is not None and 0 < len(failed) < len(seeds):
             for member, (name, values) in failed.items():
-                self._on_failure(member, step, _message(name, values, step, ()))
+                self._on_failure(member, step, _message(name, values, step, advice, ()))
             self._replace(failed)
         elif failed:
             name, values = next(iter(failed.values()))
             members = list(failed) if len(seeds) > 1 else []
-            raise RunError(_message(name, values, step, [seeds[member] for member in members]), members=members)
+            message = _message(name, values, step, advice, [seeds[member] for member in members])
+            raise RunError(message, members=members)
 
     def _failed(self) -> dict[int, tuple[str, np.ndarray]]:
         """Returns the members that hold NaN or infinity, each with the name and values of its first such array."""
@@ -74,15 +78,20 @@ class FiniteCheck(Callback):
         return float(self._sum())
 
 
-def _message(name: str, values: np.ndarray, step: int, seeds: Sequence[int]) -> str:
+def _message(name: str, values: np.ndarray, step: int, advice: str, seeds: Sequence[int]) -> str:
     kind = "NaN" if np.isnan(values).any() else "infinity"
     whose = ""
     if seeds:
         whose = f" in the member{'s' if len(seeds) > 1 else ''} with seed {', '.join(map(str, seeds[:5]))}"
-    return (
-        f"{name} holds {kind}{whose} by step {step}: learning went astray; try a smaller optimizer.lr, or "
-        "optimizer.max_grad_norm. No checkpoint holds it"
-    )
+    return f"{name} holds {kind}{whose} by step {step}: learning went astray; {advice}. No checkpoint holds it"
+
+
+def _advice(state: TrainState) -> str:
+    """What to try: of rewards whose squares float32 does not hold, no learning rate is small enough."""
+    returns = [np.abs(each.numpy()).max() for each in (state.episodes.run_return, state.episodes.return_sum)]
+    if max(returns) < _SQUARE_FITS:
+        return "try a smaller optimizer.lr, or optimizer.max_grad_norm"
+    return f"the environment's rewards add up to {max(returns):.1e}: scale them, or choose normalize=running"
 
 
 def _looked_at(state: TrainState) -> Tree:

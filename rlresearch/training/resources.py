@@ -12,12 +12,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
-from rlresearch.buffer_contract import BufferBytes, Sized
+from rlresearch.buffer_contract import Sized
 from rlresearch.errors import ConfigError, format_value
 from rlresearch.runners import Population
 from rlresearch.storage.tensor_files import FILES_OF_A_RING
 from rlresearch.training.experiment import Plan
-from rlresearch.types import Buffer, EnvSpec
+from rlresearch.types import EnvSpec
 
 FLOAT, FLAG = 4, 1  # bytes
 ROW_OF_METRICS, ROW_OF_EVALUATION, ONE_EPISODE = 700, 50, 24  # bytes of JSON, about
@@ -36,7 +36,12 @@ def footprint(plan: Plan) -> Footprint:
     steps, saving, evaluation = plan.settings.total_steps, plan.checkpoint, plan.eval
     members = len(plan.runner.of(plan.settings.seed)) if isinstance(plan.runner, Population) else 1
     row = row_bytes(plan.task.spec)
-    growing, rewritten = buffer_bytes(plan.trainer.buffer, row)
+    buffer = plan.trainer.buffer
+    if isinstance(buffer, Sized):
+        growing, rewritten = buffer.nbytes(row)
+    else:  # it does not say so: with a capacity of its own to set, it has so many rows
+        settable = any(each.name == "capacity" for each in fields(buffer))  # type: ignore[arg-type]  # a dataclass
+        growing, rewritten = 0, buffer.capacity * row if settable else 0
 
     checkpoints = 0
     if saving.keep_last:
@@ -50,14 +55,6 @@ def footprint(plan: Plan) -> Footprint:
     episodes = evaluations * evaluation.episodes + evaluation.final_episodes
     logs = rows * ROW_OF_METRICS + (evaluations + 1) * ROW_OF_EVALUATION + episodes * ONE_EPISODE
     return Footprint(members * (growing + rewritten), members * checkpoints, members * logs)
-
-
-def buffer_bytes(buffer: Buffer, row_bytes: int) -> BufferBytes:
-    """What a buffer holds in memory. One that does not say so, but can be set to a capacity, has so many rows."""
-    if isinstance(buffer, Sized):
-        return buffer.nbytes(row_bytes)
-    settable = any(each.name == "capacity" for each in fields(buffer))  # type: ignore[arg-type]  # a frozen dataclass
-    return BufferBytes(rewritten=buffer.capacity * row_bytes) if settable else BufferBytes()
 
 
 def row_bytes(spec: EnvSpec) -> int:

@@ -32,6 +32,8 @@ from rlresearch.training.experiment import Plan, plan
 # Settings that do not affect what is learned. Changing any other setting would make a different run.
 SAFE = ("total_steps", "device", "threads", "compile_cache", "deterministic")
 SAFE_GROUPS = ("logger", "eval", "checkpoint")
+# Settings that are newer than some stored runs, by component: what they are where a stored configuration lacks them.
+BEFORE = {"normalize": {"rlresearch.normalize.Running": {"precision": "float32"}}}
 POPULATION = "population.yaml"  # in addition to config.yaml, the configuration of a member's run alone
 _FILES = ("run.json", "config.yaml", POPULATION, "metrics.jsonl", "evaluations.jsonl", "log.txt")
 _MOST_FOLDERS = 20_000
@@ -177,13 +179,19 @@ def _check_links(directory: Path) -> None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A stored configuration: plain YAML, no references, nothing looked up. RunError where it is something else."""
+    """A stored configuration: plain YAML, no references, nothing looked up. RunError where it is something else.
+
+    A setting that came later is as it was before it came.
+    """
     try:
         config = safe_yaml.load(read_file(path, safe_yaml.LARGEST + 1))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise RunError(f"{path} cannot be read: {safe_yaml.reason(error)}") from None
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
         raise RunError(f"{path} cannot be read: it holds no settings")
+    for group, components in BEFORE.items():
+        if isinstance(node := config.get(group), dict):
+            config[group] = components.get(str(node.get("_target_")), {}) | node
     return config
 
 
@@ -192,6 +200,10 @@ def lasting_digest(config: Mapping[str, Any]) -> str:
     own = {key: value for key, value in flattened(config).items() if not _safe(key)}
     for key in ("runs_dir", "packages", "resume"):
         own.pop(key, None)
+    for group, components in BEFORE.items():  # earlier versions had no such settings, and their digests lack them
+        for name, value in components.get(str(own.get(f"{group}._target_")), {}).items():
+            if own.get(key := f"{group}.{name}") == value:
+                own.pop(key)
     return hashlib.blake2b(json.dumps(own, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
 
 

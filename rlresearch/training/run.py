@@ -24,7 +24,7 @@ from rlresearch.runtime.signals import SignalHandler
 from rlresearch.storage import checkpoint
 from rlresearch.storage.jsonl import read_rows
 from rlresearch.storage.run_directory import RunDirectory
-from rlresearch.training import run_directories
+from rlresearch.training import learnability, run_directories
 from rlresearch.training.callbacks import Callback, Members, SignalCheck
 from rlresearch.training.experiment import Plan
 from rlresearch.training.member_failures import MemberFailures, are_fused
@@ -99,7 +99,7 @@ class Run:
             self._init_from = InitFrom(loaded, stored.index if stored.record.get("population") else None)
 
     def open(self) -> None:
-        """Makes the run's directories, or opens them, and finds the members that are trials of a search or failed."""
+        """Makes the run's directories, or opens them, finds members that are trials or failed, and shows the title."""
         if self.resumption is None:
             run_directories.create(self.plan, self.request, self.directories)
         else:
@@ -111,11 +111,20 @@ class Run:
         if are_fused(self.request.record_fields, self.resumption):
             failures = MemberFailures(self.plan.task.id, self.directories, members, self.elapsed)
             self._outcome.failures = failures
+        request, settings, loaded = self.request, self.plan.settings, self._checkpoint
+        runner = type(self.plan.runner).__name__.lower()
+        title = [
+            f"{request.algo} on {request.env}" + (", resumed" if self.resumption else ""),
+            f"runner {runner}, device {settings.device}, seed {settings.seed}, {settings.total_steps:,} steps",
+        ]
+        if request.tuned:
+            values = ", ".join(f"{key}={value}" for key, value in request.tuned.items())
+            title.append(f"tuned settings {request.tuned_name}: {values} (tuned=none switches them off)")
+        self.display.start(title, settings.total_steps, loaded.about.step if loaded else 0)
 
     def train(self, check: Callable[[], None]) -> Trained:
         """Loads TensorFlow, builds the runner and trains. check: raises Interrupted where the run was told to stop."""
         settings, loaded = self.plan.settings, self._checkpoint
-        self.display.start(self._title(), settings.total_steps, loaded.about.step if loaded else 0)
         if self.plan.logger.wandb is not None:
             paths = [directory.path for directory in self.directories]
             self._wandb = start_wandb(paths, self.plan.logger.wandb, self.display.message)
@@ -141,6 +150,7 @@ class Run:
         if self._init_from is not None:
             begin_from(runner, *self._init_from)
         callbacks, start = self._callbacks(runner, check, trained_s, closing)
+        self._tell_of_the_rest(runner.iteration)
         row_every = plan.logger.every_steps or plan.settings.total_steps
         save_every = plan.checkpoint.every_steps if plan.checkpoint.keep_last else None
         settings = LoopSettings(plan.settings.total_steps, row_every, plan.eval, save_every)
@@ -177,6 +187,7 @@ class Run:
         callbacks = [
             SignalCheck(check),
             finite_check,
+            learnability.StandstillCheck(runner, plan.trainer, plan.settings.total_steps, self._warn),
             VideoCallback(Recorder(plan.task, paths, check), plan.eval),
             LoggerCallback(outcome.members, loggers, CompositeLogger([self.display])),
             outcome.pruner,
@@ -184,6 +195,21 @@ class Run:
             checkpointer,
         ]
         return [each for each in callbacks if each is not None], start
+
+    def _tell_of_the_rest(self, iteration: int) -> None:
+        """Says what is wrong with the iterations that are left, and what a change of their number has changed."""
+        total = self.plan.settings.total_steps
+        if self.resumption is not None and "total_steps" in self.resumption.changed and self.plan.following:
+            step, names = iteration * self.plan.task.num_envs, ", ".join(self.plan.following)
+            _log.warning("these schedules go on from step %s as in a run of %s steps: %s", step, total, names)
+        for each in learnability.obstacles(self.plan.trainer, total, iteration):
+            self._warn(each.sentence)
+
+    def _warn(self, sentence: str) -> None:
+        """Tells of what keeps the run from learning: on the console, in log.txt and in run.json."""
+        _log.warning("%s", sentence)
+        for directory in self.directories:
+            directory.warn(sentence)
 
     def _loggers(self, closing: contextlib.ExitStack) -> tuple[list[FileLogger], list[Logger]]:
         """Returns for each member the logger of its files, and a logger for these files and the mirrors."""
@@ -225,18 +251,6 @@ class Run:
             returns = [[float(np.mean(row["returns"])) for row in rows] for rows in every]
             pruner.resume(self._checkpoint.about.step, returns)
         return pruner
-
-    def _title(self) -> list[str]:
-        request, settings = self.request, self.plan.settings
-        runner = type(self.plan.runner).__name__.lower()
-        lines = [
-            f"{request.algo} on {request.env}" + (", resumed" if self.resumption else ""),
-            f"runner {runner}, device {settings.device}, seed {settings.seed}, {settings.total_steps:,} steps",
-        ]
-        if request.tuned:
-            values = ", ".join(f"{key}={value}" for key, value in request.tuned.items())
-            lines.append(f"tuned settings {request.tuned_name}: {values} (tuned=none switches them off)")
-        return lines
 
     def _close(self) -> None:
         """Closes W&B's process, the display and the run directories. Call it after run.json says how the run ended."""

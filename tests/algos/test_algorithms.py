@@ -1,6 +1,7 @@
 """What every algorithm in conf/algo must do."""
 
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import NamedTuple
 
 import gymnasium as gym
@@ -12,6 +13,7 @@ from conftest import (
     ALGORITHMS,
     apart,
     batch_for,
+    composed,
     homes,
     leaves,
     make_algo,
@@ -27,6 +29,7 @@ from conftest import (
 from rlresearch import ops, rng
 from rlresearch.envs.task import Task
 from rlresearch.runners.population import PopulationRunner, with_values
+from rlresearch.training.experiment import plan
 from rlresearch.types import StepResult, TimeStep
 
 KEY = rng.key(7)
@@ -34,6 +37,28 @@ TABULAR = [name for name in ALGORITHMS if hasattr(make_algo(name), "rule")]
 OFF_POLICY = [name for name in ALGORITHMS if not on_policy(name)]
 
 # What any algorithm does.
+
+# Of the paper, or where it is silent of the code beside it: OpenAI Baselines, the authors' own.
+DEFAULTS = {
+    "a2c": {"optimizer.rho": 0.99, "optimizer.eps": 1e-5, "optimizer.lr": 7e-4, "optimizer.max_grad_norm": 0.5},
+    "ppo": {"optimizer.eps": 1e-5, "optimizer.lr": 3e-4, "optimizer.b2": 0.999, "clip": 0.2, "gae_lambda": 0.95},
+    "sac": {"optimizer.lr": 3e-4, "tau": 0.005, "batch_size": 256},
+    "discrete_sac": {"optimizer.lr": 3e-4, "tau": 0.005, "batch_size": 64},
+    "td3": {"optimizer.lr": 1e-3, "policy_delay": 2, "target_noise": 0.2, "target_noise_clip": 0.5, "tau": 0.005},
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_a_default_is_the_papers_or_its_codes(name):
+    algo = plan(composed(f"algo={name}", f"env={homes(name)[0]}", "tuned=none")).trainer.algo
+    assert {key: attrgetter(key)(algo) for key in DEFAULTS[name]} == DEFAULTS[name]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("name", ["a2c", "ppo", "sac"])
+def test_a_default_of_one_optimizer_is_in_the_way_of_no_other(name, optimizer):
+    made = plan(composed(f"algo={name}", f"env={homes(name)[0]}", "tuned=none", f"optimizer={optimizer}"))
+    assert type(made.trainer.algo.optimizer).__name__.lower() == optimizer
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

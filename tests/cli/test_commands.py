@@ -19,6 +19,7 @@ from rlresearch.training.experiment import plan
 
 CAR = "env=gym env.id=MountainCarContinuous-v0"
 PAIR = "runner=population runner.seeds=2"
+LINE = "schedule@optimizer.schedule=linear"
 
 
 def wrong(command, *fragments, about=None, id=None):
@@ -182,6 +183,11 @@ WRONG = [
     wrong("algo=ppo algo.learning_starts=100", "rollout_steps"),
     wrong("algo=ppo tuned=none algo.minibatches=3", "must divide the 2048 rows of a rollout"),
     wrong("algo=ppo tuned=none total_steps=2047", "at least one rollout, which is 2048"),
+    wrong(f"{LINE} optimizer.schedule.per=episode", "a number with per=episode", about="optimizer.schedule.over=null"),
+    wrong(f"{LINE} optimizer.schedule.over=5000", "the learning rate is 0 for 75%", about="optimizer.schedule: "),
+    wrong("env.num_envs=64 algo.update_every=400", "no update falls due from step 0 to 20000"),
+    wrong("network.actor.output_activation=linear", "must be tanh or softsign for DDPG"),
+    wrong("buffer.n_step=9 env.num_envs=64 buffer.capacity=500", "which is 576", about="buffer.capacity=500"),
     wrong(f"{CAR} runner=device", "needs a compiled environment", "runner=host"),
     wrong(f"{CAR} runner=population", "needs a compiled environment", "runner=host"),
     wrong("runner=population runner.seeds=0", "a whole number above 0"),
@@ -388,7 +394,7 @@ RIGHT = [
     "network.actor.hidden=[]",
     "network.actor.hidden=[400,300] network.critic.layer_norm=true",
     "'network.actor.output_initializer=\"uniform(0.003)\"'",
-    "schedule@optimizer.schedule=linear optimizer.schedule.over=1000",
+    "schedule@optimizer.schedule=linear optimizer.schedule.over=1000 optimizer.schedule.end=0.1",
     "schedule@noise.schedule=piecewise noise.schedule.boundaries=[5,9] noise.schedule.factors=[1,0.5,0.1]",
     "optimizer.max_grad_norm=1",
     "env.num_envs=8",

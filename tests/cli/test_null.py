@@ -3,7 +3,7 @@
 import pytest
 
 from rlresearch.cli import main as entry
-from rlresearch.cli.arguments import mode_of, parse_arguments
+from rlresearch.cli.arguments import parse_arguments
 from rlresearch.config.compose import compose
 from rlresearch.config.dotted import flattened
 
@@ -32,9 +32,9 @@ def test_no_choice_is_a_choice(typed, same):
 
 
 def test_resume_null_begins_a_run():
-    assert mode_of(parse_arguments(["resume=null"])) == "train"
-    assert mode_of(parse_arguments(["-m", "resume=null"])) == "sweep"
-    assert mode_of(parse_arguments(["resume='null'"])) == "resume"  # a run of that name
+    assert parse_arguments(["resume=null"]).mode == "train"
+    assert parse_arguments(["-m", "resume=null"]).mode == "sweep"
+    assert parse_arguments(["resume='null'"]).mode == "resume"  # a run of that name
 
 
 @pytest.mark.parametrize("words", ["experiment=null,pendulum_tiny_networks", "tuned=null,none resume=null"])

@@ -13,7 +13,7 @@ from support.make_runs import make_run
 
 from rlresearch import errors
 from rlresearch.cli import main as entry
-from rlresearch.cli.arguments import mode_of, parse_arguments
+from rlresearch.cli.arguments import parse_arguments
 from rlresearch.config.changes import parse_changes
 from rlresearch.config.compose import compose
 from rlresearch.config.hydra_session import open_hydra
@@ -124,7 +124,7 @@ def resumed(ran):
     """For each command the run that it goes on with and its folder of components, as the command itself reads them."""
     assert all(words[:2] == ["-m", "rlresearch"] for words in ran)
     arguments = [parse_arguments(words[2:]) for words in ran]
-    assert {mode_of(each) for each in arguments} == {"resume"}
+    assert {each.mode for each in arguments} == {"resume"}
     changes = parse_changes([word for each in arguments for word in each.overrides], None, SAFE_GROUPS)
     assert {each.key for each in changes} == {"resume"}
     return [(each.value, own.config_dir) for each, own in zip(changes, arguments, strict=True)]

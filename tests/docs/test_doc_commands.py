@@ -15,7 +15,7 @@ import pytest
 from support.doc_blocks import PAGES, ROOT, blocks, console_lines, own_files, shell_words
 
 from rlresearch.cli import main as entry
-from rlresearch.cli.arguments import mode_of, parse_arguments
+from rlresearch.cli.arguments import parse_arguments
 from rlresearch.config.changes import parse_changes
 from rlresearch.config.compose import compose
 from rlresearch.config.overrides import representative_job, sweep_jobs
@@ -105,13 +105,13 @@ def train(arguments: list[str]) -> None:
         sys.path.insert(0, os.path.abspath(args.config_dir))
     if args.hydra_help or args.shell_completion:
         return
-    if mode_of(args) == "resume":
+    if args.mode == "resume":
         for overrides in sweep_jobs(args.overrides, args.config_dir) if args.multirun else [args.overrides]:
             parse_changes(overrides, args.config_dir, SAFE_GROUPS)
         return
     overrides = representative_job(args.overrides, args.config_dir) if args.multirun else args.overrides
     composed = compose(overrides, args.config_dir)
-    if mode_of(args) != "show":
+    if args.mode != "show":
         plan(composed.config)
     if args.multirun:
         launcher = next(

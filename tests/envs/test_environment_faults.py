@@ -26,6 +26,9 @@ from rlresearch.storage.run_directory import RunDirectory
 EPISODE = 10  # steps
 
 
+REWARDS = {"inf": np.inf, "none": None, "vector": np.ones(2), "large": 1e39, "long": -(10**40), "complex": 1j}
+
+
 class Faulty(gym.Env):
     """Steps to the right for EPISODE steps; in the given episode and step of the instance the fault happens.
 
@@ -61,7 +64,7 @@ class Faulty(gym.Env):
             if self.fault == "flags":
                 return obs, reward, np.array([True, False]), False, {}
             obs = {"nan": np.array([np.nan, 0.0]), "shape": np.zeros(3), "text": "far away"}.get(self.fault, obs)
-            reward = {"inf": np.inf, "none": None, "vector": np.ones(2)}.get(self.fault.removesuffix(" reward"), reward)
+            reward = REWARDS.get(self.fault.removesuffix(" reward"), reward)
         return obs, reward, False, self.steps == EPISODE, {}
 
     def _now(self):
@@ -114,6 +117,9 @@ FAULTS = {
     "text": ("RunError", "returned str as observation, expected numbers at step 4 of its episode"),
     "inf reward": ("RunError", "returned reward inf, expected one finite number at step 4 of its episode"),
     "none reward": ("RunError", "returned reward None, expected one finite number at step 4 of its episode"),
+    "large reward": ("RunError", "returned reward 1e+39, expected a number that float32 holds, at most 3.4e+38"),
+    "long reward": ("RunError", f"returned reward {-(10**40)}, expected a number that float32 holds"),
+    "complex reward": ("RunError", "returned reward 1j, expected one finite number"),
     "flags": ("RunError", "returned terminated array([ True, False]) and truncated False, expected true or false"),
     "vector reward": ("RunError", "returned reward array([1., 1.]), expected one finite number at step 4"),
 }

@@ -32,15 +32,92 @@ def test_moments_are_numpys_however_the_rows_were_split(cuts):
     for part in np.split(rows, cuts):
         moments = merge(moments, moments_of(number(part)) if len(part) else no_moments((3,)))
     assert moments.count == 40.0
-    np.testing.assert_allclose(moments.mean, rows.mean(0, np.float64), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(deviation(moments), np.sqrt(rows.var(0, dtype=np.float64) + 1e-8), rtol=1e-3)
+    np.testing.assert_allclose(moments.mean, rows.mean(0, np.float64), rtol=1e-12)
+    np.testing.assert_allclose(deviation(moments), np.sqrt(rows.var(0, dtype=np.float64) + 1e-8), rtol=1e-9)
 
 
 def test_merging_has_no_order():
     draw = np.random.default_rng(1)
     one, two = (moments_of(number(draw.normal(mean, 2.0, (rows, 3)))) for mean, rows in ((0.0, 7), (5.0, 30)))
     for ours, theirs in zip(merge(one, two), merge(two, one)):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+
+# Millions of rows, far from 0: as a float64 computation of all of them at once.
+
+
+def fed(rows, state=None, normalizer=Running(clip=1e9)):
+    """The state after rows float32[T, N], each an observation and a reward of N environments, used at once."""
+    spec = spec_of(1, 1, rows.shape[1])
+    stay = tf.zeros(rows.shape[1], tf.bool)
+
+    @tf.function(jit_compile=True)
+    def loop(state, rows):
+        def one(t, state):
+            obs = rows[t][:, None]
+            result = StepResult(rows[t], stay, stay, obs)
+            return t + 1, normalizer.commit(normalizer.accumulate(state, TimeStep(obs, stay), result, 0.5))
+
+        return tf.while_loop(lambda t, _: t < rows.shape[0], one, (0, state))[1]
+
+    return loop(state or normalizer.init(spec), tf.constant(rows))
+
+
+def errors(state, rows, before=(0.0, 0.0, 0.0), normalizer=Running(clip=1e9)):
+    """How far (the mean, the deviation, a normalised row) are from float64's, in deviations of all rows.
+
+    before: count, mean and deviation of rows that came first.
+    """
+    wide, (count, middle, spread) = rows.astype(np.float64).ravel(), before
+    total = count + wide.size
+    mean = (count * middle + wide.sum()) / total
+    square = count * (spread**2 + (middle - mean) ** 2) + np.square(wide - mean).sum()
+    scale = np.sqrt(square / total + 1e-8)
+    seen = normalizer.observations(state, number([[wide[-1]]])).numpy().item()
+    moments = state.observations
+    return (moments.mean[0] - mean) / scale, deviation(moments)[0] / scale - 1.0, seen - (wide[-1] - mean) / scale
+
+
+@pytest.mark.parametrize("num_envs", [1, 5])
+@pytest.mark.parametrize("begin, end", [(0.0, 1.0), (0.0, 1000.0), (1000.0, 0.0), (1e6, 1e6)])
+def test_a_million_rows_around_a_drifting_mean_are_float64s(num_envs, begin, end):
+    rows = np.linspace(begin, end, 1_000_000 // num_envs)[:, None]
+    rows = (rows + np.random.default_rng(0).normal(size=(len(rows), num_envs))).astype(np.float32)
+    state = fed(rows)
+    assert state.observations.count.numpy() == rows.size
+    np.testing.assert_allclose(errors(state, rows), 0.0, atol=1e-6 * (1.0 + max(abs(begin), abs(end))) ** 0.5)
+
+
+@pytest.mark.parametrize("count", [2.0**24, 1e8, 1e9])
+@pytest.mark.parametrize("away", [0.0, 1000.0])
+def test_after_a_billion_rows_each_row_still_counts(count, away):
+    def there(moments):
+        like = lambda leaf, value: tf.zeros_like(leaf) + tf.cast(value, leaf.dtype)  # noqa: E731
+        return Moments(like(moments.count, count), like(moments.mean, 7.0), like(moments.m2, count * 4.0))
+
+    rows = (7.0 + away + 2.0 * np.random.default_rng(1).normal(size=(300_000, 1))).astype(np.float32)
+    empty = Running(clip=1e9).init(spec_of(1, 1, 1))
+    state = fed(rows, empty._replace(observations=there(empty.observations)))
+    assert state.observations.count.numpy() == count + len(rows)
+    np.testing.assert_allclose(errors(state, rows, (count, 7.0, 2.0)), 0.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 8])
+@pytest.mark.parametrize("value", [0.3, 1234.567, -1e6, 1e9, 1.7e9])
+def test_a_constant_is_seen_as_0_and_a_step_away_from_it_is_not(num_envs, value):
+    state = fed(np.full((3000, num_envs), value, np.float32))
+    seen = Running(clip=1e9).observations(state, number([[value], [np.nextafter(np.float32(value), np.inf)]]))
+    assert seen[0, 0].numpy() == 0.0 and seen[1, 0].numpy() > 1e-4
+
+
+def test_returns_are_summed_as_precisely():
+    """Rewards drift by 1,000 of their deviations; half of the last return stays in each next one."""
+    rows = (np.linspace(0.0, 1000.0, 200_000) + np.random.default_rng(2).normal(size=200_000)).astype(np.float32)
+    state = fed(rows[:, None])
+    running, seen = 0.0, np.zeros(len(rows))
+    for t, reward in enumerate(rows.tolist()):
+        running = seen[t] = 0.5 * running + reward
+    np.testing.assert_allclose(deviation(state.returns) / seen.std(), 1.0, rtol=1e-9)
 
 
 # What is shown.
@@ -49,10 +126,11 @@ def test_merging_has_no_order():
 def having(observations=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), returns=(0.0, 1.0), normalizer=Running()):
     """A state whose statistics count 10 rows of these means and deviations."""
     (mean, std), (middle, of_returns) = observations, returns
-    seen = Moments(number(10.0), number(mean), 10.0 * tf.square(number(std)))
+    wide = lambda x: tf.constant(x, tf.float64)  # noqa: E731
+    seen = Moments(wide(10.0), wide(mean), 10.0 * tf.square(wide(std)))
     return normalizer.init(SPEC)._replace(
         observations=seen if normalizer.obs else (),
-        returns=Moments(number(10.0), number(middle), number(10.0 * of_returns**2)) if normalizer.reward else (),
+        returns=Moments(wide(10.0), wide(middle), wide(10.0 * of_returns**2)) if normalizer.reward else (),
     )
 
 

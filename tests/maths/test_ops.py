@@ -46,6 +46,59 @@ def test_n_step_return_ends_with_the_episode_or_with_what_is_stored():
     np.testing.assert_array_equal(steps, [3, 1, 2, 2, 3])
 
 
+# Numbers brought to mean 0 and deviation 1.
+
+
+@pytest.mark.parametrize("wrapped", [lambda x: x, lambda x: tf.function(x, jit_compile=True)], ids=["eager", "xla"])
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 7, 10, 49, 64, 1000, 100_003])
+def test_equal_rows_are_standardized_to_0_at_every_size(rows, wrapped):
+    for value in (0.0, 0.1, 1 / 3, -7.7, 123_456.7, 1e9 + 64.0, 1e-30, -3e38):
+        np.testing.assert_array_equal(wrapped(ops.standardized)(tf.fill(rows, value)), 0.0)
+
+
+@pytest.mark.parametrize("rows", [2, 3, 64, 1001, 100_003])
+@pytest.mark.parametrize(
+    "offset, scale", [(0.0, 1.0), (0.0, 1e-30), (0.0, 1e30), (1e3, 1e-2), (-1e6, 1.0), (1e-9, 1e-9)]
+)
+def test_standardized_is_float64s_of_the_same_rows_whatever_their_offset_and_scale(rows, offset, scale):
+    x = (offset + scale * np.random.default_rng(rows).normal(size=rows)).astype(np.float32)
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(
+        ops.standardized(tf.constant(x)), (wide - wide.mean()) / wide.std(), rtol=1e-6, atol=1e-6
+    )
+
+
+# What other functions promise of their results, over sizes and scales.
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 17, 64, 1000])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_a_backward_sum_is_the_recursion_at_every_length(steps, scale):
+    draw = np.random.default_rng(steps)
+    x = (scale * draw.normal(size=(steps, 3))).astype(np.float32)
+    decay = (0.99 * (draw.uniform(size=(steps, 3)) > 0.05)).astype(np.float32)
+    wanted, running = np.zeros((steps, 3)), np.zeros(3)
+    for t in reversed(range(steps)):
+        running = wanted[t] = x[t] + decay[t].astype(np.float64) * running
+    np.testing.assert_allclose(ops.backward_sum(x, decay) / scale, wanted / scale, atol=3e-5)
+
+
+@pytest.mark.parametrize("size, offset, scale", [(2, 0.0, 1.0), (51, 0.0, 30.0), (51, 1e4, 1.0), (1000, 0.0, 1e-3)])
+def test_a_divergence_from_itself_is_0_and_from_others_never_below(size, offset, scale):
+    draw = np.random.default_rng(size)
+    logits, others = (tf.constant(offset + scale * draw.normal(size=(20, size)), tf.float32) for _ in range(2))
+    target = tf.nn.softmax(logits)
+    np.testing.assert_allclose(ops.kl_divergence(target, logits), 0.0, atol=2e-6)
+    assert np.all(ops.kl_divergence(target, others).numpy() > -2e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_polyak_is_exact_at_both_ends(scale):
+    old, new = (tf.constant(scale * np.random.default_rng(seed).normal(size=100), tf.float32) for seed in (0, 1))
+    np.testing.assert_array_equal(ops.polyak(old, new, 0.0), old)
+    np.testing.assert_array_equal(ops.polyak(old, new, 1.0), new)
+
+
 # Distributions of returns.
 
 
@@ -76,6 +129,27 @@ def test_categorical_projection_is_the_papers_algorithm(atoms, low, high):
     np.testing.assert_allclose(out.sum(1), 1.0, atol=1e-5)
     inside = np.clip(places, low, high)
     np.testing.assert_allclose(out @ support, (inside * probabilities).sum(1), atol=1e-4)
+
+
+FAR = [(2, 1000.0, 1001.0), (51, 1000.0, 1001.0), (51, -1e6, -1e6 + 64.0), (201, 1e-6, 3e-6), (51, -1e30, 1e30)]
+
+
+@pytest.mark.parametrize("atoms, low, high", FAR)
+@pytest.mark.parametrize("wrapped", [lambda x: x, lambda x: tf.function(x, jit_compile=True)], ids=["eager", "xla"])
+def test_a_projection_keeps_its_mass_and_mean_on_every_support(atoms, low, high, wrapped):
+    """As algorithms build it: the support in float32, the locations anywhere around it."""
+    support = tf.constant(low) + tf.constant(high - low) * tf.linspace(0.0, 1.0, atoms)
+    draw, span = np.random.default_rng(atoms), high - low
+    places = draw.uniform(low - 0.3 * span, high + 0.3 * span, (200, 7)).astype(np.float32)
+    places[0] = support[-1]
+    probabilities = draw.dirichlet(np.ones(7), 200).astype(np.float32)
+    out = wrapped(ops.categorical_projection)(tf.constant(places), tf.constant(probabilities), support).numpy()
+    np.testing.assert_allclose(out.sum(1, dtype=np.float64), probabilities.sum(1, dtype=np.float64), atol=1e-6)
+    ends = np.float64(support[0]), np.float64(support[-1])
+    wanted = (np.clip(places.astype(np.float64), *ends) * probabilities).sum(1)
+    np.testing.assert_allclose(
+        (out @ np.linspace(*ends, atoms) - wanted) / span, 0.0, atol=2e-6 + 1e-6 * abs(low / span)
+    )
 
 
 def test_categorical_projection_by_hand():

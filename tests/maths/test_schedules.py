@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 
 from rlresearch.errors import ConfigError
-from rlresearch.schedules import Constant, Exponential, Linear, Piecewise
+from rlresearch.schedules import Constant, Exponential, Linear, Piecewise, RunLength, fitted
 from rlresearch.types import Progress
 
-EVERY = [Constant(), Linear(), Exponential(), Piecewise(boundaries=(10, 20), factors=(1.0, 0.5, 0.1))]
+EVERY = [Constant(), Linear(over=50), Exponential(), Piecewise(boundaries=(10, 20), factors=(1.0, 0.5, 0.1))]
 
 
 def at(step=0, episode=0.0, update=0):
@@ -30,6 +30,59 @@ def test_constant_is_always_one():
 def test_linear_is_clamped_at_both_ends(step, factor):
     schedule = Linear(start=2.0, end=1.0, begin=100, over=200)
     np.testing.assert_allclose(schedule(at(step=step)), factor, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Linear(start=2.0, end=0.3, begin=7, over=30),
+        Linear(start=0.1, end=0.1, over=1),
+        Exponential(rate=0.9, every=3, floor=0.2, per="step"),
+        Exponential(rate=1.0, per="step"),
+        Piecewise(boundaries=(10, 20), factors=(1.0, 0.5, 0.1)),
+    ],
+)
+def test_a_schedule_is_known_before_the_run_as_it_is_in_it(schedule):
+    for count in (0, 1, 7, 9, 10, 11, 19, 20, 36, 37, 38, 1000):
+        np.testing.assert_allclose(schedule.value_at(count), schedule(at(step=count)), rtol=1e-5)
+
+
+# Schedules that last as long as a run.
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    schedule: object = Linear(end=0.1)
+    other: object = Linear(over=10)
+    inner: object = None
+    name: str = "part"
+
+
+def test_a_line_of_no_length_ends_with_the_run_wherever_it_is():
+    per_update = Linear(begin=40, per="update")
+    made, paths = fitted(Part(inner=Part(schedule=per_update)), RunLength(step=7000, update=240))
+    assert sorted(paths) == ["inner.schedule", "schedule"]
+    assert (made.schedule.over, made.other.over, made.inner.other.over) == (7000, 10, 10)
+    assert made.inner.schedule == Linear(begin=40, over=200, per="update")
+    assert made.schedule(at(step=6999)).numpy() > np.float32(0.1) == made.schedule(at(step=7000)).numpy()
+
+
+def test_what_has_lengths_of_its_own_is_left_alone():
+    part = Part(schedule=Exponential(), inner=Piecewise((3,), (1.0, 0.5)))
+    made, paths = fitted(part, RunLength(100, 100))
+    assert made is part and paths == []
+
+
+def test_a_line_that_begins_after_the_run_is_no_error():
+    assert fitted(Linear(begin=500), RunLength(100, 0))[0].value_at(100) == 1.0
+
+
+def test_a_line_of_no_length_has_no_episodes_and_no_factor():
+    with pytest.raises(ConfigError, match="over=null: must be a number with per=episode"):
+        Linear(per="episode")
+    for ask in (lambda: Linear()(at()), lambda: Linear().value_at(3)):
+        with pytest.raises(ConfigError, match="over=null: schedules.fitted gives the line the length of a run"):
+            ask()
 
 
 def test_linear_reaches_its_end_exactly():

@@ -355,6 +355,7 @@ def test_a_store_gives_back_what_was_written():
             "bytes": tf.fill((LARGE + 1,), tf.constant(shift, tf.uint8)),
             "more": [tf.constant(2.5 + shift), tf.zeros((0, 3)), ()],
             "int64": tf.constant([3, 4], tf.int64),
+            "wide": [tf.constant(1 / 3 + shift, tf.float64), tf.constant([[1e300 / 3], [0.1]], tf.float64)],
         }
 
     store = Store(tree(0))
@@ -375,6 +376,7 @@ def test_a_large_leaf_has_a_variable_of_its_own_and_small_ones_share():
     edge = LARGE // 4
     assert count([tf.zeros(edge), tf.zeros(edge), tf.zeros(3), tf.zeros(3)]) == 3
     assert count([tf.zeros(edge - 1), tf.zeros(3)]) == 1
+    assert count([tf.zeros(3, tf.float64), tf.zeros((), tf.float64), tf.zeros(3)]) == 2
 
 
 # Values of members.

@@ -9,6 +9,7 @@ from conftest import ALGORITHMS, RandomActions, batch_for, make_algo, make_plan,
 
 from rlresearch import rng
 from rlresearch.buffers import Prioritized, Uniform, sum_tree
+from rlresearch.normalize import Identity
 from rlresearch.runners.step import TrainingStep
 from rlresearch.types import StepResult, TimeStep
 
@@ -77,6 +78,31 @@ def test_sums_of_several_steps_are_discounted_as_the_algorithm_says():
     rows = rows_of(algo, 1)._replace(reward=tf.ones(1))
     state = lived(TrainingStep(algo, Uniform(100, n_step=3)), rows, 6)
     assert set(state.algo.numpy().tolist()) == {1.0, 1.5, 1.75}
+
+
+@dataclass(frozen=True)
+class AtMostOne(Identity):
+    """A normalizer that clips rewards at 1."""
+
+    def rewards(self, state, reward):
+        return tf.minimum(reward, 1.0)
+
+
+@dataclass(frozen=True)
+class Plain(Uniform):
+    """A replay whose `sample` takes no function of rewards, as in a user's own folder."""
+
+    def sample(self, state, key, batch_size, gamma, progress):
+        return super().sample(state, key, batch_size, gamma, progress)
+
+
+@pytest.mark.parametrize("buffer", [Uniform(100, n_step=3), Prioritized(100, n_step=3), Plain(100, n_step=3)])
+def test_each_reward_is_normalized_and_clipped_before_several_are_summed(buffer):
+    """Rewards of 4, each clipped at 1: a row has up to three of them. Of a plain replay the sum is clipped."""
+    algo = Shown(spec_of(3, 1, 1), learning_starts=0, gamma=0.5, batch_size=200)
+    rows = rows_of(algo, 1)._replace(reward=tf.fill(1, 4.0))
+    state = lived(TrainingStep(algo, buffer, AtMostOne()), rows, 6)
+    assert set(state.algo.numpy().tolist()) == ({1.0} if isinstance(buffer, Plain) else {1.0, 1.5, 1.75})
 
 
 def test_the_replay_learns_how_wrong_its_rows_were():

@@ -5,20 +5,25 @@ import math
 import gymnasium as gym
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import make_plan, same_bits, without_xla
 
+from rlresearch import rng
 from rlresearch.envs.task import Task
+from rlresearch.errors import RunError
 from rlresearch.evaluation import evaluator as evaluation
 from rlresearch.evaluation.evaluator import UNSEEN, Evaluator
 from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.host import HostRunner
 from rlresearch.runners.population import PopulationRunner
+from rlresearch.runners.runner import Runner
 from rlresearch.training import pace
 from rlresearch.training.callbacks import Members, Milestone
 from rlresearch.training.finite_check import FiniteCheck
 from rlresearch.training.loop import LONGEST_CALL_S, LoopSettings, TrainingLoop, milestones, train
 from rlresearch.training.reporting import LoggerCallback
 from rlresearch.training.settings import EvalSettings
+from rlresearch.types import TimeStep
 
 STEPS, LIMIT = 120, 40
 
@@ -320,3 +325,31 @@ def test_no_call_takes_long_where_learning_begins():
         loop.advance(100_000)
     assert fake.iteration == 100_000 and max(calls) < 1.1 * LONGEST_CALL_S
     assert len(calls) < 70  # some to find out, then one a second
+
+
+# What is said where numbers are no numbers any more.
+
+
+class Held(Runner):
+    """Stands at a state."""
+
+    members, iteration = (0,), 0
+
+    def __init__(self, state):
+        self._state = state
+
+    def state(self):
+        return self._state
+
+
+@pytest.mark.parametrize(
+    "size, advice",
+    [(500.0, "try a smaller optimizer.lr"), (1e20, "rewards add up to 1.0e[+]20: scale them, or choose")],
+)
+def test_where_rewards_are_too_large_for_any_learning_rate_it_is_not_blamed(size, advice):
+    trainer = make_plan("ddpg").trainer
+    state = trainer.init(rng.key(0), (), TimeStep(tf.zeros((1, 3)), tf.ones(1, tf.bool)))
+    sums = state.totals.sums | {"loss/critic": tf.constant(math.inf)}
+    episodes = state.episodes._replace(run_return=tf.fill(1, -size))
+    with pytest.raises(RunError, match=f"loss/critic holds infinity by step 5: learning went astray; .*{advice}"):
+        FiniteCheck(Held(state._replace(totals=state.totals._replace(sums=sums), episodes=episodes))).check(5)

@@ -151,12 +151,13 @@ def _tail_line(kind: str, line: Any, wanted: Sequence[str] | None) -> str:
 def _sections(
     run: Run, record: Mapping[str, Any], evaluated: Mapping[str, np.ndarray], config: bool
 ) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    values = run.values
+    values, warnings = run.values, record.get("warnings")
     yield (
         run.name,
         [
             ("status", tables.text(values.get("status"))),
             *([("why", tables.text(keys.note(run)))] if keys.note(run) else []),
+            *[("warning", tables.text(each)) for each in (warnings if isinstance(warnings, list) else [])],
             *_told(values, ("algo", "env", "seed")),
             ("began", f"{tables.column_of('started_at').show(values.get('started_at'))} UTC"),
             ("took", f"{tables.duration_or_none(values.get('duration'))}, {tables.count(values.get('steps'))} steps"),

@@ -13,7 +13,10 @@ _NOT_CONFIGURATION = {
     "code": ("git", "package_git", "packages", "python", "schema_version", "imported", "nondeterminism"),
     "machine": ("host", "device"),
     "result": ("name", "status", "reason", "problem", "final", "best", "steps", "duration", "final_evaluation"),
-    "origin": ("pid", "command", "overrides", "choices", "population", "sweep", "trial", "resumes", "state_digest"),
+    "origin": (
+        *("pid", "command", "overrides", "choices", "population", "sweep", "trial", "resumes", "warnings"),
+        "state_digest",
+    ),
     "time": ("started_at", "finished_at", "wall_time_s", "training_time_s", "steps_per_second"),
 }
 # Settings that decide where and how a run is made, but do not define a different experiment.
