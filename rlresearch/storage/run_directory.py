@@ -39,7 +39,7 @@ FIELDS = (
     *("schema_version", "status", "command", "overrides", "algo", "env", "seed", "started_at", "finished_at"),
     *("wall_time_s", "host", "pid", "device", "python", "packages", "git", "package_git", "total_steps"),
     *("final_evaluation", "reason", "state_digest", "choices", "population", "trial", "resumes", "nondeterminism"),
-    *("sweep", "metrics", "warnings"),
+    *("sweep", "warnings", "metrics"),
 )
 _LARGEST_RECORD = 1 << 24  # bytes
 

@@ -49,8 +49,8 @@ def plan(config: Mapping[str, Any], packages: Sequence[str] | None = None, begin
     """The plan for a configuration of plain dicts, lists and numbers.
 
     packages: where `_target_` may lead, None for anywhere, in a configuration of the user's own. begins: whether a run
-    is to be made, in a folder that takes one. ConfigError, one line, on anything wrong; that nothing would be learned is
-    wrong in one's own.
+    is to be made, in a folder that takes one. Errors: ConfigError, one line, on anything wrong. That nothing would be
+    learned is wrong in a configuration of the user's own.
     """
     settings = _settings(config)
     if begins:

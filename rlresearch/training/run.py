@@ -124,7 +124,7 @@ class Run:
 
     def train(self, check: Callable[[], None]) -> Trained:
         """Loads TensorFlow, builds the runner and trains. check: raises Interrupted where the run was told to stop."""
-        settings, loaded = self.plan.settings, self._checkpoint
+        settings = self.plan.settings
         if self.plan.logger.wandb is not None:
             paths = [directory.path for directory in self.directories]
             self._wandb = start_wandb(paths, self.plan.logger.wandb, self.display.message)
