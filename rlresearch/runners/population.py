@@ -23,7 +23,6 @@ from rlresearch import rng, tree
 from rlresearch.envs.device import DeviceEnv
 from rlresearch.envs.task import Task
 from rlresearch.errors import ConfigError, did_you_mean
-from rlresearch.runners import vectorization
 from rlresearch.runners.device import device_collect, device_init
 from rlresearch.runners.loop import CompiledLoop
 from rlresearch.runners.placement import MemberPlacement
@@ -222,6 +221,8 @@ def _mapped(function: Callable[..., Tree]) -> Callable[..., Tree]:
     """
 
     def over_members(states: Tree, values: Tree, *shared: Tree) -> Tree:
+        from rlresearch.runners import vectorization  # loads TensorFlow, which a refusal of this runner does not need
+
         vectorization.register()
         mapped = tf.vectorized_map(
             lambda row: function(row[0], row[1], *shared), (states, values), fallback_to_while_loop=False
