@@ -20,6 +20,7 @@ from rlresearch.training.loop import LONGEST_CALL_S, LoopSettings, TrainingLoop,
 from rlresearch.training.reporting import LoggerCallback
 from rlresearch.training.settings import EvalSettings
 
+pytestmark = pytest.mark.usefixtures("quick_draws_throughout")
 STEPS, LIMIT = 120, 40
 
 
