@@ -4,10 +4,12 @@
 """
 
 import copy
+import dataclasses
 import functools
 import gc
 import importlib.util
 import os
+import re
 import sys
 import tarfile
 from contextlib import contextmanager, suppress
@@ -30,14 +32,18 @@ gc.disable()  # nothing of what is loaded here is garbage; to look for it takes 
 import gymnasium as gym  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import yaml  # noqa: E402
 
-if WITHOUT in sys.argv:  # then `rlresearch` stands in for TensorFlow until it is used, which is an error below
+# With xdist this process deals tests out and runs none, as far as its command line says.
+RUNS_HERE = "PYTEST_XDIST_WORKER" in os.environ or re.search(r"(-n|--numprocesses)[ =]?0|no:xdist", " ".join(sys.argv))
+if WITHOUT in sys.argv or not RUNS_HERE:  # then `rlresearch` stands in for TensorFlow until it is used
     import rlresearch  # noqa: F401
 import tensorflow as tf  # noqa: E402
 from support.random_actions import RandomActions  # noqa: E402, F401
 
 from rlresearch import buffers, rng  # noqa: E402
 from rlresearch.config.compose import CONFIG_FOLDER, compose  # noqa: E402
+from rlresearch.config.instantiate import component_class  # noqa: E402
 from rlresearch.errors import ConfigError  # noqa: E402
 from rlresearch.training.experiment import Plan, plan  # noqa: E402
 from rlresearch.types import Batch, EnvSpec, Progress, Transition  # noqa: E402
@@ -53,6 +59,10 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if config.getoption(WITHOUT) and config.getoption("numprocesses", 0):
         raise pytest.UsageError(f"{WITHOUT} needs -n 0")
+    if not RUNS_HERE and not config.getoption("numprocesses", 0):  # something else said so: tests patch the real module
+        global tf
+        assert tf.float32  # loads it
+        tf = sys.modules["tensorflow"]
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -88,25 +98,39 @@ def composed(*overrides: str) -> dict:
 
 
 @functools.cache
+def fits(name: str, env: str) -> bool:
+    """Whether a shipped algorithm can learn in an environment of `conf`."""
+    with suppress(ConfigError):
+        plan(composed(f"algo={name}", f"env={env}", *NEEDED.get(name, []), "tuned=none"))
+        return True
+    return False
+
+
 def homes(name: str) -> tuple[str, ...]:
     """Of Pendulum and CartPole (discrete actions), those that a shipped algorithm can learn in; else FrozenLake."""
-    found = []
-    for env in ("pendulum", "cartpole"):
-        with suppress(ConfigError):
-            plan(composed(f"algo={name}", f"env={env}", *NEEDED.get(name, []), "tuned=none"))
-            found.append(env)
-    return tuple(found) or ("frozen_lake",)
+    return tuple(env for env in ("pendulum", "cartpole") if fits(name, env)) or ("frozen_lake",)
 
 
 def home(name: str) -> str:
     """The first of them."""
-    return homes(name)[0]
+    return next((env for env in ("pendulum", "cartpole") if fits(name, env)), "frozen_lake")
 
 
 @functools.cache
+def class_of(name: str) -> type:
+    """A shipped algorithm's class, without composing anything: to choose cases, as each worker does for itself."""
+    node = yaml.safe_load((CONFIG_FOLDER / "algo" / f"{name}.yaml").read_text())["algo"]
+    return component_class(node, "algo")
+
+
+def has(name: str, field: str) -> bool:
+    """Whether a shipped algorithm has a setting or a part of that name."""
+    return field in {each.name for each in dataclasses.fields(class_of(name))}
+
+
 def on_policy(name: str) -> bool:
     """Whether a shipped algorithm learns from rollouts."""
-    return make_algo(name).LEARNS_FROM == "rollouts"
+    return class_of(name).LEARNS_FROM == "rollouts"
 
 
 def make_plan(name: str, *overrides: str, hidden=(8,), **settings) -> Plan:
@@ -251,5 +275,12 @@ def few_operations():
 @pytest.fixture
 def quick_draws():
     """`few_operations`, for a test that compares draws with draws and does not ask how random they are."""
+    with few_operations():
+        yield
+
+
+@pytest.fixture(scope="module")
+def quick_draws_throughout():
+    """The same for all tests of a file and what they share."""
     with few_operations():
         yield

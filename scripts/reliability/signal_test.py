@@ -135,7 +135,7 @@ def prepare(phase: str, at: int, pipe: Pipe) -> None:
     """Has the phase announced, or the signal sent in it."""
     from rlresearch.runners.device import DeviceRunner
     from rlresearch.storage.checkpoint import Writer
-    from rlresearch.training import outcome as ending
+    from rlresearch.training.outcome import RunRecorder
 
     if phase in ADVANCING:
         announce_advance(DeviceRunner, *ADVANCING[phase], pipe)
@@ -144,7 +144,7 @@ def prepare(phase: str, at: int, pipe: Pipe) -> None:
     elif phase == "saving":
         within(Writer, "save", once_at(at, pipe.kill))
     elif phase == "ending":
-        within(ending, "finish", once_at(at, pipe.kill))
+        within(RunRecorder, "finish", once_at(at, pipe.kill))
 
 
 def around(owner: Any, name: str, before: Callable[[], Any], after: Callable[[], Any] = lambda: None) -> None:

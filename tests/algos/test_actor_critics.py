@@ -8,6 +8,7 @@ import tensorflow as tf
 from conftest import (
     ALGORITHMS,
     apart,
+    has,
     make_algo,
     make_batch,
     networks_of,
@@ -24,7 +25,7 @@ from rlresearch.algos.td3 import TD3
 from rlresearch.networks import MLP, Params
 from rlresearch.types import TimeStep
 
-DETERMINISTIC = [name for name in ALGORITHMS if hasattr(make_algo(name), "actor_lr_scale")]
+DETERMINISTIC = [name for name in ALGORITHMS if has(name, "actor_lr_scale")]
 KEY = rng.key(7)
 
 

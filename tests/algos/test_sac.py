@@ -345,6 +345,7 @@ def test_what_cannot_learn_is_refused(wrong, said):
         make_plan(wrong[0].removeprefix("algo="), *wrong[1:])
 
 
+@pytest.mark.usefixtures("quick_draws")
 def test_members_may_differ_in_temperature_and_target():
     values = "runner.values={algo.temperature:[0.1,0.2],algo.target_entropy:[-1.0,-2.0]}"
     made = make_plan("sac", "runner=population", "runner.seeds=2", values, "algo.target_entropy=-1.0")

@@ -18,6 +18,7 @@ from rlresearch.runners.step import TrainingStep
 from rlresearch.types import EnvSpec, TimeStep
 
 RULES = ["q_learning", "sarsa", "expected_sarsa", "double_q_learning"]
+FEW = ["q_learning", "double_q_learning"]
 STATES, ACTIONS = 3, 2
 TABLE = np.float32([[1.0, 4.0], [3.0, -2.0], [0.5, 0.25]])
 OTHER = np.float32([[5.0, 6.0], [7.0, 8.0], [9.0, 10.0]])
@@ -204,7 +205,10 @@ class GridEnv(gym.Env):
 gym.register("Grid-v0", entry_point=GridEnv, max_episode_steps=30)
 
 
-@pytest.mark.parametrize("rule", RULES)
+# One table and two; the other rules are among the slow tests.
+@pytest.mark.parametrize(
+    "rule", [*FEW, *(pytest.param(rule, marks=pytest.mark.slow) for rule in RULES if rule not in FEW)]
+)
 def test_the_optimal_values_of_a_grid_are_learned(rule):
     task = Task("Grid-v0", physics=Grid())
     fades = noise.EpsilonGreedy(1.0, schedules.Exponential(0.5, every=8_000, per="step"))

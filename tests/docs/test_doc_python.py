@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import leaves, same_bits, without_xla
+from conftest import few_operations, leaves, same_bits, without_xla
 from support.doc_blocks import blocks, own_files
 
 import rlresearch  # noqa: F401 (TensorFlow's stand-in)
@@ -138,7 +138,7 @@ def trained(request, own_lab):
     seeds = ["runner.seeds=2", "runner.values={algo.sigma:[0.1,0.2]}"] if request.param == "population" else []
     small = ["+algo.learning_starts=32", "+algo.batch_size=16", f"runner={request.param}", *seeds]
     made = plan(compose([*MINE, *small], str(own_lab)).config)
-    with without_xla():
+    with without_xla(), few_operations():
         runner = made.runner.start(made.trainer, made.task, 0)
         before = runner.state().algo[0]
         runner.advance(ITERATIONS, True)

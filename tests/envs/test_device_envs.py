@@ -130,6 +130,7 @@ def states_of(name, physics, rows=300):
     return type(like)(*tf.unstack(tf.constant(drawn, tf.float32), axis=1))
 
 
+@pytest.mark.usefixtures("quick_draws")
 @pytest.mark.parametrize("name, own", VARIANTS)
 def test_one_step_from_any_state_is_gymnasiums(name, own):
     """Compiled as a population is: by XLA, copies within members."""
@@ -200,6 +201,7 @@ def test_a_random_number_draws_what_it_draws_in_gymnasium():
 COPIES, STEPS, LIMIT = 3, 60, 25
 
 
+@pytest.mark.usefixtures("quick_draws")
 @pytest.mark.parametrize("name", COMPILED)
 def test_whole_episodes_with_resets_are_gymnasiums(name):
     """Every step from the same state, so that rounding does not add up."""
@@ -382,6 +384,7 @@ SEEN = [
 ]
 
 
+@pytest.mark.usefixtures("quick_draws")
 @pytest.mark.parametrize("kind, layers, shape", SEEN)
 def test_what_is_seen_is_what_gymnasiums_wrappers_show(kind, layers, shape):
     """Two copies over several episodes; one ends by itself, the other is cut by the limit."""
@@ -535,6 +538,7 @@ def random_actions(task):
     return TrainingStep(RandomActions(task.spec), Uniform(64))
 
 
+@pytest.mark.usefixtures("quick_draws")
 @pytest.mark.parametrize("name", COMPILED)
 def test_it_runs_in_gymnasium_on_the_host(name):
     task = made(name, num_envs=2, max_episode_steps=5)
@@ -546,6 +550,7 @@ def test_it_runs_in_gymnasium_on_the_host(name):
     runner.close()
 
 
+@pytest.mark.usefixtures("quick_draws")
 @pytest.mark.parametrize("runner", ["device", "host"])
 def test_dqn_learns_in_taxi_wherever_it_runs(runner):
     made = make_plan("dqn", "env=taxi", f"runner={runner}", hidden=(4,), learning_starts=20)

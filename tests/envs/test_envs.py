@@ -22,6 +22,8 @@ from rlresearch.runners.device import DeviceRunner
 from rlresearch.runners.host import HostRunner
 from rlresearch.runners.step import TrainingStep
 
+pytestmark = pytest.mark.usefixtures("quick_draws_throughout")
+
 # The compiled Pendulum beside Gymnasium's.
 
 

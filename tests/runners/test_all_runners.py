@@ -18,8 +18,9 @@ from rlresearch.runners.population import PopulationRunner
 
 ENVS, LIMIT, SEED, ITERATIONS = 2, 10, 3, 24  # through two time limits
 WAITING = ("ddpg", "dqn")  # these learn from the 9th iteration on, the others from the first: a loop less to compile
-SAME_CLASS = ("sarsa", "expected_sarsa", "double_q_learning")  # as q_learning, by another rule
-CASES = [pytest.param(name, marks=[pytest.mark.slow] * (name in SAME_CLASS)) for name in ALGORITHMS]
+# One of each way to learn: from replay, from rollouts, by a table. The others are among the slow tests.
+FEW = ("ddpg", "ppo", "q_learning")
+CASES = [pytest.param(name, marks=[pytest.mark.slow] * (name not in FEW)) for name in ALGORITHMS]
 
 
 class Twin(gym.Env):

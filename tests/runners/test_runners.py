@@ -23,6 +23,7 @@ from rlresearch.runners.population import PopulationRunner, check_values, float_
 from rlresearch.runners.step import TrainingStep
 from rlresearch.runners.store import LARGE, Store
 
+pytestmark = pytest.mark.usefixtures("quick_draws_throughout")
 ENVS, LIMIT, SEED, ITERATIONS = 2, 40, 3, 216  # 200 of which learn
 
 
@@ -66,10 +67,11 @@ def both():
     """(host runner, device runner) after the same iterations of two copies; learning begins after 32 transitions."""
     trainer, task = device_plan()
     draw_starts(SEED, ENVS, 6)
-    host = HostRunner(trainer, replace(task, id="PendulumFromDraws-v0"), SEED)
+    with without_xla():  # the other is compiled
+        host = HostRunner(trainer, replace(task, id="PendulumFromDraws-v0"), SEED)
+        host.advance(ITERATIONS, True)
     device = DeviceRunner(trainer, task, SEED)
-    for runner in (host, device):
-        runner.advance(ITERATIONS, True)
+    device.advance(ITERATIONS, True)
     yield host, device
     host.close()
 
@@ -264,27 +266,26 @@ def eager_steps(trainer, task, state, begin, count):
     return state
 
 
-@pytest.fixture(scope="module")
-def again(both):
-    """The device run of `both` once more in this process, in three calls."""
-    runner = DeviceRunner(*device_plan(), SEED)
+def test_the_same_seed_gives_the_same_bits_wherever_calls_end(both):
+    """The device run of `both` from the beginning of another of its seed, by the same program, in three calls."""
+    _, runner = both
+    once, row = runner.state(), runner.metrics()[0]
+    runner.restore(0, DeviceRunner(*device_plan(), SEED).state(), {})
+    assert not same_bits(once, runner.state())
     for iterations, fresh in ((1, True), (90, False), (ITERATIONS - 91, False)):
         runner.advance(iterations, fresh)
-    return runner
+    assert runner.iteration == ITERATIONS
+    assert same_bits(once, runner.state())
+    np.testing.assert_array_equal(list(row.values()), list(runner.metrics()[0].values()))
 
 
-def test_the_same_seed_gives_the_same_bits_wherever_calls_end(both, again):
-    _, once = both
-    assert once.iteration == again.iteration == ITERATIONS
-    assert same_bits(once.state(), again.state())
-    np.testing.assert_array_equal(list(once.metrics()[0].values()), list(again.metrics()[0].values()))
-
-
-def test_compiled_and_eager_steps_agree(again):
-    before, begin = again.state(), again.iteration
+def test_compiled_and_eager_steps_agree(both):
+    _, runner = both
+    before, begin = runner.state(), runner.iteration
     eager = eager_steps(*device_plan(), before, begin, 3)
-    again.advance(3, False)
-    after = again.state()
+    runner.advance(3, False)
+    after = runner.state()
+    runner.restore(begin, before, {})
     assert eager.totals.count.numpy() == after.totals.count.numpy() == before.totals.count.numpy() + 3
     assert apart(eager.algo, after.algo) < 1e-4 and apart(eager.timestep, after.timestep) < 1e-5
     assert apart(before.algo.actor, after.algo.actor) > 1e-3

@@ -1,5 +1,6 @@
 """gpu_check.py: says that there is no GPU, survives what fails, and measures on the CPU with the same code."""
 
+import functools
 import json
 import os
 import subprocess
@@ -8,10 +9,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ROOT, without_xla
+from conftest import ROOT, few_operations, without_xla
 
 SCRIPT = ROOT / "scripts" / "benchmarks" / "gpu_check.py"
-SMALL = ["--device", "cpu", "--hidden", "8", "--batch", "8", "--capacity", "2000", "--steps", "50"]
+SMALL = ["--device", "cpu", "--hidden", "8", "--batch", "8", "--capacity", "2000", "--steps", "20"]
 
 
 @pytest.fixture
@@ -52,11 +53,16 @@ def test_on_the_cpu_it_prints_the_table():
 
 
 def _measured_here(gpu_check, monkeypatch):
-    """Measurements in this process and without XLA, in place of a process each."""
+    """Measurements in this process and without XLA, in place of a process each; they begin to learn soon."""
+    monkeypatch.syspath_prepend(SCRIPT.parent / "peers")
+    import rlresearch_loop  # noqa: F401 (knows the tasks as they are)
+    import work
+
+    monkeypatch.setattr(work, "DDPG", functools.partial(work.DDPG, learning_starts=20))
 
     def here(options, measurement, device, *more):
         monkeypatch.setattr(sys, "argv", ["gpu_check", *SMALL, "--measure", measurement, *more])
-        with without_xla():
+        with without_xla(), few_operations():
             return gpu_check.MEASUREMENTS[measurement](gpu_check.arguments())
 
     monkeypatch.setattr(gpu_check, "measured", here)

@@ -89,9 +89,9 @@ def test_the_same_seed_gives_the_same_bits_in_fresh_processes(start, name, runne
 # What must not change what is learned.
 
 CASES = {
-    "device": [*tiny("td3"), "buffer=prioritized", "buffer.n_step=3", "noise=ou", "normalize=running"],
-    "host": [*tiny("dqn"), "runner=host", "env.num_envs=2"],
-    "population": [*tiny("ppo"), "runner=population", "runner.seeds=2"],
+    "device": ["td3", "buffer=prioritized", "buffer.n_step=3", "noise=ou", "normalize=running"],
+    "host": ["dqn", "runner=host", "env.num_envs=2"],
+    "population": ["ppo", "runner=population", "runner.seeds=2"],
 }
 CASES["device"] += ["buffer.schedule.over=400"]  # not `total_steps`, which is another before a run is resumed
 KNOBS = {
@@ -112,7 +112,9 @@ KNOBS = {
 @pytest.fixture(scope="module", params=CASES)
 def case(request, start):
     """(command, the digest of its last state)."""
-    return CASES[request.param], digest(start(*CASES[request.param])[0])
+    name, *more = CASES[request.param]
+    command = [*tiny(name), *more]
+    return command, digest(start(*command)[0])
 
 
 @pytest.mark.parametrize("knob", KNOBS)

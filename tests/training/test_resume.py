@@ -36,6 +36,7 @@ from rlresearch.training.loop import LoopSettings, TrainingLoop
 from rlresearch.training.outcome import RunRecorder
 from rlresearch.training.state_io import begin_from, restore, state_digest
 
+pytestmark = pytest.mark.usefixtures("quick_draws_throughout")
 SMALL = ["network.actor.hidden=[8]", "network.critic.hidden=[8]", "tuned=none", "device=cpu", "compile_cache=false"]
 SMALL += ["eval.every_steps=48", "eval.episodes=2", "eval.final_episodes=3", "env.max_episode_steps=13"]
 SMALL += ["logger.every_steps=16", "logger.console=none", "checkpoint.every_steps=24", "total_steps=120"]

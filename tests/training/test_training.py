@@ -25,6 +25,7 @@ from rlresearch.training.reporting import LoggerCallback
 from rlresearch.training.settings import EvalSettings
 from rlresearch.types import TimeStep
 
+pytestmark = pytest.mark.usefixtures("quick_draws_throughout")
 STEPS, LIMIT = 120, 40
 
 
