@@ -34,7 +34,7 @@ def _name_cause(error: ConfigError, composed: Composed, config_dir: str | None) 
     name, key = composed.choices.get("tuned"), str(error).partition("=")[0].partition(" ")[0].rstrip(":")
     for typed in (each for each in composed.overrides if each.startswith("~")):
         gone = typed[1:].partition("=")[0]
-        if f"{key}.".startswith(f"{gone}.") or f"{gone}.".startswith(f"{key}."):
+        if key.startswith(f"{gone}.") or gone == f"{key}._target_":
             return ConfigError(f"{typed}: takes away what a run needs: {error}")
     tuned = tuned_values(name, composed.config, config_dir)
     if not any(each == key or each.startswith(f"{key}.") for each in tuned):

@@ -13,6 +13,7 @@ import dataclasses
 import importlib
 import math
 import pkgutil
+import re
 import sys
 import types
 import typing
@@ -33,6 +34,8 @@ MOVED = {
     "rlresearch.networks.QMLP": "rlresearch.networks.QNetwork",
     "rlresearch.normalize.AsIs": "rlresearch.normalize.Identity",
 }
+# What is a number, true, false or null without quotes, on the command line as in a file.
+_NO_TEXT = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?|true|false|null", re.IGNORECASE)
 
 
 class _Component:
@@ -222,7 +225,7 @@ def _explained(cls: type, problem: Mapping[str, Any], path: str, values: Mapping
     words = _allowed(kind)
     choices = [str(choice) for each in _members(kind) for choice in _choices(each)]
     if isinstance(value, str) and not choices:
-        if (typed := _typed_by_yaml(value)) is not None and not isinstance(typed, str):
+        if _NO_TEXT.fullmatch(value):
             way_out = "without quotes it is; of the environment: ${oc.decode:${oc.env:NAME}}"
             return f"{setting}={value!r}: is text, and must be {words}; {way_out}."
         if ":" in value and any(typing.get_origin(_plain(each)) is collections.abc.Mapping for each in _members(kind)):
@@ -233,16 +236,6 @@ def _explained(cls: type, problem: Mapping[str, Any], path: str, values: Mapping
     elif isinstance(value, float) and value.is_integer() and int in map(_plain, _members(kind)):
         hint = f"; did you mean '{int(value)}'?"
     return f"{setting}={format_value(value)}: must be {words}{hint or '.'}"
-
-
-def _typed_by_yaml(text: str) -> Any:
-    """What a text would be without its quotes; None where it would be nothing."""
-    import yaml
-
-    try:
-        return yaml.safe_load(text) if len(text) < 100 else None
-    except yaml.YAMLError:
-        return None
 
 
 def _allowed(hint: Any) -> str:

@@ -67,7 +67,7 @@ TYPED = {
     "total_steps='100'": ["total_steps='100': is text, and must be a whole number above 0; without quotes it is"],
     "deterministic='true'": ["deterministic='true': is text, and must be true or false"],
     "~algo._target_": ["~algo._target_: takes away what a run needs: algo="],
-    "~env.id": ["~env.id: takes away what a run needs: env.id is missing"],
+    "~env.id": ["env.id is missing"],
     "~network": ["~network: takes away what a run needs: network."],
 }
 
