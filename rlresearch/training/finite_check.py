@@ -88,8 +88,10 @@ def _message(name: str, values: np.ndarray, step: int, advice: str, seeds: Seque
 
 def _advice(state: TrainState) -> str:
     """What to try: of rewards whose squares float32 does not hold, no learning rate is small enough."""
-    returns = [np.abs(each.numpy()).max() for each in (state.episodes.run_return, state.episodes.return_sum)]
-    if max(returns) < _SQUARE_FITS:
+    episodes = getattr(state, "episodes", None)  # a runner of one's own need not count them
+    sums = [] if episodes is None else [episodes.run_return, episodes.return_sum]
+    returns = [np.abs(each.numpy()).max() for each in sums]
+    if max(returns, default=0.0) < _SQUARE_FITS:
         return "try a smaller optimizer.lr, or optimizer.max_grad_norm"
     return f"the environment's rewards add up to {max(returns):.1e}: scale them, or choose normalize=running"
 

@@ -519,7 +519,7 @@ def test_a_search_is_gone_on_with_by_its_directory(tmp_path, monkeypatch):
     command = driver.resume_arguments(str(made), ["hydra.sweeper.n_trials=9"], "lab")
     own = ["algo=td3", LR, "hydra/sweeper=optuna"]
     assert command[:-1] == ["-m", "--config-dir=lab", *own, "hydra.sweeper.n_trials=9"]
-    assert command[-1] == f"hydra.sweeper.directory='{made}'" and driver.is_search(str(made))
+    assert command[-1] == f"hydra.sweeper.directory={made}" and driver.is_search(str(made))
     (made / "search.json").write_text("{")
     with pytest.raises(ConfigError, match=r"resume=.*: its search.json cannot be read"):
         driver.resume_arguments(str(made), [])

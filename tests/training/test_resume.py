@@ -632,7 +632,7 @@ def test_what_is_typed_to_go_on_names_the_folder_of_own_components(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     assert resume.resume_command(tmp_path / "runs/a", None) == "python -m rlresearch resume=runs/a"
     told = resume.resume_command(Path("/elsewhere/a b"), str(tmp_path / "own"), "retry=failed")
-    assert told == "python -m rlresearch --config-dir=own 'resume=/elsewhere/a b' retry=failed"
+    assert told == "python -m rlresearch --config-dir=own 'resume=\"/elsewhere/a b\"' retry=failed"
 
 
 class Reservoir(Uniform):

@@ -10,11 +10,11 @@ from rlresearch.review.runs.reader import Run
 ABOUT = ("configuration", "code", "machine", "result", "origin", "time", "metrics")
 # An entry means its key and all keys below it.
 _NOT_CONFIGURATION = {
-    "code": ("git", "package_git", "packages", "python", "schema_version", "imported", "nondeterminism", "warnings"),
+    "code": ("git", "package_git", "packages", "python", "schema_version", "imported", "nondeterminism"),
     "machine": ("host", "device"),
     "result": ("name", "status", "reason", "problem", "final", "best", "steps", "duration", "final_evaluation"),
     "origin": (
-        *("pid", "command", "overrides", "choices", "population", "sweep", "trial", "resumes", "warnings"),
+        *("pid", "command", "overrides", "choices", "population", "sweep", "trial", "resumes", "warnings", "metrics"),
         "state_digest",
     ),
     "time": ("started_at", "finished_at", "wall_time_s", "training_time_s", "steps_per_second"),
