@@ -95,7 +95,7 @@ def allowed_hint(word: str, known: Iterable[str]) -> str:
 
 
 def format_allowed(close: str | None, known: Iterable[str]) -> str:
-    """As `alternatives`, for a closest word that the caller found."""
+    """As `allowed_hint`, for a closest word that the caller found."""
     allowed = _shortened(", ".join(known), LONGEST_LIST) or "nothing"
     return f"; allowed: {allowed}." if close is None else f"; did you mean '{close}'? Allowed: {allowed}."
 

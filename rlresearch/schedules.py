@@ -4,8 +4,8 @@ A schedule is a frozen dataclass, called with the run's `Progress`; it returns a
 environment transitions ("step"), finished episodes ("episode") or gradient steps ("update"). Float fields may be
 float32 scalar tensors, one value for each member of a population.
 
-`at(count)` is the same factor as a Python number, so that what a schedule will do is known before a run begins. A
-schedule of one's own need not have it.
+`value_at(count)` is the same factor as a Python number. It says before a run begins what the schedule will do. A
+schedule of your own need not have it.
 """
 
 from __future__ import annotations

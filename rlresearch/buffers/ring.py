@@ -39,13 +39,8 @@ def empty_ring(capacity: int, row: Transition, num_envs: int) -> RingState:
 
 def add_rows(state: RingState, rows: Transition, capacity: int) -> RingState:
     """The ring with the rows [N, ...] added; they overwrite the oldest."""
-    packed = pack(rows)
-    count = next(iter(packed.values())).shape[0]
-    indices = next_indices(state, count, capacity)[:, None]
-    columns = {
-        dtype: tf.tensor_scatter_nd_update(column, indices, packed[dtype]) for dtype, column in state.columns.items()
-    }
-    return state._replace(columns=columns, added=state.added + count)
+    count = rows.reward.shape[0]
+    return _overwrite(state, next_indices(state, count, capacity), rows)._replace(added=state.added + count)
 
 
 def end_newest_rows(state: RingState, which: tf.Tensor, capacity: int) -> RingState:
@@ -53,7 +48,12 @@ def end_newest_rows(state: RingState, which: tf.Tensor, capacity: int) -> RingSt
     numbers = state.added - which.shape[0] + tf.range(which.shape[0], dtype=tf.int64)
     indices = tf.cast(numbers % capacity, tf.int32)
     rows = unpack({dtype: tf.gather(column, indices) for dtype, column in state.columns.items()}, state.row)
-    packed = pack(ended(rows, tf.logical_and(which, numbers >= 0)))
+    return _overwrite(state, indices, ended(rows, tf.logical_and(which, numbers >= 0)))
+
+
+def _overwrite(state: RingState, indices: tf.Tensor, rows: Transition) -> RingState:
+    """The ring with `rows` [n, ...] in place of those at `indices` int32[n]."""
+    packed = pack(rows)
     columns = {
         dtype: tf.tensor_scatter_nd_update(column, indices[:, None], packed[dtype])
         for dtype, column in state.columns.items()

@@ -56,7 +56,9 @@ class DeviceEnv:
         """
         keys = episode_keys(state.keys, state.episode)
         step_keys = self._map(lambda key, elapsed: rng.fold_in(key, elapsed + 1), keys, state.elapsed)
-        physics, reward, terminated = self._map(self.physics.step, state.physics, self._own_units(action), step_keys)
+        physics, reward, terminated = self._map(
+            self.physics.step, state.physics, self._unscale_action(action), step_keys
+        )
         elapsed = state.elapsed + 1
         truncated = elapsed >= (self.time_limit or tf.int64.max)
         frames, next_obs = self._map(self._then, state.frames, physics, elapsed)
@@ -77,7 +79,7 @@ class DeviceEnv:
     def _then(self, frames: Tree, physics: Tree, elapsed: tf.Tensor) -> tuple[Tree, tf.Tensor]:
         return self.view.next(frames, self.physics.observe(physics), elapsed)
 
-    def _own_units(self, action: tf.Tensor) -> tf.Tensor:
+    def _unscale_action(self, action: tf.Tensor) -> tf.Tensor:
         """Actions as the environment takes them; those that are no integers as float32, in which physics compute."""
         own = units_of(self.actions).tensors(action)
         return tf.cast(own, tf.float32) if own.dtype.is_floating else own

@@ -124,8 +124,7 @@ class HostEnv:
                 raise RunError(
                     f"environment '{self._task.id}' does not replay: the {log.length} actions of episode "
                     f"{logs.episode[i]} of copy {i} lead elsewhere than before, though it was reset with the same "
-                    "seed. "
-                    "To go on with new episodes: checkpoint.episodes=fresh"
+                    "seed. To go on with new episodes: checkpoint.episodes=fresh"
                 )
 
     def begin_after(self, logs: EpisodeLogs) -> np.ndarray:

@@ -57,6 +57,11 @@ class Network:
         self._initializers = [keras_layers.initializer_of(self.model, each) for each in self.model.trainable_variables]
         self._names = [variable.name for variable in self.model.non_trainable_variables]
         self._noisy = [name == "noise" for name in self._names]
+        # Asked once for a network, and not at each `init`: a population draws one for every member.
+        others = [v for v in self.model.non_trainable_variables if v.name not in ("noise", SEED_STATE)]
+        self._is_drawn_by_building = bool(None in self._initializers or others) and keras_layers.varies(
+            self._build, self.model, statistics_alone=None not in self._initializers
+        )
 
     def init(self, key: Key) -> Params:
         """Initial parameters, a function of `key`. Not for use inside a tf.function.
@@ -66,8 +71,8 @@ class Network:
         """
         seeds = rng.bits(key, (max(len(self._initializers), 1),)).numpy() >> 1  # Keras seeds are int32
         model = self.model
-        if None in self._initializers or not all(name in ("noise", SEED_STATE) for name in self._names):
-            model = keras_layers.rebuilt(self._build, int(rng.bits(rng.fold_in(key, 0), (1,))[0]), like=self.model)
+        if self._is_drawn_by_building:
+            model = keras_layers.rebuilt(self._build, int(rng.bits(rng.fold_in(key, 0), (1,))[0]))
         trainable = [
             keras_layers.draw(initializer, int(seed), variable) if initializer else tf.identity(variable.value)
             for initializer, seed, variable in zip(self._initializers, seeds, model.trainable_variables, strict=False)

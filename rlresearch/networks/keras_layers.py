@@ -53,23 +53,32 @@ def draw(initializer: KerasInitializer, seed: int, variable: KerasVariable) -> t
     return tf.convert_to_tensor(initializer(variable.shape, dtype=variable.dtype))
 
 
-def rebuilt(build: Callable[[], KerasModel], seed: int, like: KerasModel) -> KerasModel:
-    """The model of `build`, whose initial values follow from `seed`. Errors: ConfigError where they do not.
+def rebuilt(build: Callable[[], KerasModel], seed: int) -> KerasModel:
+    """The model of `build`, whose initial values follow from `seed`.
 
     Keras seeds an initializer without a seed from Python's random numbers. Those, and NumPy's, continue afterwards as
     if nothing had been drawn.
     """
-    models = []
-    for _ in range(2):
-        with seeded(seed):
-            models.append(build())
-    for variable, again, own in zip(*(each.variables for each in (*models, like)), strict=True):
+    with seeded(seed):
+        return build()
+
+
+def varies(build: Callable[[], KerasModel], model: KerasModel, statistics_alone: bool) -> bool:
+    """Whether the initial values of `build` change with the seed; `model` was built from seed 0.
+
+    statistics_alone: looks only at variables that get no gradients. Errors: ConfigError where a value changes although
+    the seed does not: it could not follow from the run's key.
+    """
+    first, second = rebuilt(build, 1), rebuilt(build, 1)
+    for variable, again, own in zip(first.variables, second.variables, model.variables, strict=True):
         if variable.shape != own.shape or not np.array_equal(variable.value, again.value):
             raise ConfigError(
                 f"network variable {own.path!r} has an initial value that does not follow from the run's seed: its "
                 f"layer needs an attribute '{own.name}_initializer', from which the run's seed draws it."
             )
-    return models[0]
+    asked = [each.non_trainable_variables if statistics_alone else each.variables for each in (first, model)]
+    pairs = zip(*asked, strict=True)
+    return any(not np.array_equal(one.value, other.value) for one, other in pairs if one.name != SEED_STATE)
 
 
 @contextmanager

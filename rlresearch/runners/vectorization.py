@@ -55,8 +55,8 @@ def refuse_uncompilable(graph: tf.Graph) -> None:
     for operation in graph.get_operations():
         if operation.type.startswith("TensorList"):
             raise ConfigError(
-                "network: a recurrent layer over more than 16 steps cannot run in a population, as XLA does not "
-                "compile its loop for several members. Give it unroll=True, or train with runner=device or runner=host."
+                "network: a recurrent layer over so many steps cannot run in a population, as XLA does not compile its "
+                "loop for several members. Give it unroll=True, or train with runner=device or runner=host."
             )
 
 
