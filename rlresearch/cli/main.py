@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -18,6 +17,7 @@ from rlresearch.cli.arguments import Mode, parse_arguments
 from rlresearch.cli.resume import resume_all
 from rlresearch.cli.train import train
 from rlresearch.config import hydra_messages
+from rlresearch.config.instantiate import allow_imports_from
 from rlresearch.errors import exit_code_of
 from rlresearch.runtime.signals import Interrupted
 from rlresearch.training import resume
@@ -46,8 +46,8 @@ def _run(argv: Sequence[str]) -> int:
         print(f"rlresearch {__version__}")
         return 0
     arguments = parse_arguments(argv)
-    if arguments.config_dir is not None and (folder := os.path.abspath(arguments.config_dir)) not in sys.path:
-        sys.path.insert(0, folder)  # a user's own components lie beside their YAML
+    if arguments.config_dir is not None:
+        allow_imports_from(arguments.config_dir)
     try:
         COMMANDS[arguments.mode](arguments, argv)
         return 0

@@ -12,6 +12,7 @@ import collections.abc
 import dataclasses
 import importlib
 import math
+import os
 import pkgutil
 import re
 import sys
@@ -136,6 +137,12 @@ def _is_no_value(hint: Any) -> bool:
 def allowed(cls: type, name: str) -> str:
     """What a field of a component takes, in the words of a refusal: `a number from 0 to 1`."""
     return _allowed(_hints(cls)[name])
+
+
+def allow_imports_from(folder: str | os.PathLike[str]) -> None:
+    """Lets `_target_` name modules of a folder, in which a user's components lie beside their YAML."""
+    if (path := os.path.abspath(folder)) not in sys.path:
+        sys.path.insert(0, path)
 
 
 def packages_hint(module: str) -> str:

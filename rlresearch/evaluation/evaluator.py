@@ -103,12 +103,12 @@ class Evaluator:
         policy: Callable[[np.ndarray], np.ndarray],
         episodes: int,
         step: int,
-        going: Sequence[bool] | None = None,
+        active: Sequence[bool] | None = None,
     ) -> list[Evaluation]:
-        """One Evaluation a member. policy: actions [M, n, A] for observations [M, n, ...]. going: the members that are
+        """One Evaluation a member. policy: actions [M, n, A] for observations [M, n, ...]. active: the members that are
         evaluated, None for all; what the others see is zeros, and their Evaluation UNSEEN.
         """
-        members = [m for m in range(len(self._seeds)) if going is None or going[m]]
+        members = [m for m in range(len(self._seeds)) if active is None or active[m]]
         seeds = {m: evaluation_seeds(self._seeds[m], step, episodes) for m in members}
         found: dict[int, Evaluation] = {}
         self.firsts = [None] * len(self._seeds) if self._keep_first else []

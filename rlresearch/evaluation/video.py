@@ -38,9 +38,9 @@ class Recorder:
         self._task, self._folders, self._check = task, list(folders), check
         self._warned = False
 
-    def record(self, step: int, episodes: Sequence[Episode | None], going: Sequence[bool]) -> None:
-        """Writes RUN/videos/step_000000005000.mp4 for each member that is still `going`."""
-        for folder, episode, on in zip(self._folders, episodes, going, strict=True):
+    def record(self, step: int, episodes: Sequence[Episode | None], active: Sequence[bool]) -> None:
+        """Writes RUN/videos/step_000000005000.mp4 for each member that is still active."""
+        for folder, episode, on in zip(self._folders, episodes, active, strict=True):
             try:
                 if on and episode is not None:
                     record(self._task, episode, video_of(folder, step), self._check)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlresearch.config.changes import Change
 from rlresearch.config.dotted import flattened
+from rlresearch.config.instantiate import allow_imports_from
 from rlresearch.errors import ConfigError, RunError
 from rlresearch.storage.redaction import redacted
 from rlresearch.storage.run_directory import RunDirectory
@@ -85,8 +85,8 @@ def execute(tasks: Sequence[AttemptTask], book: Ledger, fused: Mapping[str, Any]
     """Runs the tasks as `attempt` does, but writes only their beginning to the ledger."""
     first = tasks[0]
     runs: list[Path] = []
-    if first.folder is not None and first.folder not in sys.path:
-        sys.path.insert(0, first.folder)
+    if first.folder is not None:
+        allow_imports_from(first.folder)
 
     def begun(directories: Sequence[Path]) -> None:
         runs[:] = directories

@@ -27,8 +27,6 @@ from rlresearch.training.settings import CheckpointSettings, EvalSettings, Logge
 
 GROUPS: tuple[str, ...] = ("network", "buffer", "noise", "optimizer", "normalize", "env", "runner", "logger", "eval")
 GROUPS += ("checkpoint", "algo")
-
-
 _PARTS = ("algo.optimizer.", "algo.noise.")  # of the algorithm, which stand beside it in a configuration
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from rlresearch.errors import ConfigError, RunError, command_line
@@ -17,7 +17,7 @@ from rlresearch.storage.jsonl import read_rows
 from rlresearch.storage.redaction import redacted
 from rlresearch.storage.run_directory import RunDirectory, timestamp
 from rlresearch.training.callbacks import Members
-from rlresearch.training.experiment import Plan, plan
+from rlresearch.training.experiment import Plan
 from rlresearch.training.member_failures import MemberFailures
 from rlresearch.training.pruner import Pruner
 from rlresearch.training.request import RunRequest
@@ -159,17 +159,17 @@ def _last_row(directory: RunDirectory) -> dict[str, Any] | None:
 def _next(made: Plan, request: RunRequest) -> list[str]:
     """What a person may paste now. A comment behind it would be part of the command in zsh."""
     own = [word for word in request.begins if not _RUNNER.match(word)]
-    if not own or redacted(own) != own or not _fits_a_population(made, request.config):
+    if not own or redacted(own) != own or not _fits_a_population(made):
         return ["python -m rlresearch --help"]
     command = command_line([*own, "runner=population", f"runner.seeds={_SEEDS}"])
     return [f"the same with {_SEEDS} seeds in one program:", command]
 
 
-def _fits_a_population(made: Plan, config: Mapping[str, Any]) -> bool:
-    if isinstance(made.runner, Population) or made.task.physics is None:
+def _fits_a_population(made: Plan) -> bool:
+    if isinstance(made.runner, Population):
         return False
     try:
-        plan({**config, "runner": {"_target_": "rlresearch.runners.Population", "seeds": _SEEDS}}, begins=False)
+        Population(seeds=_SEEDS).check(made.trainer, made.task)
         return True
     except ConfigError:
         return False

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,6 @@ from rlresearch.runners.runner import Runner
 from rlresearch.storage.run_directory import RunDirectory
 from rlresearch.training.callbacks import Callback, EvaluationResult, LoopPosition, Members
 from rlresearch.training.settings import EvalSettings
-
-_log = logging.getLogger("rlresearch")
 
 
 class LoggerCallback(Callback):
@@ -61,10 +58,15 @@ class VideoCallback(Callback):
 
 
 class ReplayCallback(Callback):
-    """Says, once, that the run may not come out the same when it is repeated or resumed. directories: one a member."""
+    """Says, once, that the run may not come out the same when it is repeated or resumed.
 
-    def __init__(self, runner: Runner, environment: str, directories: Sequence[RunDirectory]) -> None:
-        self._runner, self._environment, self._directories = runner, environment, directories
+    directories: one a member. tell: hears the sentence.
+    """
+
+    def __init__(
+        self, runner: Runner, environment: str, directories: Sequence[RunDirectory], tell: Callable[[str], None]
+    ) -> None:
+        self._runner, self._environment, self._directories, self._tell = runner, environment, directories, tell
         self._told = False
 
     def after_call(self, position: LoopPosition) -> bool:
@@ -73,11 +75,9 @@ class ReplayCallback(Callback):
         if finding is None:
             return False
         self._told = True
-        _log.warning("%s", finding.message)
+        self._tell(finding.message)
         for directory in self._directories:
-            before = directory.recorded()
-            directory.record(warnings=[*(before.get("warnings") or []), finding.message])
-            if finding.kind != "long_episode" and before.get("nondeterminism") is None:
+            if finding.kind != "long_episode" and directory.recorded().get("nondeterminism") is None:
                 directory.record(nondeterminism={"environment": self._environment, **finding._asdict()})
         return True
 

@@ -10,7 +10,6 @@ import copy
 import hashlib
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import yaml
 from rlresearch.config import safe_yaml
 from rlresearch.config.changes import Change
 from rlresearch.config.dotted import flattened
+from rlresearch.config.instantiate import allow_imports_from
 from rlresearch.errors import ConfigError, RunError, command_line, format_value, override_text
 from rlresearch.storage import checkpoint, redaction
 from rlresearch.storage.atomic import read_file
@@ -118,8 +118,7 @@ def trusted_packages(packages: Any, folder: str | None) -> list[str]:
         return named_packages(packages, None)
     if not Path(folder).is_dir():
         raise ConfigError(f"--config-dir={format_value(folder)}: must be a folder that exists.")
-    if (place := os.path.abspath(folder)) not in sys.path:
-        sys.path.insert(0, place)
+    allow_imports_from(folder)
     return named_packages(packages, folder)
 
 

@@ -188,7 +188,9 @@ class Run:
             checkpointer.save_first()
         callbacks = [
             SignalCheck(check),
-            ReplayCallback(runner, plan.task.id, self.directories) if isinstance(plan.runner, Host) else None,
+            ReplayCallback(runner, plan.task.id, self.directories, self._warn)
+            if isinstance(plan.runner, Host)
+            else None,
             finite_check,
             learnability.StandstillCheck(runner, plan.trainer, plan.settings.total_steps, self._warn),
             VideoCallback(Recorder(plan.task, paths, check), plan.eval),
@@ -209,7 +211,7 @@ class Run:
             self._warn(each.sentence)
 
     def _warn(self, sentence: str) -> None:
-        """Tells of what keeps the run from learning: on the console, in log.txt and in run.json."""
+        """Tells of what keeps the run from learning or from being repeated: on the console, in log.txt, in run.json."""
         _log.warning("%s", sentence)
         for directory in self.directories:
             directory.warn(sentence)

@@ -112,9 +112,9 @@ def test_the_last_state_lies_there_before_the_last_evaluation_begins(run, tmp_pa
     """So that what kills the process in an evaluation costs nothing; afterwards one checkpoint is left of the two."""
     seen, real = [], Evaluator.run
 
-    def watching(self, policy, episodes, step, going=None):
+    def watching(self, policy, episodes, step, active=None):
         seen.append((step, checkpoint.newest(run_in(tmp_path))[0]))
-        return real(self, policy, episodes, step, going)
+        return real(self, policy, episodes, step, active)
 
     monkeypatch.setattr(Evaluator, "run", watching)
     assert run("checkpoint.keep_best=false") == (0, [])
