@@ -36,6 +36,9 @@ def _name_cause(error: ConfigError, composed: Composed, config_dir: str | None) 
         gone = typed[1:].partition("=")[0]
         if key.startswith(f"{gone}.") or gone == f"{key}._target_":
             return ConfigError(f"{typed}: takes away what a run needs: {error}")
+    typed_keys = [each.lstrip("+~").partition("=")[0] for each in composed.overrides]
+    if any(each == key or each.startswith(f"{key}.") for each in typed_keys):
+        return error  # the command itself has said something of it
     tuned = tuned_values(name, composed.config, config_dir)
     if not any(each == key or each.startswith(f"{key}.") for each in tuned):
         return error

@@ -143,3 +143,8 @@ def test_a_run_that_a_filter_was_meant_for(tmp_path, monkeypatch, capsys):
         assert len(capsys.readouterr().out.splitlines()) == 2
     assert review(["ls", "algo.gamma", *where]) == 2
     assert "algo.gamma: is a key, and no run; a filter is one word in quotes" in capsys.readouterr().err
+
+
+def test_tuned_settings_are_named_unless_the_command_has_changed_them(refused):
+    assert " of tuned=dqn_cartpole" in refused("algo=dqn", "env=cartpole", "total_steps=250", "algo.learning_starts=9")
+    assert "tuned" not in refused("algo=ppo", "env=cartpole", "total_steps=2000", "optimizer.schedule.over=100")
